@@ -1,0 +1,101 @@
+"""What a block's error costs: the losses that reconstruction can minimise, as pure functions.
+
+Notation, B samples of a block output flattened to `a` numbers: d = ẑ - z is the quantized block's deviation, (B, a);
+g is the gradient of KL(p_fp || p_q) with respect to ẑ, (B, a); p_fp and p_q are the class probabilities of the
+full-precision and the current model. To second order the true cost is ½ dᵀ F d with the Fisher information matrix F, and
+near the full-precision optimum g = F d, so that pairs (d, g) are measurements of F.
+
+Every function returns a scalar. All are differentiable in d only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mse(d: Tensor) -> Tensor:
+    """Plain block reconstruction: F taken as the identity."""
+    return d.square().sum(1).mean()
+
+
+def brecq(d: Tensor, g: Tensor) -> Tensor:
+    """F taken as diag(g²), sample by sample (BRECQ, Li et al., ICLR 2021). g: (B, a)."""
+    return (d.square() * g.square()).sum(1).mean()
+
+
+def diagonal(d: Tensor, mean_abs_g: Tensor) -> Tensor:
+    """FIMA-Q's diagonal part: mean(d² · ḡ) with ḡ the batch mean of |g| (CVPR 2025). mean_abs_g: (a,)."""
+    return (d.square() * mean_abs_g).sum(1).mean()
+
+
+def low_rank(d: Tensor, gradients: Tensor, deviations: Tensor) -> Tensor:
+    """FIMA-Q's low-rank part: mean(A (D Dᵀ)⁻¹ Aᵀ) with A = |d| Gᵀ (CVPR 2025).
+
+    gradients, deviations: G and D, (k, a), rows of batch means of |g| and |d|. Rows that repeat each other make D Dᵀ
+    singular, so the pseudo-inverse stands in for the inverse.
+    """
+    projections = d.abs() @ gradients.t()
+    inverse = torch.linalg.pinv(deviations @ deviations.t(), hermitian=True, rtol=1e-5)
+    return ((projections @ inverse) * projections).sum(1).mean()
+
+
+def least_squares(d: Tensor, curvature: Tensor, direction: Tensor) -> Tensor:
+    """A signed diagonal plus a rank-one part (LS-ViT): Σ h d² + (u·d)². curvature h, direction u: (a,)."""
+    return ((d.square() @ curvature) + (d @ direction).square()).mean()
+
+
+class LeastSquaresFit:
+    """Fits g = F d over samples that come in batches: h_i = Σ g_i d_i / Σ d_i² and u = Σ g √(dᵀg) / Σ dᵀg (LS-ViT).
+
+    Negative curvatures are dropped, and samples whose dᵀg is negative (the gradient points away from F d) do not vote
+    on u.
+    """
+
+    def __init__(self) -> None:
+        self._products = self._squares = self._weighted = self._along = torch.zeros(())
+
+    def add(self, d: Tensor, g: Tensor) -> None:
+        """Take in one batch; both (B, a)."""
+        along = (d * g).sum(1).clamp(min=0)
+        self._products = (g * d).sum(0) + self._products.to(d.device)
+        self._squares = d.square().sum(0) + self._squares.to(d.device)
+        self._weighted = (g * along.sqrt()[:, None]).sum(0) + self._weighted.to(d.device)
+        self._along = along.sum() + self._along.to(d.device)
+
+    def estimate(self) -> tuple[Tensor, Tensor]:
+        """The curvature h and the direction u, both (a,)."""
+        curvature = self._products / self._squares.clamp(min=1e-20)
+        return curvature.clamp(min=0), self._weighted / self._along.clamp(min=1e-20)
+
+
+def gauss_newton(d: Tensor, directions: Tensor) -> Tensor:
+    """F sample by sample, with signs: the sum over m directions of (v·d)². directions: (B, m, a).
+
+    Our mending of the batch means: F = Jᵀ(diag(p) - ppᵀ)J exactly has rank classes - 1 for each sample, and
+    `gauss_newton_roots` gives its m strongest directions.
+    """
+    return torch.einsum("ba,bma->bm", d, directions).square().sum(1).mean()
+
+
+def gauss_newton_roots(logits: Tensor, count: int, temperature: float) -> Tensor:
+    """The strongest `count` columns of a root R of the softmax covariance, diag(p) - ppᵀ ≈ R Rᵀ. (B, count, classes).
+
+    Pulled back through the network they become the directions of `gauss_newton`. Of many classes only the 64 most
+    likely take part.
+    """
+    probabilities = (logits / temperature).softmax(1)
+    kept, index = probabilities.topk(min(64, logits.shape[1]), dim=1)
+    covariance = torch.diag_embed(kept) - kept[:, :, None] * kept[:, None, :]
+    values, vectors = torch.linalg.eigh(covariance)
+    count = min(count, kept.shape[1])
+    roots = vectors[..., -count:] * values[:, None, -count:].clamp(min=0).sqrt() / temperature
+    out = logits.new_zeros(logits.shape[0], count, logits.shape[1])
+    return out.scatter_(2, index[:, None, :].expand(-1, count, -1), roots.transpose(1, 2))
+
+
+def kl_divergence(logits: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    """Mean over samples of KL(softmax(reference / T) || softmax(logits / T)). Both (B, classes)."""
+    log_q = (logits / temperature).log_softmax(1)
+    log_p = (reference / temperature).log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean()

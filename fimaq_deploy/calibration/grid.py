@@ -1,0 +1,109 @@
+"""Numeric formats: which values a quantized tensor can take. Pure data and integer arithmetic, no tensors.
+
+A value of a grid is `scale * (q - zero_point)` with an integer q. Grids of at most seven bits with any zero point fit a
+signed 8-bit container with zero point 0 when the offset is moved into the integer range: q - o runs over
+[-o, 2**bits - 1 - o], a subset of [-128, 127]. Eight asymmetric bits need an unsigned container with a zero point, which
+not every target executes. Rounding is half to even everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.target import Target
+
+Scheme = Literal["symmetric", "asymmetric"]
+
+INT8_LOW, INT8_HIGH = -128, 127
+
+
+@dataclass(frozen=True)
+class IntegerRange:
+    """The integers of a grid and the zero point that its container stores. Bounds are inclusive."""
+
+    low: int
+    high: int
+    zero_point: int = 0
+
+    @property
+    def fits_int8(self) -> bool:
+        return self.zero_point == 0 and self.low >= INT8_LOW and self.high <= INT8_HIGH
+
+    @property
+    def saturates_alone(self) -> bool:
+        """Whether the container's own saturation clips exactly at this range, so no Clip is needed before it."""
+        return (self.low, self.high) in {(INT8_LOW, INT8_HIGH), (0, 255)}
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """Symmetric signed weights: one scale per output channel, or per block of input channels."""
+
+    bits: int
+    block_size: int | None = None
+
+    @property
+    def range(self) -> IntegerRange:
+        return IntegerRange(-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """Per-tensor activations.
+
+    scheme: symmetric integers around zero, or an offset (in [0, 2**bits - 1]) that calibration chooses.
+    """
+
+    bits: int
+    scheme: Scheme
+
+    @property
+    def offsets(self) -> tuple[int, int]:
+        """The smallest and largest offset o of the integer range [-o, 2**bits - 1 - o]."""
+        if self.scheme == "symmetric":
+            middle = 2 ** (self.bits - 1)
+            return middle, middle
+        return 0, 2**self.bits - 1
+
+    def range(self, offset: int) -> IntegerRange:
+        """The integers of this grid for an offset, in the container that executes them."""
+        top = 2**self.bits - 1
+        if self.bits == 8 and self.scheme == "asymmetric":
+            return IntegerRange(0, top, offset)
+        return IntegerRange(-offset, top - offset)
+
+
+def activation_grid(bits: int, scheme: Literal["auto", "symmetric", "asymmetric"], target: Target) -> ActivationGrid:
+    """The grid for a number of bits that a target executes; `auto` is asymmetric wherever the target can.
+
+    Raises:
+        UserError: the target cannot execute the grid that was asked for.
+    """
+    executable = bits < 8 or target.asymmetric_8bit
+    if scheme == "auto":
+        return ActivationGrid(bits, "asymmetric" if executable else "symmetric")
+    if scheme == "asymmetric" and not executable:
+        raise UserError(
+            f"asymmetric 8-bit activations cannot run on target {target.name}: "
+            "it executes symmetric 8 bits, and 6, 4 or 3 bits of either scheme; set activations.scheme to 'auto'"
+        )
+    return ActivationGrid(bits, scheme)
+
+
+def weight_grid(bits: int, block_size: int | None, target: Target) -> WeightGrid:
+    """The weight grid for a number of bits; a block size means INT4 weight-only.
+
+    Raises:
+        UserError: the target cannot execute the grid that was asked for.
+    """
+    if block_size is None:
+        return WeightGrid(bits)
+    if bits != 4 or block_size not in target.int4_block_sizes:
+        allowed = ", ".join(str(size) for size in sorted(target.int4_block_sizes))
+        raise UserError(
+            f"{bits}-bit weights in blocks of {block_size} cannot run on target {target.name}: "
+            f"it executes 4 bits in blocks of {allowed}, and 8, 6, 4, 3 or 2 bits per output channel"
+        )
+    return WeightGrid(bits, block_size)

@@ -1,0 +1,228 @@
+"""From a trained model and some images to a frozen quantized model: the whole PyTorch stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.layers import enable_quantization, freeze, strip
+from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
+from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, run_batches
+from fimaq_deploy.calibration.scale_search import search_stage
+from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.target import Target, combine, find_target
+
+# Called as progress(done stages, all stages, name of the stage that starts).
+Progress = Callable[[int, int, str], None]
+
+
+class QuantizedModel(nn.Module):
+    """A frozen quantized model: images (N, C, H, W) to logits (N, classes), on the grid that the target executes.
+
+    model: the timm module, its layers replaced by frozen twins. history: how each block was reconstructed.
+    tokens: the sequence length of each attention module.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, target: Target, seed: int, tokens: dict[str, int]) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe, self.target, self.seed, self.tokens = recipe, target, seed, tokens
+        self.history: list[BlockRecord] = []
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The chain of blocks, sharing the model's modules."""
+        return stages_of(self.model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def save(self, path: str | Path) -> None:
+        """Write integers, scales and the high-precision parameters as safetensors. Equal models give equal bytes."""
+        metadata = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "targets": self.target.name.split("+"),
+            "seed": self.seed,
+            "tokens": self.tokens,
+        }
+        write_state(Path(path), frozen_state(self.model), metadata)
+
+
+def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
+    """Read what `QuantizedModel.save` wrote; `model` is the full-precision model that it was made from.
+
+    Raises:
+        UserError: the file is missing, damaged, or belongs to another model.
+    """
+    state, metadata = read_state(Path(path))
+    recipe, target = Recipe(**metadata["recipe"]), combine(map(find_target, metadata["targets"]))
+    check_structure(model)
+    twin = quantized_twin(model, recipe, target, metadata["tokens"])
+    load_frozen_state(twin, state)
+    strip(twin)
+    return QuantizedModel(twin, recipe, target, metadata["seed"], metadata["tokens"]).eval()
+
+
+@torch.no_grad()
+def quantize(
+    model: nn.Module,
+    images: Tensor | Iterable[Tensor],
+    recipe: Recipe,
+    target: str | Sequence[str] = "onnxruntime-cpu",
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+    resume: str | Path | None = None,
+    memory_bytes: int | None = None,
+) -> QuantizedModel:
+    """Quantize a timm VisionTransformer or SwinTransformer. The model passed in is not modified.
+
+    images: calibration images, float32 (N, C, H, W), or an iterable of such batches; at most
+        `recipe.reconstruction.images` of them are used.
+    target: what has to execute the result; several names mean rules that all of them satisfy.
+    device: where to compute; the model's own device if None.
+    resume: a folder that keeps every finished block, so that an interrupted call continues where it stopped.
+    memory_bytes: what boundary activations may take in memory before they go to memory-mapped files.
+
+    Raises:
+        UserError: the images or the model are not usable, or the target cannot execute the recipe.
+    """
+    rules = combine(map(find_target, [target] if isinstance(target, str) else target))
+    check_structure(model)
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
+    with ActivationStore(device=device, **budget) as store, torch.random.fork_rng():
+        taken = _take(images, recipe.reconstruction.images, store)
+        tokens = attention_tokens(model, taken[:1].to(next(model.parameters()).device))
+        twin = quantized_twin(model, recipe, rules, tokens).to(device)
+        quantized = QuantizedModel(twin, recipe, rules, seed, tokens)
+        checkpoints = Checkpoints(resume, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed))
+        quantized.history = list(_reconstruct(quantized, taken, store, checkpoints, progress))
+    strip(twin)
+    return quantized.eval()
+
+
+def _take(images: Tensor | Iterable[Tensor], limit: int, store: ActivationStore) -> Tensor:
+    """The first `limit` images, checked."""
+    taken: list[Tensor] = []
+    count = 0
+    for batch in [images] if isinstance(images, Tensor) else images:
+        _check_batch(batch, taken)
+        taken.append(batch[: limit - count])
+        count += len(taken[-1])
+        if count == limit:
+            break
+    if not count:
+        raise UserError("no calibration images: expected at least one of shape (C, H, W)")
+    return store.collect(taken, count)
+
+
+def _check_batch(batch: Tensor, earlier: list[Tensor]) -> None:
+    if not isinstance(batch, Tensor) or batch.ndim != 4 or not batch.is_floating_point():
+        kind = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+        raise UserError(f"calibration images are {kind}: expected a float32 tensor (N, C, H, W) or batches of them")
+    if not len(batch):
+        raise UserError("a batch of calibration images has size 0: expected at least one image")
+    if earlier and batch.shape[1:] != earlier[0].shape[1:]:
+        raise UserError(
+            f"calibration images of two sizes, {tuple(earlier[0].shape[1:])} and {tuple(batch.shape[1:])}: "
+            "resize them to the model's input size"
+        )
+    if not batch.isfinite().all():
+        raise UserError("calibration images hold NaN or infinite values: check the preprocessing")
+
+
+class Checkpoints:
+    """Finished blocks in a folder, one safetensors file each; does nothing without a folder."""
+
+    def __init__(self, folder: str | Path | None, identify: Callable[[], str]) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.identity = "" if folder is None else identify()
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, position: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"block-{position:03d}.safetensors"
+
+    def load(self, position: int, module: nn.Module) -> BlockRecord | None:
+        """Restore a finished block; None where there is none.
+
+        Raises:
+            UserError: the folder belongs to another build.
+        """
+        if self.folder is None or not self._path(position).exists():
+            return None
+        state, metadata = read_state(self._path(position))
+        if metadata["identity"] != self.identity:
+            raise UserError(
+                f"{self.folder} holds blocks of another build (other model, images, recipe, target or seed): "
+                "delete it or build without resuming"
+            )
+        load_frozen_state(module, state)
+        return BlockRecord(**metadata["record"])
+
+    def save(self, position: int, module: nn.Module, record: BlockRecord) -> None:
+        if self.folder is not None:
+            metadata = {"identity": self.identity, "record": record.as_dict()}
+            write_state(self._path(position), frozen_state(module), metadata)
+
+
+def _reconstruct(
+    quantized: QuantizedModel,
+    images: Tensor,
+    store: ActivationStore,
+    checkpoints: Checkpoints,
+    progress: Progress | None,
+) -> Iterator[BlockRecord]:
+    """Walk the chain once: every stage is searched, learned and frozen, then both boundaries move past it."""
+    stages, settings = quantized.stages, quantized.recipe.reconstruction
+    logits = store.collect(run_batches(quantized.model, images, settings.batch_size), len(images))
+    _check_finite(logits)
+    fp_in = q_in = images
+    for position, stage in enumerate(stages):
+        # Each block has its own random stream, so that resuming changes nothing.
+        torch.manual_seed(quantized.seed * 1009 + position)
+        if progress:
+            progress(position, len(stages), stage.name)
+        z = store.collect(run_batches(stage.module, fp_in, settings.batch_size), len(images))
+        record = checkpoints.load(position, stage.module)
+        if record is None:
+            record = _learn(quantized, stages, position, (fp_in, q_in), z, logits, store)
+            checkpoints.save(position, stage.module, record)
+        yield record
+        q_out = store.collect(run_batches(stage.module, q_in, settings.batch_size), len(images))
+        store.release(*({id(t): t for t in (fp_in, q_in)}.values()))
+        fp_in, q_in = z, q_out
+    if progress:
+        progress(len(stages), len(stages), "done")
+
+
+def _learn(
+    quantized: QuantizedModel,
+    stages: Sequence[Stage],
+    position: int,
+    boundary: tuple[Tensor, Tensor],
+    z: Tensor,
+    logits: Tensor,
+    store: ActivationStore,
+) -> BlockRecord:
+    search, settings = quantized.recipe.scale_search, quantized.recipe.reconstruction
+    module = stages[position].module
+    search_stage(module, boundary[1][: search.images].split(settings.batch_size), search.candidates)
+    enable_quantization(module, True)
+    record = reconstruct_block(stages, position, boundary, z, logits, settings, store)
+    freeze(module)
+    return record
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise UserError("the full-precision model answers NaN or infinite logits: check its weights and the images")

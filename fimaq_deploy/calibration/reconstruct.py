@@ -1,0 +1,183 @@
+"""Block reconstruction: one stage after another learns roundings and scales so that the network's answer survives.
+
+For every stage, in order:
+
+1. push the full-precision boundary activations through it (its target z), and search initial scales on its real inputs;
+2. minimise an objective of d = ẑ - z over roundings and activation scales, with inputs that mix quantized and
+   full-precision values (QDrop);
+3. harden the roundings, and push the quantized boundary activations through it.
+
+Both boundaries advance one stage at a time, so the whole costs O(depth) block passes; only the Fisher measurements run
+the blocks after the current one, in full precision.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration import rounding
+from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.gradients import Suffix, suffix_of
+from fimaq_deploy.calibration.layers import activation_quantizers, enable_quantization, quantized_layers
+from fimaq_deploy.calibration.network import Stage
+from fimaq_deploy.calibration.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
+from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
+from fimaq_deploy.recipe import Reconstruction
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """How one block was reconstructed. Losses are mean squared output errors relative to the output's power."""
+
+    name: str
+    loss_before: float
+    loss_after: float
+    iterations: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, str | float | int]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """The module's outputs for a whole set, batch by batch."""
+    for batch in inputs.split(batch_size):
+        yield module(batch)
+
+
+def relative_error(outputs: Iterator[Tensor], z: Tensor) -> float:
+    """Σ|ẑ - z|² / Σ|z|² over the whole set."""
+    start, error, power = 0, 0.0, 0.0
+    for output in outputs:
+        reference = z[start : start + len(output)]
+        error += (output - reference).square().sum().item()
+        power += reference.square().sum().item()
+        start += len(output)
+    return error / max(power, 1e-20)
+
+
+class BlockLearner:
+    """Optimises one stage against one objective."""
+
+    def __init__(
+        self, stage: nn.Module, objective: Objective, inputs: tuple[Tensor, Tensor], settings: Reconstruction
+    ) -> None:
+        self.stage, self.objective, self.settings = stage, objective, settings
+        self.fp_in, self.q_in = inputs
+        self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
+        self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
+        self.optimisers = self._optimisers()
+        self.schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, settings.iterations) for o in self.optimisers]
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        settings = self.settings
+        self.roundings = [r for q in self.weights if (r := rounding.attach(q, settings.rounding)) is not None]
+        scales = [p for q in self.quantizers for p in q.learn(settings.qdrop)]
+        groups = []
+        if scales:
+            groups.append({"params": scales, "lr": settings.scale_lr})
+        if not any(isinstance(r, SignGradient) for r in self.roundings):
+            groups.append({"params": [p for r in self.roundings for p in r.parameters()], "lr": settings.weight_lr})
+        groups = [group for group in groups if group["params"]]
+        return [torch.optim.Adam(groups)] if groups else []
+
+    def outputs(self) -> Iterator[Tensor]:
+        """Current outputs on the quantized inputs, without drops."""
+        for quantizer in self.quantizers:
+            quantizer.drop = 0.0
+        yield from run_batches(self.stage, self.q_in, self.settings.batch_size)
+        for quantizer in self.quantizers:
+            quantizer.drop = self.settings.qdrop
+
+    def learn(self) -> None:
+        settings = self.settings
+        count = len(self.q_in)
+        every = math.ceil(settings.iterations / self.objective.refreshes) if self.objective.refreshes else None
+        order = self._order(count)
+        for iteration in range(settings.iterations):
+            if every and iteration % every == 0:
+                self.objective.refresh(self.outputs)
+            self._step(iteration, next(order))
+        for quantizer in self.quantizers:
+            quantizer.settle()
+        for weight in self.weights:
+            rounding.harden(weight)
+
+    def _order(self, count: int) -> Iterator[Tensor]:
+        """Endless minibatches: shuffled epochs."""
+        size = min(self.settings.batch_size, count)
+        while True:
+            shuffled = torch.randperm(count)
+            yield from (shuffled[start : start + size] for start in range(0, count - size + 1, size))
+
+    def _step(self, iteration: int, index: Tensor) -> None:
+        with torch.enable_grad():
+            loss = self.objective.cost(self.stage(self._mixed(index)), index) + self._regulariser(iteration)
+            loss.backward()
+        for optimiser, schedule in zip(self.optimisers, self.schedules, strict=True):
+            optimiser.step()
+            optimiser.zero_grad()
+            schedule.step()
+        lr = self.settings.weight_lr * (1 - iteration / self.settings.iterations)
+        for module in self.roundings:
+            if isinstance(module, SignGradient):
+                module.step(lr)
+
+    def _mixed(self, index: Tensor) -> Tensor:
+        """Block inputs with a share of their rows in full precision (QDrop)."""
+        quantized = self.q_in[index]
+        if not self.settings.qdrop or self.fp_in is self.q_in:
+            return quantized
+        keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
+        return torch.where(keep, self.fp_in[index], quantized)
+
+    def _regulariser(self, iteration: int) -> Tensor | float:
+        settings = self.settings
+        start = settings.warm_up * settings.iterations
+        soft = [module for module in self.roundings if isinstance(module, AdaRound)]
+        if iteration < start or not soft:
+            return 0.0
+        progress = (iteration - start) / max(settings.iterations - start, 1)
+        exponent = 2 + 18 * (1 - progress)
+        total = sum(module.regulariser(exponent) for module in soft)
+        return settings.rounding_weight * total
+
+
+def reconstruct_block(
+    stages: Sequence[Stage],
+    position: int,
+    boundary: tuple[Tensor, Tensor],
+    z: Tensor,
+    logits: Tensor,
+    settings: Reconstruction,
+    store: ActivationStore,
+) -> BlockRecord:
+    """Learn one stage. boundary: its full-precision and quantized inputs; z: its full-precision outputs."""
+    started = time.perf_counter()
+    stage = stages[position]
+    enable_quantization(stage.module, True)
+    before = relative_error(run_batches(stage.module, boundary[1], settings.batch_size), z)
+    after = before
+    if settings.iterations:
+        last = position == len(stages) - 1
+        suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
+        context = BlockContext(z, logits, suffix, features, settings, store)
+        objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
+        BlockLearner(stage.module, objective, boundary, settings).learn()
+        objective.release()
+        after = relative_error(run_batches(stage.module, boundary[1], settings.batch_size), z)
+    return BlockRecord(stage.name, before, after, settings.iterations, time.perf_counter() - started)
+
+
+def _features(stages: Sequence[Stage], position: int) -> Suffix:
+    """From a stage's output to the penultimate feature."""
+    between = suffix_of(stages[position + 1 : -1])
+    head = stages[-1].module
+    return lambda x: head.features(between(x))  # type: ignore[operator]

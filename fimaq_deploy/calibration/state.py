@@ -1,0 +1,108 @@
+"""Frozen quantized weights as files: `quantized.safetensors`, and the states that an interrupted build resumes from.
+
+A file holds what the engine needs and nothing else: INT8 integers (INT4 ones in int8), scales, offsets and the
+parameters that stay in high precision. Its metadata says which recipe, targets and seed made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.layers import QuantizedLayer, activation_quantizers, enable_quantization, quantized_layers
+from fimaq_deploy.errors import UserError
+
+
+def frozen_state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a frozen module by name: no full-precision twins of quantized weights, nothing learnable."""
+    layers = dict(quantized_layers(module))
+    skipped = {f"{name}.weight" for name in layers}
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+        if name not in skipped and ".weight_quantizer." not in name
+    }
+
+
+@torch.no_grad()
+def load_frozen_state(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put a frozen state back into an unfrozen twin, which is frozen and enabled afterwards.
+
+    Raises:
+        UserError: the tensors belong to another model.
+    """
+    expected = set(frozen_state(module))
+    if expected != set(state):
+        different = sorted(expected ^ set(state))
+        raise UserError(f"quantized weights belong to another model: tensor '{different[0]}' is not in both")
+    for name, tensor in state.items():
+        parent, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(parent)
+        if isinstance(owner, QuantizedLayer) and leaf in ("q_weight", "q_scale"):
+            setattr(owner, leaf, tensor.to(owner.weight.device))
+        else:
+            current = getattr(owner, leaf)
+            if current.shape != tensor.shape:
+                raise UserError(
+                    f"quantized weights belong to another model: '{name}' is {tuple(tensor.shape)}, "
+                    f"expected {tuple(current.shape)}"
+                )
+            current.copy_(tensor)
+    mark_frozen(module)
+
+
+def mark_frozen(module: nn.Module) -> None:
+    """Let everything below a module compute with its frozen integers."""
+    enable_quantization(module, True)
+    for _, layer in quantized_layers(module):
+        layer.frozen = True
+    for _, quantizer in activation_quantizers(module):
+        quantizer.frozen = True
+
+
+def write_state(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write a safetensors file under a temporary name, then rename it. The same input gives the same bytes."""
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(dict(sorted(state.items())), temporary, {"fimaq": json.dumps(metadata, sort_keys=True)})
+    os.replace(temporary, path)
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file that `write_state` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged or was not written by this tool.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {})["fimaq"])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"quantized weights {path} do not exist") from None
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"quantized weights {path} cannot be read ({error}): expected a file from this tool's `save`"
+        ) from None
+
+
+def fingerprint(*parts: Any) -> str:
+    """A SHA-256 over tensors, modules and JSON-able values: two builds with equal fingerprints compute the same."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, nn.Module):
+            for name, tensor in part.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        elif isinstance(part, Tensor):
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,206 @@
+"""What to do with a model, as one strict value: bits, grids, rewrites and how reconstruction learns.
+
+A recipe is a preset (`recipes/*.yaml` in this package), a YAML file of the user's, or either with single fields
+replaced. Unknown fields are errors, and nothing a user wrote is silently changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fimaq_deploy.errors import UserError
+
+PRESETS = Path(__file__).parent / "recipes"
+
+WeightBits = Literal[2, 3, 4, 6, 8]
+ActivationBits = Literal[3, 4, 6, 8, 16]
+Loss = Literal[
+    "mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "gauss_newton", "feature", "divergence"
+]
+Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Weights(_Strict):
+    """Weight grid of every layer that has no field of its own."""
+
+    bits: WeightBits = 8
+    block_size: Literal[16, 32, 64, 128, 256] | None = Field(
+        None, description="None: one scale per output channel. A length: INT4 weight-only blocks of input channels."
+    )
+
+
+class Activations(_Strict):
+    """Activation grid of every tensor that has no field of its own. 16 bits: left in high precision."""
+
+    bits: ActivationBits = 8
+    scheme: Literal["auto", "symmetric", "asymmetric"] = Field(
+        "auto", description="auto: asymmetric where the target executes it at these bits, else symmetric."
+    )
+
+
+class Edge(_Strict):
+    """The patch embedding and the classifier head; None takes the recipe's own bits."""
+
+    weight_bits: WeightBits | None = None
+    activation_bits: ActivationBits | None = None
+
+
+class Attention(_Strict):
+    """The two matmuls inside attention."""
+
+    quantize: Literal["auto", "never"] = Field(
+        "auto", description="auto: wherever the target fuses INT8 attention; never: both matmuls in high precision."
+    )
+    softmax_bits: ActivationBits | None = Field(None, description="Bits of the attention weights; None: as activations.")
+
+
+class Rewrites(_Strict):
+    """Exact rewrites of the full-precision model before anything is quantized. None: decided per model family."""
+
+    norm: bool | None = Field(None, description="Fold LayerNorm channel scales into the Linear that follows.")
+    heads: bool | None = Field(None, description="Balance q, k and v per head inside the qkv and output projections.")
+    rotation: bool | None = Field(None, description="ViT/DeiT: RMSNorm and a Hadamard rotation of the residual stream.")
+
+
+class ScaleSearch(_Strict):
+    """Initial scales."""
+
+    images: Count = 128
+    candidates: Annotated[int, Field(ge=2)] = 64
+    rounds: Count = Field(1, description="Alternations between weights and activations.")
+
+
+class Reconstruction(_Strict):
+    """Block reconstruction. `iterations: 0` keeps the initial scales and nearest rounding."""
+
+    iterations: Annotated[int, Field(ge=0)] = 300
+    images: Count = 1024
+    batch_size: Count = 32
+    loss: Loss = "dplr"
+    rounding: Rounding = "adaround"
+    weight_lr: Positive = 1e-3
+    scale_lr: Positive = 4e-5
+    qdrop: Fraction = Field(0.5, description="Share of full-precision values mixed into inputs and activations.")
+    rank: Count = Field(5, description="k: Fisher measurements a block, spread evenly over the iterations.")
+    temperature: Positive = 20.0
+    low_rank_weight: Annotated[float, Field(ge=0)] = 1.0
+    diagonal_weight: Annotated[float, Field(ge=0)] = 1.0
+    rounding_weight: Annotated[float, Field(ge=0)] = Field(0.01, description="AdaRound's regulariser.")
+    warm_up: Fraction = Field(0.2, description="Share of the iterations before AdaRound's regulariser starts.")
+
+
+class Recipe(_Strict):
+    """Everything that decides the numbers of a quantized model, apart from the model, the images and the seed."""
+
+    name: str = "custom"
+    weights: Weights = Weights()
+    activations: Activations = Activations()
+    patch_embed: Edge = Edge(weight_bits=8, activation_bits=8)
+    head: Edge = Edge(weight_bits=8, activation_bits=8)
+    attention: Attention = Attention()
+    rewrites: Rewrites = Rewrites()
+    scale_search: ScaleSearch = ScaleSearch()
+    reconstruction: Reconstruction = Reconstruction()
+
+    @staticmethod
+    def presets() -> list[str]:
+        """The names of the recipes that ship with the package."""
+        return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Recipe:
+        """A preset by name, or a YAML file by path.
+
+        Raises:
+            UserError: no such preset or file, not YAML, or a field that is unknown or out of range.
+        """
+        preset = PRESETS / f"{name_or_path}.yaml"
+        path = preset if preset.parent == PRESETS and preset.is_file() else Path(name_or_path)
+        if not path.is_file():
+            close = get_close_matches(str(name_or_path), cls.presets(), 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise UserError(
+                f"no recipe '{name_or_path}': expected a YAML file or one of {', '.join(cls.presets())}{hint}"
+            )
+        try:
+            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(fields, dict):
+            raise UserError(f"recipe {path} holds {type(fields).__name__}, expected fields such as 'weights: {{bits: 4}}'")
+        return cls._validated({"name": path.stem, **fields}, f"recipe {path.name}")
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with fields replaced; a mapping changes only the fields that it names.
+
+        Raises:
+            UserError: a field is unknown or out of range.
+        """
+        return self._validated(_merge(self.model_dump(), changes), f"recipe {self.name}")
+
+    def with_settings(self, settings: Iterable[str]) -> Recipe:
+        """A copy changed by `key=value` settings such as `reconstruction.iterations=200`.
+
+        Raises:
+            UserError: a setting has no '=', or its field is unknown or out of range.
+        """
+        changes: dict[str, Any] = {}
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not equals or not key:
+                raise UserError(f"setting '{setting}': expected key=value, for example reconstruction.iterations=200")
+            nested: Any = yaml.safe_load(value)
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            changes = _merge(changes, nested)
+        return self.replace(**changes)
+
+    def to_yaml(self) -> str:
+        """The whole recipe, every field resolved, in YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    @classmethod
+    def _validated(cls, fields: Mapping[str, Any], source: str) -> Recipe:
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise UserError(f"{source}: {_first_problem(error)}") from None
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_field_names(Recipe))
+        close = get_close_matches(field, known, 1) or get_close_matches(field.rpartition(".")[2], known, 1)
+        return f"unknown field '{field}'" + (f"; did you mean '{close[0]}'?" if close else f"; expected {', '.join(known)}")
+    return f"field '{field}': {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+def _field_names(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, info in model.model_fields.items():
+        yield prefix + name
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _field_names(info.annotation, f"{prefix}{name}.")

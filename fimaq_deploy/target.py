@@ -1,0 +1,103 @@
+"""What a runtime can execute, as data.
+
+A target never says how to reach a runtime (that is `fimaq_deploy.engines`), only which numbers it computes. Calibration
+builds its grids from it, so fake-quant, ONNX and engine agree. One quantized model may serve several targets:
+`combine` gives the rules that all of them satisfy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fimaq_deploy.errors import UserError
+
+HighPrecision = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
+class AttentionEnvelope:
+    """Where a fused INT8 attention kernel exists. Outside it both attention matmuls stay in high precision."""
+
+    head_sizes: frozenset[int]
+    max_tokens: int
+
+    def broken_rule(self, head_size: int, tokens: int) -> str | None:
+        """The rule that keeps this attention from fusing in INT8, or None where it fuses."""
+        if head_size not in self.head_sizes:
+            return f"head size {head_size} is not one of {sorted(self.head_sizes)}"
+        if tokens > self.max_tokens:
+            return f"{tokens} tokens are more than {self.max_tokens}"
+        return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The numbers a runtime executes.
+
+    high_precision: the type of everything that is not integer.
+    asymmetric_8bit: whether activations may have a zero point at 8 bits (at fewer bits every grid fits INT8 anyway).
+    attention: the envelope of fused INT8 attention, None where any shape will do.
+    int4_block_sizes: the block lengths of INT4 weight-only layouts.
+    """
+
+    name: str
+    high_precision: HighPrecision
+    asymmetric_8bit: bool
+    attention: AttentionEnvelope | None
+    int4_block_sizes: frozenset[int]
+
+
+_TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512)
+_TENSORRT_BLOCKS = frozenset({64, 128})
+_ONNXRUNTIME_BLOCKS = frozenset({16, 32, 64, 128, 256})
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("tensorrt", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS),
+        Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS),
+        Target("onnxruntime-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS),
+        Target("onnxruntime-cuda", "float32", True, None, _ONNXRUNTIME_BLOCKS),
+        Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS),
+    )
+}
+
+
+def find_target(name: str) -> Target:
+    """Look a target up by name.
+
+    Raises:
+        UserError: no target has this name.
+    """
+    try:
+        return TARGETS[name]
+    except KeyError:
+        raise UserError(f"unknown target '{name}': expected one of {', '.join(TARGETS)}") from None
+
+
+def combine(targets: Iterable[Target]) -> Target:
+    """The strictest rules of several targets: what every one of them executes.
+
+    The high-precision type is the first target's; it does not change what is learned.
+
+    Raises:
+        UserError: no target was given.
+    """
+    found: Sequence[Target] = tuple(targets)
+    if not found:
+        raise UserError(f"no target was given: name at least one of {', '.join(TARGETS)}")
+    envelopes = [target.attention for target in found if target.attention]
+    return Target(
+        name="+".join(dict.fromkeys(target.name for target in found)),
+        high_precision=found[0].high_precision,
+        asymmetric_8bit=all(target.asymmetric_8bit for target in found),
+        attention=_strictest(envelopes) if envelopes else None,
+        int4_block_sizes=frozenset.intersection(*(target.int4_block_sizes for target in found)),
+    )
+
+
+def _strictest(envelopes: Sequence[AttentionEnvelope]) -> AttentionEnvelope:
+    sizes = frozenset.intersection(*(envelope.head_sizes for envelope in envelopes))
+    return AttentionEnvelope(sizes, min(envelope.max_tokens for envelope in envelopes))
