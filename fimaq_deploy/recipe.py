@@ -102,6 +102,18 @@ class Reconstruction(_Strict):
     warm_up: Fraction = Field(0.2, description="Share of the iterations before AdaRound's regulariser starts.")
 
 
+class Tuning(_Strict):
+    """Joint tuning of all blocks after their reconstruction. `iterations: 0` leaves it out."""
+
+    iterations: Annotated[int, Field(ge=0)] = 0
+    batch_size: Count = 32
+    weight_lr: Positive = Field(0.01, description="Steps of the weight grid a learning step moves a weight by.")
+    scale_lr: Positive = Field(1e-3, description="Relative change of a scale a learning step makes.")
+    other_lr: Positive = Field(3e-4, description="For biases and norms.")
+    temperature: Positive = 1.0
+    feature_weight: Annotated[float, Field(ge=0)] = 1.0
+
+
 class Recipe(_Strict):
     """Everything that decides the numbers of a quantized model, apart from the model, the images and the seed."""
 
@@ -114,6 +126,7 @@ class Recipe(_Strict):
     rewrites: Rewrites = Rewrites()
     scale_search: ScaleSearch = ScaleSearch()
     reconstruction: Reconstruction = Reconstruction()
+    tuning: Tuning = Tuning()
 
     @staticmethod
     def presets() -> list[str]:

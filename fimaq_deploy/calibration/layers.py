@@ -63,7 +63,19 @@ class QuantizedLayer(nn.Module):
         self.input_quantizer.freeze()
         self.frozen = True
 
+    @torch.no_grad()
+    def thaw(self) -> None:
+        """Make the frozen integers learnable again."""
+        quantizer = self.weight_quantizer
+        integers, scale = self._learnable(self.q_weight.float(), self.q_scale)
+        quantizer.latent.copy_(integers)
+        quantizer.scale.copy_(scale.reshape(quantizer.scale.shape))
+        self.frozen = self.input_quantizer.frozen = False
+
     def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 
@@ -73,6 +85,9 @@ class QuantizedLinear(QuantizedLayer):
     def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         per_channel = scale.shape[1] == 1
         return integers.t().contiguous(), scale[:, 0].clone() if per_channel else scale.t().contiguous()
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return stored.t(), scale.t() if scale.ndim == 2 else scale
 
     def _dequantized(self) -> Tensor:
         block = self.block_size
@@ -98,6 +113,9 @@ class QuantizedConv2d(QuantizedLayer):
 
     def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         return integers.view(self.weight.shape).clone(), scale[:, 0].clone()
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return stored.flatten(1), scale
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input_quantizer(x)
@@ -219,6 +237,14 @@ def freeze(module: nn.Module) -> None:
         layer.freeze()
     for _, quantizer in activation_quantizers(module):
         quantizer.freeze()
+
+
+def thaw(module: nn.Module) -> None:
+    """Undo `freeze`: the integers and scales below a module can be learned again."""
+    for _, layer in quantized_layers(module):
+        layer.thaw()
+    for _, quantizer in activation_quantizers(module):
+        quantizer.frozen = False
 
 
 def strip(module: nn.Module) -> None:

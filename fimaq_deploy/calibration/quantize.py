@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.gradients import suffix_of
 from fimaq_deploy.calibration.layers import enable_quantization, freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
 from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, run_batches
 from fimaq_deploy.calibration.scale_search import search_stage
 from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
+from fimaq_deploy.calibration.tune import tune
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, combine, find_target
@@ -104,7 +106,10 @@ def quantize(
         twin = quantized_twin(model, recipe, rules, tokens).to(device)
         quantized = QuantizedModel(twin, recipe, rules, seed, tokens)
         checkpoints = Checkpoints(resume, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed))
-        quantized.history = list(_reconstruct(quantized, taken, store, checkpoints, progress))
+        reference = _reference(quantized, taken, store)
+        quantized.history = list(_reconstruct(quantized, taken, reference[1], store, checkpoints, progress))
+        if recipe.tuning.iterations:
+            tune(quantized.stages, taken, *reference, recipe.tuning)
     strip(twin)
     return quantized.eval()
 
@@ -175,17 +180,28 @@ class Checkpoints:
             write_state(self._path(position), frozen_state(module), metadata)
 
 
+def _reference(quantized: QuantizedModel, images: Tensor, store: ActivationStore) -> tuple[Tensor, Tensor]:
+    """Penultimate features and logits of the full-precision model."""
+    stages, size = quantized.stages, quantized.recipe.reconstruction.batch_size
+    body, head = suffix_of(stages[:-1]), stages[-1].module
+    tokens = store.collect((body(batch) for batch in images.split(size)), len(images))
+    features = store.collect((head.features(batch) for batch in tokens.split(size)), len(images))
+    logits = store.collect(run_batches(head, tokens, size), len(images))
+    store.release(tokens)
+    _check_finite(logits)
+    return features, logits
+
+
 def _reconstruct(
     quantized: QuantizedModel,
     images: Tensor,
+    logits: Tensor,
     store: ActivationStore,
     checkpoints: Checkpoints,
     progress: Progress | None,
 ) -> Iterator[BlockRecord]:
     """Walk the chain once: every stage is searched, learned and frozen, then both boundaries move past it."""
     stages, settings = quantized.stages, quantized.recipe.reconstruction
-    logits = store.collect(run_batches(quantized.model, images, settings.batch_size), len(images))
-    _check_finite(logits)
     fp_in = q_in = images
     for position, stage in enumerate(stages):
         # Each block has its own random stream, so that resuming changes nothing.
@@ -199,7 +215,8 @@ def _reconstruct(
             checkpoints.save(position, stage.module, record)
         yield record
         q_out = store.collect(run_batches(stage.module, q_in, settings.batch_size), len(images))
-        store.release(*({id(t): t for t in (fp_in, q_in)}.values()))
+        if position:
+            store.release(fp_in, q_in)
         fp_in, q_in = z, q_out
     if progress:
         progress(len(stages), len(stages), "done")

@@ -205,6 +205,20 @@ class WeightQuantizer(nn.Module):
         self.scale = nn.Parameter(torch.ones(out_features, blocks))
         self.latent = nn.Parameter(torch.zeros(out_features, in_features))
         self.soft: nn.Module | None = None
+        self.log_scale: nn.Parameter | None = None
+
+    @torch.no_grad()
+    def learn_scale(self) -> list[nn.Parameter]:
+        """Start learning the scales, as logarithms; the latent weights stay in units of them."""
+        self.log_scale = nn.Parameter(self.scale.log())
+        return [self.log_scale]
+
+    @torch.no_grad()
+    def settle_scale(self) -> None:
+        """Stop learning the scales and keep what was learned."""
+        if self.log_scale is not None:
+            self.scale.copy_(self.log_scale.exp())
+            self.log_scale = None
 
     def steps(self, weight: Tensor, scale: Tensor | None = None) -> Tensor:
         """`weight / scale` elementwise, [out, in]."""
@@ -223,4 +237,5 @@ class WeightQuantizer(nn.Module):
         return rounded.clamp(self.grid.range.low, self.grid.range.high)
 
     def forward(self) -> Tensor:
-        return self.integers() * self.expand(self.scale)
+        scale = self.scale if self.log_scale is None else self.log_scale.exp()
+        return self.integers() * self.expand(scale)

@@ -63,6 +63,14 @@ def relative_error(outputs: Iterator[Tensor], z: Tensor) -> float:
     return error / max(power, 1e-20)
 
 
+def minibatches(count: int, batch_size: int) -> Iterator[Tensor]:
+    """Endless shuffled epochs of equal batches, as indices."""
+    size = min(batch_size, count)
+    while True:
+        shuffled = torch.randperm(count)
+        yield from (shuffled[start : start + size] for start in range(0, count - size + 1, size))
+
+
 class BlockLearner:
     """Optimises one stage against one objective."""
 
@@ -98,9 +106,8 @@ class BlockLearner:
 
     def learn(self) -> None:
         settings = self.settings
-        count = len(self.q_in)
         every = math.ceil(settings.iterations / self.objective.refreshes) if self.objective.refreshes else None
-        order = self._order(count)
+        order = minibatches(len(self.q_in), settings.batch_size)
         for iteration in range(settings.iterations):
             if every and iteration % every == 0:
                 self.objective.refresh(self.outputs)
@@ -109,13 +116,6 @@ class BlockLearner:
             quantizer.settle()
         for weight in self.weights:
             rounding.harden(weight)
-
-    def _order(self, count: int) -> Iterator[Tensor]:
-        """Endless minibatches: shuffled epochs."""
-        size = min(self.settings.batch_size, count)
-        while True:
-            shuffled = torch.randperm(count)
-            yield from (shuffled[start : start + size] for start in range(0, count - size + 1, size))
 
     def _step(self, iteration: int, index: Tensor) -> None:
         with torch.enable_grad():

@@ -1,0 +1,83 @@
+"""Joint tuning: after every block has been reconstructed alone, all of them learn together for a while.
+
+Blocks are reconstructed in order, so an early block never learns what the later ones make of its error. Here the whole
+quantized network runs, and roundings (straight-through), scales, biases and norms follow the true cost: KL to the
+full-precision class probabilities plus the error of the penultimate feature. The grids do not change, so neither does
+what the engine executes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration import fisher, rounding
+from fimaq_deploy.calibration.gradients import suffix_of
+from fimaq_deploy.calibration.layers import activation_quantizers, freeze, quantized_layers, thaw
+from fimaq_deploy.calibration.network import Stage
+from fimaq_deploy.calibration.reconstruct import minibatches
+from fimaq_deploy.recipe import Tuning
+
+
+def tune(stages: Sequence[Stage], images: Tensor, features: Tensor, logits: Tensor, settings: Tuning) -> None:
+    """Tune a frozen chain in place; it is frozen again afterwards.
+
+    images: (N, C, H, W); features and logits: what the full-precision model answers to them.
+    """
+    body, head = suffix_of(stages[:-1]), stages[-1].module
+    optimiser = torch.optim.Adam(_parameter_groups(stages, settings))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
+    power = features.var(0).sum().clamp(min=1e-12)
+    order = minibatches(len(images), settings.batch_size)
+    for _ in range(settings.iterations):
+        index = next(order)
+        with torch.enable_grad():
+            tokens = body(images[index])
+            loss = fisher.kl_divergence(head(tokens), logits[index], settings.temperature)
+            loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features[index]) / power
+            loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        schedule.step()
+    for stage in stages:
+        _settle(stage.module)
+
+
+def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[str, object]]:
+    roundings: list[nn.Parameter] = []
+    scales: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for stage in stages:
+        thaw(stage.module)
+        for _, layer in quantized_layers(stage.module):
+            attached = rounding.attach(layer.weight_quantizer, "straight_through")
+            roundings += list(attached.parameters()) if attached is not None else []
+            scales += layer.weight_quantizer.learn_scale()
+        for _, quantizer in activation_quantizers(stage.module):
+            scales += quantizer.learn(0.0)
+        others += _high_precision(stage.module)
+    groups = ((roundings, settings.weight_lr), (scales, settings.scale_lr), (others, settings.other_lr))
+    return [{"params": params, "lr": lr} for params, lr in groups if params]
+
+
+def _high_precision(module: nn.Module) -> list[nn.Parameter]:
+    """Biases, norms and the like: every parameter that no quantizer owns."""
+    owned = {id(layer.weight) for _, layer in quantized_layers(module)}
+    found = [
+        parameter.requires_grad_()
+        for name, parameter in module.named_parameters()
+        if "quantizer" not in name and id(parameter) not in owned
+    ]
+    return found
+
+
+def _settle(module: nn.Module) -> None:
+    for _, quantizer in activation_quantizers(module):
+        quantizer.settle()
+    for _, layer in quantized_layers(module):
+        rounding.harden(layer.weight_quantizer)
+        layer.weight_quantizer.settle_scale()
+    module.requires_grad_(False)
+    freeze(module)
