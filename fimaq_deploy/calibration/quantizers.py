@@ -18,26 +18,27 @@ from fimaq_deploy.calibration.grid import ActivationGrid, IntegerRange, WeightGr
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """`scale * clamp(round(x / scale), -offset, top - offset)` with gradients to x, scale and offset."""
+    """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset); gradients to x, scale and offset."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int) -> Tensor:
+        # On a CPU, numbers clamp faster than tensors; on a GPU, fetching them would wait for the device.
+        low: Any = -round(offset.item()) if offset.device.type == "cpu" else -offset.round()
         steps = x / scale
-        low = -offset.round()
-        ctx.save_for_backward(steps, scale, low)
-        ctx.top = top
-        return steps.round().clamp_(low, low + top).mul_(scale)
+        ctx.save_for_backward(steps, scale)
+        ctx.bounds = low, low + top
+        return steps.round().clamp_(*ctx.bounds).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (grad,) = grads
-        steps, scale, low = ctx.saved_tensors
-        rounded = steps.round()
-        clamped = rounded.clamp(low, low + ctx.top)
-        inside = rounded == clamped
-        grad_x = grad * inside
+        steps, scale = ctx.saved_tensors
+        low, high = ctx.bounds
+        clamped = steps.clamp(low - 0.5, high + 0.5)
+        grad_x = torch.where(clamped == steps, grad, 0.0)
+        integers = clamped.round_().clamp_(low, high)
         # Inside, d(out)/d(scale) is the rounding error; outside it is the bound itself.
-        grad_scale = torch.dot(grad.flatten(), clamped.flatten()) - torch.dot(grad_x.flatten(), steps.flatten())
+        grad_scale = torch.dot(grad.flatten(), integers.flatten()) - torch.dot(grad_x.flatten(), steps.flatten())
         grad_offset = (grad_x.sum() - grad.sum()) * scale
         return grad_x, grad_scale, grad_offset, None
 
@@ -53,7 +54,7 @@ class Observer:
     values: how many values of the tensor are kept, evenly spaced over the batches.
     """
 
-    def __init__(self, values: int = 65536, batches: int = 1) -> None:
+    def __init__(self, values: int = 16384, batches: int = 1) -> None:
         self._share = max(1, values // batches)
         self._parts: list[Tensor] = []
         self._moments: list[Tensor] = []
@@ -95,6 +96,7 @@ class ActivationQuantizer(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
         self.log_scale: nn.Parameter | None = None
+        self.span = IntegerRange(0, 0)
 
     @torch.no_grad()
     def learn(self, drop: float) -> list[nn.Parameter]:
@@ -139,23 +141,33 @@ class ActivationQuantizer(nn.Module):
             return IntegerRange(0, self.top)
         return self.grid.range(offset)
 
-    @torch.no_grad()
-    def set_bounds(self, low: Tensor, high: Tensor) -> None:
-        """Cover [low, high] as well as the grid can."""
-        assert self.grid is not None
+    def fit_bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset that cover [low, high] as well as the grid can, elementwise."""
         first, last = self.offset_bounds
         if first == last and first:
             scale = torch.maximum(low.abs() / first, high / (self.top - first))
         else:
             scale = (high.clamp(min=0) - low.clamp(max=0)) / self.top
-        self.scale.copy_(scale.clamp(min=1e-8))
-        self.offset.copy_((-low / self.scale).round().clamp(first, last))
+        scale = scale.clamp(min=1e-8)
+        return scale, (-low / scale).round().clamp(first, last)
+
+    @torch.no_grad()
+    def set_bounds(self, low: Tensor, high: Tensor) -> None:
+        """Cover [low, high] as well as the grid can."""
+        scale, offset = self.fit_bounds(low, high)
+        self.scale.copy_(scale)
+        self.offset.copy_(offset)
 
     @torch.no_grad()
     def freeze(self) -> None:
         self.scale.copy_(representable_scale(self.scale))
         self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
+        self.seal()
+
+    def seal(self) -> None:
+        """Compute with the scale and offset as they stand from now on; nothing is rounded or learned any more."""
         self.drop, self.frozen = 0.0, True
+        self.span = self.integer_range()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
@@ -163,13 +175,13 @@ class ActivationQuantizer(nn.Module):
         if not self.enabled or self.grid is None:
             return x
         if self.frozen:
-            span = self.integer_range()
+            span = self.span
             return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
         scale = self.scale if self.log_scale is None else self.log_scale.exp()
         quantized = _FakeQuantize.apply(x, scale, self.offset, self.top)
         if self.drop:
             keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop
-            return torch.where(keep, x, quantized)
+            return torch.lerp(quantized, x, keep.to(x.dtype))
         return quantized
 
 

@@ -94,7 +94,7 @@ class BlockLearner:
         if not any(isinstance(r, SignGradient) for r in self.roundings):
             groups.append({"params": [p for r in self.roundings for p in r.parameters()], "lr": settings.weight_lr})
         groups = [group for group in groups if group["params"]]
-        return [torch.optim.Adam(groups)] if groups else []
+        return [torch.optim.Adam(groups, fused=True)] if groups else []
 
     def outputs(self) -> Iterator[Tensor]:
         """Current outputs on the quantized inputs, without drops."""
@@ -136,7 +136,7 @@ class BlockLearner:
         if not self.settings.qdrop or self.fp_in is self.q_in:
             return quantized
         keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
-        return torch.where(keep, self.fp_in[index], quantized)
+        return torch.lerp(quantized, self.fp_in[index], keep.to(quantized.dtype))
 
     def _regulariser(self, iteration: int) -> Tensor | float:
         settings = self.settings

@@ -45,24 +45,22 @@ def observe(stage: nn.Module, batches: Sequence[Tensor]) -> dict[str, Observer]:
 
 def search_activation(quantizer: ActivationQuantizer, x: Tensor, candidates: int) -> None:
     """Bounds of least squared error on the values x: coordinate descent over shrunken lower and upper bounds."""
-    low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     shrink = torch.linspace(1, 0.02, candidates, device=x.device)
-    best = _best(quantizer, x, [(low * s, high * s) for s in shrink])
+    lows, highs = x.amin().clamp(max=0) * shrink, x.amax().clamp(min=0) * shrink
+    low, high = _best(quantizer, x, lows, highs)
     if quantizer.offset_is_free:
         for _ in range(2):
-            best = _best(quantizer, x, [(best[0], high * s) for s in shrink])
-            best = _best(quantizer, x, [(low * s, best[1]) for s in shrink])
-    quantizer.set_bounds(*best)
+            low, high = _best(quantizer, x, low.expand_as(highs), highs)
+            low, high = _best(quantizer, x, lows, high.expand_as(lows))
+    quantizer.set_bounds(low, high)
 
 
-def _best(quantizer: ActivationQuantizer, x: Tensor, bounds: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    errors = []
-    for low, high in bounds:
-        quantizer.set_bounds(low, high)
-        first = -quantizer.offset
-        steps = (x / quantizer.scale).round_().clamp_(first, first + quantizer.top).mul_(quantizer.scale)
-        errors.append(steps.sub_(x).square_().mean())
-    return bounds[int(torch.stack(errors).argmin())]
+def _best(quantizer: ActivationQuantizer, x: Tensor, lows: Tensor, highs: Tensor) -> tuple[Tensor, Tensor]:
+    """The pair of bounds, out of many, with the least squared error on x."""
+    scale, offset = (t[:, None] for t in quantizer.fit_bounds(lows, highs))
+    steps = (x / scale).round_().clamp_(-offset, quantizer.top - offset).mul_(scale)
+    best = int(steps.sub_(x).square_().mean(1).argmin())
+    return lows[best], highs[best]
 
 
 def search_weight(layer: QuantizedLayer, inputs: Observer, candidates: int) -> None:

@@ -65,7 +65,7 @@ def mark_frozen(module: nn.Module) -> None:
     for _, layer in quantized_layers(module):
         layer.frozen = True
     for _, quantizer in activation_quantizers(module):
-        quantizer.frozen = True
+        quantizer.seal()
 
 
 def write_state(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ def tune(stages: Sequence[Stage], images: Tensor, features: Tensor, logits: Tens
     images: (N, C, H, W); features and logits: what the full-precision model answers to them.
     """
     body, head = suffix_of(stages[:-1]), stages[-1].module
-    optimiser = torch.optim.Adam(_parameter_groups(stages, settings))
+    optimiser = torch.optim.Adam(_parameter_groups(stages, settings), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
     power = features.var(0).sum().clamp(min=1e-12)
     order = minibatches(len(images), settings.batch_size)
