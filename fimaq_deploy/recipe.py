@@ -20,9 +20,7 @@ PRESETS = Path(__file__).parent / "recipes"
 
 WeightBits = Literal[2, 3, 4, 6, 8]
 ActivationBits = Literal[3, 4, 6, 8, 16]
-Loss = Literal[
-    "mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "gauss_newton", "feature", "divergence"
-]
+Loss = Literal["mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "gauss_newton", "feature", "divergence"]
 Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -64,7 +62,9 @@ class Attention(_Strict):
     quantize: Literal["auto", "never"] = Field(
         "auto", description="auto: wherever the target fuses INT8 attention; never: both matmuls in high precision."
     )
-    softmax_bits: ActivationBits | None = Field(None, description="Bits of the attention weights; None: as activations.")
+    softmax_bits: ActivationBits | None = Field(
+        None, description="Bits of the attention weights; None: as activations."
+    )
 
 
 class Rewrites(_Strict):
@@ -79,8 +79,9 @@ class ScaleSearch(_Strict):
     """Initial scales."""
 
     images: Count = 128
-    candidates: Annotated[int, Field(ge=2)] = 64
-    rounds: Count = Field(1, description="Alternations between weights and activations.")
+    candidates: Count = Field(
+        64, description="Shrunken ranges to try; 1 takes the extremes as they are (max calibration)."
+    )
 
 
 class Reconstruction(_Strict):
@@ -153,7 +154,9 @@ class Recipe(_Strict):
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(fields, dict):
-            raise UserError(f"recipe {path} holds {type(fields).__name__}, expected fields such as 'weights: {{bits: 4}}'")
+            raise UserError(
+                f"recipe {path} holds {type(fields).__name__}, expected fields such as 'weights: {{bits: 4}}'"
+            )
         return cls._validated({"name": path.stem, **fields}, f"recipe {path.name}")
 
     def replace(self, **changes: Any) -> Recipe:
@@ -208,7 +211,9 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         known = sorted(_field_names(Recipe))
         close = get_close_matches(field, known, 1) or get_close_matches(field.rpartition(".")[2], known, 1)
-        return f"unknown field '{field}'" + (f"; did you mean '{close[0]}'?" if close else f"; expected {', '.join(known)}")
+        return f"unknown field '{field}'" + (
+            f"; did you mean '{close[0]}'?" if close else f"; expected {', '.join(known)}"
+        )
     return f"field '{field}': {problem['msg'].lower()}, got {problem['input']!r}"
 
 

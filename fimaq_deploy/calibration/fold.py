@@ -13,6 +13,9 @@ the run-time graph as large as it was. Sources of the ideas; the formulas here a
 - `rotate_residual`, `rotate_heads`: QuaRot (arXiv 2404.00456), SliceGPT (arXiv 2401.15024). Once the norms' affine
   parts sit in the Linear layers and everything written to the residual stream has mean zero, LayerNorm is RMSNorm,
   which commutes with an orthogonal matrix. A randomised Hadamard matrix spreads outlier channels over all channels.
+  Our variation, `keep_layer_norm`: a rotation that leaves the mean over channels alone commutes with LayerNorm itself.
+  A reflection makes one out of any rotation. No centring is needed, and the graph keeps its LayerNormalization nodes,
+  where RMSNorm becomes six plain nodes at opset 21, one of which squares the stream (in FP16: |x| < 256).
 
 Which modules and parameters exist afterwards depends on the model and the switches only, never on the images: applying
 the same rewrites with any images to the same model gives something that a saved state fits into.
@@ -43,9 +46,10 @@ DEFAULTS: dict[str, dict[str, bool]] = {
     "vit": {"norm": False, "heads": False, "rotation": False},
     "swin": {"norm": False, "heads": False, "rotation": False},
 }
-NORM_STRENGTH = 1.0
+NORM_STRENGTH = 0.5
 VALUE_STRENGTH = 0.5
 CENTRE_VALUES = False
+KEEP_LAYER_NORM = True
 
 _LARGEST_FACTOR = 16.0
 _BATCH = 32
@@ -77,7 +81,7 @@ def apply_rewrites(model: nn.Module, images: Tensor, rewrites: Rewrites, seed: i
     before = _logits(model, sample)
     applied = []
     if chosen.rotation:
-        rotate_residual(model, seed)
+        rotate_residual(model, seed, keep_layer_norm=KEEP_LAYER_NORM)
         rotate_heads(model, seed)
         applied += ["rotate_residual", "rotate_heads"]
     if chosen.heads:
@@ -272,31 +276,24 @@ def fold_norm_ranges(
     """Equalise the channels of every norm output that only Linear layers read; returns the names of those norms.
 
     strength: 1 gives all channels one range (RepQ-ViT), 0.5 half of that in logarithms (SmoothQuant), 0 only shifts.
-    shift: also centre the channels. Swin's `reduction` gets a bias for it; RMS norms have no bias, so they only scale,
-        and so does Swin's norm1 where windows are padded.
+    shift: also centre the channels. Linears without a bias (Swin's `reduction`) get one for it. RMS norms only scale,
+        having no bias, and so does Swin's norm1 where windows are padded.
 
-    A norm without affine parameters stays as it is, except torch's own RMSNorm (what `rotate_residual` leaves), which
-    gets weights.
+    A norm without affine parameters gets the ones that it needs, which its ONNX operator has anyway.
     """
-    readers = [reader for reader in _norm_readers(model) if _has_scale(reader.norm)]
+    readers = [reader for reader in _norm_readers(model) if isinstance(reader.norm, (nn.LayerNorm, *_RMS_NORMS))]
     measured = measure_channels(model, images, {reader.name: reader.norm for reader in readers})
     for reader in readers:
         _fold_norm(reader, measured[reader.name], strength, shift)
     return [reader.name for reader in readers]
 
 
-def _has_scale(norm: Any) -> bool:
-    known = isinstance(norm, nn.LayerNorm | RmsNorm | RmsNormFp32) and norm.weight is not None
-    return known or isinstance(norm, nn.RMSNorm)
-
-
 def _fold_norm(reader: _NormReaders, stats: ChannelStats, strength: float, shift: bool) -> None:
     norm = reader.norm
-    shifts = shift and reader.can_shift and getattr(norm, "bias", None) is not None
+    shifts = shift and reader.can_shift and isinstance(norm, nn.LayerNorm)
     centre = stats.middle if shifts else torch.zeros_like(stats.low)
     factors = _equalising_factors(stats.reach(centre), strength)
-    if norm.weight is None:
-        norm.weight = nn.Parameter(torch.ones_like(reader.linears[0].weight[0]), False)
+    _make_affine(norm, reader.linears[0].weight[0], shifts)
     norm.weight.div_(factors.to(norm.weight))
     if getattr(norm, "bias", None) is not None:
         norm.bias.copy_((norm.bias.double() - centre) / factors)
@@ -304,6 +301,14 @@ def _fold_norm(reader: _NormReaders, stats: ChannelStats, strength: float, shift
         if shifts:
             _absorb_shift(linear, centre)
         _scale_columns(linear, factors)
+
+
+def _make_affine(norm: Any, like: Tensor, with_bias: bool) -> None:
+    """Give a norm the neutral parameters that it lacks."""
+    if norm.weight is None:
+        norm.weight = nn.Parameter(torch.ones_like(like), like.requires_grad)
+    if with_bias and norm.bias is None:
+        norm.bias = nn.Parameter(torch.zeros_like(like), like.requires_grad)
 
 
 # ----------------------------------------------------------------------------------------------------- q, k and v
@@ -407,6 +412,15 @@ def random_rotation(size: int, generator: torch.Generator) -> Tensor:
     return signs[:, None] * torch.kron(rest.contiguous(), _hadamard(power))
 
 
+def _keeping_means(rotation: Tensor) -> Tensor:
+    """The rotation followed by the reflection that takes (1, ..., 1) back to where it was: means over channels stay."""
+    ones = torch.full_like(rotation[0], len(rotation) ** -0.5)
+    moved = ones @ rotation
+    normal = moved - ones
+    length = normal @ normal
+    return rotation if length < 1e-20 else rotation - torch.outer(rotation @ normal, normal) * (2 / length)
+
+
 def _hadamard(size: int) -> Tensor:
     """The orthonormal Sylvester matrix; size is a power of two."""
     matrix = torch.ones(1, 1, dtype=torch.float64)
@@ -490,10 +504,11 @@ def _stream_readers(model: Any) -> list[_NormReaders]:
 
 
 @torch.no_grad()
-def rotate_residual(model: nn.Module, seed: int) -> None:
+def rotate_residual(model: nn.Module, seed: int, *, keep_layer_norm: bool = False) -> None:
     """ViT/DeiT: make every norm of the residual stream a weightless RMSNorm and rotate the stream.
 
     LayerScale goes into `attn.proj` and `mlp.fc2`, the norms' affine parts into the Linear layers that read them.
+    keep_layer_norm: the norms become weightless LayerNorms instead, and the rotation one that keeps channel means.
 
     Raises:
         UserError: the structure does not allow it; names the module.
@@ -504,12 +519,15 @@ def rotate_residual(model: nn.Module, seed: int) -> None:
     for block in model.blocks:
         _merge_layer_scale(block, "ls1", block.attn.proj)
         _merge_layer_scale(block, "ls2", block.mlp.fc2)
+    rotation = random_rotation(model.embed_dim, torch.Generator().manual_seed(seed))
     readers = _stream_readers(model)
-    if isinstance(readers[0].norm, nn.LayerNorm):
+    centred = isinstance(readers[0].norm, nn.LayerNorm)
+    if centred and keep_layer_norm:
+        rotation = _keeping_means(rotation)
+    elif centred:
         _centre_stream(model)
     for reader in readers:
-        _strip_norm(reader)
-    rotation = random_rotation(model.embed_dim, torch.Generator().manual_seed(seed))
+        _strip_norm(reader, nn.LayerNorm if centred and keep_layer_norm else nn.RMSNorm)
     _rotate_stream(model, readers, rotation[None])
 
 
@@ -541,15 +559,15 @@ def _centre_stream(model: nn.Module) -> None:
         tokens.sub_(tokens.mean(-1, keepdim=True))
 
 
-def _strip_norm(reader: _NormReaders) -> None:
-    """Move a norm's affine parts into its readers; a weightless RMSNorm remains."""
+def _strip_norm(reader: _NormReaders, kind: type[nn.LayerNorm] | type[nn.RMSNorm]) -> None:
+    """Move a norm's affine parts into its readers; a weightless norm of that kind remains."""
     norm = reader.norm
     for linear in reader.linears:
         if getattr(norm, "bias", None) is not None:
             _absorb_shift(linear, norm.bias.double())
         if norm.weight is not None:
             _scale_columns(linear, norm.weight)
-    plain = nn.RMSNorm(reader.linears[0].in_features, norm.eps, elementwise_affine=False)
+    plain = kind(reader.linears[0].in_features, norm.eps, elementwise_affine=False)
     setattr(reader.owner, reader.leaf, plain.train(norm.training))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
 from fimaq_deploy.calibration.gradients import suffix_of
 from fimaq_deploy.calibration.layers import enable_quantization, freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
-from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, run_batches
+from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, relative_error, run_batches
 from fimaq_deploy.calibration.scale_search import search_stage
 from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
 from fimaq_deploy.calibration.tune import tune
@@ -20,7 +24,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, combine, find_target
 
-# Called as progress(done stages, all stages, name of the stage that starts).
+# Called as progress(steps done, all steps, name of the step that starts).
 Progress = Callable[[int, int, str], None]
 
 
@@ -65,10 +69,18 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     state, metadata = read_state(Path(path))
     recipe, target = Recipe(**metadata["recipe"]), combine(map(find_target, metadata["targets"]))
     check_structure(model)
-    twin = quantized_twin(model, recipe, target, metadata["tokens"])
+    rewritten = copy.deepcopy(model).eval()
+    # The rewritten structure depends on neither images nor seed; the numbers come from the file.
+    apply_rewrites(rewritten, torch.zeros(1, *_image_shape(model)), recipe.rewrites, 0)
+    twin = quantized_twin(rewritten, recipe, target, metadata["tokens"])
     load_frozen_state(twin, state)
     strip(twin)
     return QuantizedModel(twin, recipe, target, metadata["seed"], metadata["tokens"]).eval()
+
+
+def _image_shape(model: nn.Module) -> tuple[int, int, int]:
+    embed: Any = model.patch_embed
+    return embed.proj.in_channels, *embed.img_size
 
 
 @torch.no_grad()
@@ -102,14 +114,17 @@ def quantize(
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, torch.random.fork_rng():
         taken = _take(images, recipe.reconstruction.images, store)
-        tokens = attention_tokens(model, taken[:1].to(next(model.parameters()).device))
-        twin = quantized_twin(model, recipe, rules, tokens).to(device)
+        recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
+        rewritten = copy.deepcopy(model).to(device).eval()
+        apply_rewrites(rewritten, taken[: recipe.scale_search.images], recipe.rewrites, seed)
+        tokens = attention_tokens(rewritten, taken[:1].to(device))
+        twin = quantized_twin(rewritten, recipe, rules, tokens)
         quantized = QuantizedModel(twin, recipe, rules, seed, tokens)
         checkpoints = Checkpoints(resume, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed))
         reference = _reference(quantized, taken, store)
         quantized.history = list(_reconstruct(quantized, taken, reference[1], store, checkpoints, progress))
         if recipe.tuning.iterations:
-            tune(quantized.stages, taken, *reference, recipe.tuning)
+            quantized.history.append(_tune(quantized, taken, *reference, progress))
     strip(twin)
     return quantized.eval()
 
@@ -202,12 +217,13 @@ def _reconstruct(
 ) -> Iterator[BlockRecord]:
     """Walk the chain once: every stage is searched, learned and frozen, then both boundaries move past it."""
     stages, settings = quantized.stages, quantized.recipe.reconstruction
+    steps = len(stages) + bool(quantized.recipe.tuning.iterations)
     fp_in = q_in = images
     for position, stage in enumerate(stages):
         # Each block has its own random stream, so that resuming changes nothing.
         torch.manual_seed(quantized.seed * 1009 + position)
         if progress:
-            progress(position, len(stages), stage.name)
+            progress(position, steps, stage.name)
         z = store.collect(run_batches(stage.module, fp_in, settings.batch_size), len(images))
         record = checkpoints.load(position, stage.module)
         if record is None:
@@ -218,8 +234,21 @@ def _reconstruct(
         if position:
             store.release(fp_in, q_in)
         fp_in, q_in = z, q_out
+
+
+def _tune(
+    quantized: QuantizedModel, images: Tensor, features: Tensor, logits: Tensor, progress: Progress | None
+) -> BlockRecord:
+    """Joint tuning, recorded like a block whose output is the logits."""
+    stages, settings = quantized.stages, quantized.recipe.tuning
+    torch.manual_seed(quantized.seed * 1009 + len(stages))
     if progress:
-        progress(len(stages), len(stages), "done")
+        progress(len(stages), len(stages) + 1, "joint tuning")
+    started = time.perf_counter()
+    before = relative_error(run_batches(quantized.model, images, settings.batch_size), logits)
+    tune(stages, images, features, logits, settings)
+    after = relative_error(run_batches(quantized.model, images, settings.batch_size), logits)
+    return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
 
 
 def _learn(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def write_state(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) 
     """Write a safetensors file under a temporary name, then rename it. The same input gives the same bytes."""
     temporary = path.with_name(path.name + ".tmp")
     save_file(dict(sorted(state.items())), temporary, {"fimaq": json.dumps(metadata, sort_keys=True)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -33,16 +33,22 @@ def tune(stages: Sequence[Stage], images: Tensor, features: Tensor, logits: Tens
     order = minibatches(len(images), settings.batch_size)
     for _ in range(settings.iterations):
         index = next(order)
-        with torch.enable_grad():
-            tokens = body(images[index])
-            loss = fisher.kl_divergence(head(tokens), logits[index], settings.temperature)
-            loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features[index]) / power
-            loss.backward()
+        for part in index.split(_images_at_once(images)):
+            with torch.enable_grad():
+                tokens = body(images[part])
+                loss = fisher.kl_divergence(head(tokens), logits[part], settings.temperature)
+                loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features[part]) / power
+                (loss * (len(part) / len(index))).backward()
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
     for stage in stages:
         _settle(stage.module)
+
+
+def _images_at_once(images: Tensor) -> int:
+    """How many images one backward pass through the whole network takes: as many pixels as 8 images of 224×224."""
+    return max(1, 8 * 224 * 224 // (images.shape[-2] * images.shape[-1]))
 
 
 def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[str, object]]:
@@ -65,12 +71,11 @@ def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[st
 def _high_precision(module: nn.Module) -> list[nn.Parameter]:
     """Biases, norms and the like: every parameter that no quantizer owns."""
     owned = {id(layer.weight) for _, layer in quantized_layers(module)}
-    found = [
+    return [
         parameter.requires_grad_()
         for name, parameter in module.named_parameters()
         if "quantizer" not in name and id(parameter) not in owned
     ]
-    return found
 
 
 def _settle(module: nn.Module) -> None:

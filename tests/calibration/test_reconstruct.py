@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.gradients import suffix_of
+from fimaq_deploy.calibration.layers import activation_quantizers, enable_quantization, quantized_layers
+from fimaq_deploy.calibration.network import Stage, attention_tokens, quantized_twin, stages_of
+from fimaq_deploy.calibration.objectives import Objective
+from fimaq_deploy.calibration.reconstruct import BlockLearner, minibatches, reconstruct_block, relative_error, run_batches
+from fimaq_deploy.calibration.scale_search import search_stage
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.target import find_target
+
+Make = Callable[..., Any]
+
+
+def test_minibatches_are_shuffled_epochs_of_equal_batches() -> None:
+    torch.manual_seed(0)
+    epochs = list(itertools.islice(minibatches(12, 4), 6))
+    assert all(len(batch) == 4 for batch in epochs)
+    assert sorted(torch.cat(epochs[:3]).tolist()) == sorted(torch.cat(epochs[3:]).tolist()) == list(range(12))
+    assert not torch.equal(torch.cat(epochs[:3]), torch.cat(epochs[3:]))
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    assert sorted(next(minibatches(3, 32)).tolist()) == [0, 1, 2]
+
+
+def test_a_remainder_takes_its_turn_in_other_epochs() -> None:
+    torch.manual_seed(0)
+    batches = list(itertools.islice(minibatches(10, 4), 20))
+    assert all(len(batch) == 4 and len(set(batch.tolist())) == 4 for batch in batches)
+    assert set(torch.cat(batches).tolist()) == set(range(10))
+
+
+def test_relative_error_is_error_over_power() -> None:
+    z = torch.randn(7, 3)
+    noisy = z + 0.1 * torch.randn(7, 3)
+    expected = ((noisy - z) ** 2).sum() / (z**2).sum()
+    assert relative_error(iter(noisy.split(2)), z) == pytest.approx(expected.item(), rel=1e-5)
+    assert relative_error(iter([torch.zeros(2)]), torch.zeros(2)) == 0
+
+
+class Prepared:
+    """The second stage of a tiny ViT, searched, with its boundary activations."""
+
+    def __init__(self, model: Any, images: Tensor, recipe: Recipe) -> None:
+        twin = quantized_twin(model, recipe, find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+        self.settings = recipe.reconstruction
+        self.stages: list[Stage] = stages_of(twin)
+        self.module = self.stages[1].module
+        with torch.no_grad():
+            self.fp_in = self.stages[0].module(images)
+            self.q_in = self.fp_in + 0.05 * torch.randn(self.fp_in.shape)
+            self.z = self.module(self.fp_in)
+            self.logits = suffix_of(self.stages[2:])(self.z)
+            search_stage(self.module, [self.q_in], 16)
+
+    def learn(self) -> Any:
+        boundary = self.fp_in, self.q_in
+        with torch.no_grad(), ActivationStore() as store:
+            return reconstruct_block(self.stages, 1, boundary, self.z, self.logits, self.settings, store)
+
+
+@pytest.fixture
+def prepared(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> Callable[..., Prepared]:
+    torch.manual_seed(0)
+    return lambda **settings: Prepared(tiny_vit(), random_images(16), quick_recipe(reconstruction=settings))
+
+
+def test_the_record_says_what_happened(prepared: Make) -> None:
+    block = prepared(iterations=60, weight_lr=0.01, qdrop=0.0, rounding_weight=0.001)
+    record = block.learn()
+    assert (record.name, record.iterations) == ("blocks.0", 60)
+    assert record.loss_after < record.loss_before
+    assert record.seconds > 0
+    after = relative_error(run_batches(block.module, block.q_in, 8), block.z)
+    assert after == pytest.approx(record.loss_after, rel=1e-4)
+    assert record.as_dict()["name"] == "blocks.0"
+
+
+def test_without_iterations_nothing_is_learned(prepared: Make) -> None:
+    block = prepared(iterations=0)
+    scales = [quantizer.scale.clone() for _, quantizer in activation_quantizers(block.module)]
+    record = block.learn()
+    assert record.loss_before == record.loss_after
+    assert all(
+        torch.equal(old, quantizer.scale)
+        for old, (_, quantizer) in zip(scales, activation_quantizers(block.module), strict=True)
+    )
+
+
+@pytest.mark.parametrize("rounding", ["adaround", "straight_through", "sign_gradient", "nearest"])
+def test_after_learning_nothing_is_soft_and_nothing_is_dropped(prepared: Make, rounding: str) -> None:
+    block = prepared(rounding=rounding)
+    block.learn()
+    for _, layer in quantized_layers(block.module):
+        quantizer = layer.weight_quantizer
+        assert quantizer.soft is None and quantizer.log_scale is None
+        integers = quantizer.integers()
+        assert torch.equal(integers, integers.round())
+        assert integers.abs().max() <= 8
+    for _, quantizer in activation_quantizers(block.module):
+        assert quantizer.drop == 0 and quantizer.log_scale is None
+        assert quantizer.offset.item() == round(quantizer.offset.item())
+
+
+def test_scales_are_learned_with_the_roundings(prepared: Make) -> None:
+    block = prepared(iterations=10, scale_lr=1e-2)
+    before = {name: quantizer.scale.item() for name, quantizer in activation_quantizers(block.module)}
+    block.learn()
+    after = {name: quantizer.scale.item() for name, quantizer in activation_quantizers(block.module)}
+    assert all(before[name] != after[name] for name in before)
+
+
+class Counting(Objective):
+    """Plain error that writes down when it was asked to measure."""
+
+    def __init__(self, context: Any, refreshes: int) -> None:
+        super().__init__(context)
+        self.refreshes, self.costs, self.refreshed_at = refreshes, 0, []
+
+    def refresh(self, outputs: Callable[[], Iterator[Tensor]]) -> None:
+        self.refreshed_at.append(self.costs)
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        self.costs += 1
+        return (output - self.context[index]).square().sum()
+
+
+def schedule_of(block: Prepared, refreshes: int) -> list[int]:
+    objective = Counting(block.z, refreshes)
+    enable_quantization(block.module, True)
+    with torch.no_grad():
+        BlockLearner(block.module, objective, (block.fp_in, block.q_in), block.settings).learn()
+    assert objective.costs == block.settings.iterations
+    return objective.refreshed_at
+
+
+@pytest.mark.parametrize(("iterations", "rank"), [(10, 5), (12, 5), (9, 4), (3, 5), (7, 1), (15, 15), (16, 15)])
+def test_measurements_are_spread_evenly_over_the_iterations(prepared: Make, iterations: int, rank: int) -> None:
+    refreshed = schedule_of(prepared(iterations=iterations), rank)
+    assert refreshed[0] == 0
+    assert len(refreshed) == min(rank, iterations)
+    gaps = [b - a for a, b in itertools.pairwise([*refreshed, iterations])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_no_measurement_is_taken_where_none_is_needed(prepared: Make) -> None:
+    assert schedule_of(prepared(iterations=4), 0) == []
+
+
+def test_inputs_mix_whole_rows_of_both_boundaries(prepared: Make) -> None:
+    block = prepared(qdrop=0.5)
+    learner = BlockLearner(block.module, Objective(None), (block.fp_in, block.q_in), block.settings)
+    index = torch.arange(16)
+    mixed = learner._mixed(index)
+    exact, rough = (mixed == block.fp_in).all(-1), (mixed == block.q_in).all(-1)
+    assert (exact | rough).all() and exact.any() and rough.any()
+    without = prepared(qdrop=0.0)
+    learner = BlockLearner(without.module, Objective(None), (without.fp_in, without.q_in), without.settings)
+    assert torch.equal(learner._mixed(index), without.q_in)
+
+
+def test_current_outputs_are_without_drops(prepared: Make) -> None:
+    block = prepared(qdrop=1.0, rounding="straight_through")
+    enable_quantization(block.module, True)
+    with torch.no_grad():
+        expected = block.module(block.q_in)
+        learner = BlockLearner(block.module, Objective(None), (block.fp_in, block.q_in), block.settings)
+        torch.testing.assert_close(torch.cat(list(learner.outputs())), expected, rtol=1e-4, atol=1e-4)
+    assert all(quantizer.drop == 1.0 for _, quantizer in activation_quantizers(block.module))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from fimaq_deploy.calibration import load_quantized, quantize
+from fimaq_deploy.calibration.network import attention_tokens, quantized_twin
+from fimaq_deploy.calibration.quantize import QuantizedModel
+from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.target import find_target
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> QuantizedModel:
+    return quantize(tiny_vit(), random_images(16), quick_recipe(reconstruction={"iterations": 2}), seed=7)
+
+
+def test_a_saved_file_computes_the_same_bits(
+    quantized: QuantizedModel, tiny_vit: Make, random_images: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "quantized.safetensors"
+    quantized.save(path)
+    assert list(tmp_path.iterdir()) == [path], "no temporary file stays"
+    loaded = load_quantized(path, tiny_vit())
+    images = random_images(4, seed=9)
+    assert torch.equal(loaded(images), quantized(images))
+    assert (loaded.recipe, loaded.target, loaded.seed) == (quantized.recipe, quantized.target, 7)
+    assert not loaded.training
+    loaded.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_the_weights_of_the_model_that_is_passed_to_load_do_not_matter(
+    quantized: QuantizedModel, tiny_vit: Make, random_images: Make, tmp_path: Path
+) -> None:
+    quantized.save(tmp_path / "q.safetensors")
+    loaded = load_quantized(tmp_path / "q.safetensors", tiny_vit(seed=5))
+    assert torch.equal(loaded(random_images(2)), quantized(random_images(2)))
+
+
+def test_a_file_holds_integers_scales_and_high_precision_parameters_only(
+    quantized: QuantizedModel, tmp_path: Path
+) -> None:
+    quantized.save(tmp_path / "q.safetensors")
+    with safe_open(tmp_path / "q.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = json.loads(file.metadata()["fimaq"])
+    integers = {name for name in tensors if name.endswith("q_weight")}
+    assert len(integers) == 1 + 2 * 4 + 1
+    assert all(tensors[name].dtype == torch.int8 for name in integers)
+    assert not [name for name in tensors if name.endswith(("qkv.weight", "fc1.weight", "latent"))]
+    assert metadata["seed"] == 7 and metadata["targets"] == ["onnxruntime-cpu"]
+    assert metadata["recipe"]["weights"]["bits"] == 4
+
+
+def test_a_file_of_another_model_is_refused(quantized: QuantizedModel, tiny_vit: Make, tmp_path: Path) -> None:
+    path = tmp_path / "q.safetensors"
+    quantized.save(path)
+    with pytest.raises(UserError, match="belong to another model"):
+        load_quantized(path, tiny_vit(depth=1))
+    with pytest.raises(UserError, match="belong to another model"):
+        load_quantized(path, tiny_vit(embed_dim=48))
+    with pytest.raises(UserError, match="belong to another model"):
+        load_quantized(path, tiny_vit(mlp_ratio=3))
+
+
+def test_a_file_whose_integers_have_another_shape_is_refused(
+    quantized: QuantizedModel, tiny_vit: Make, tmp_path: Path
+) -> None:
+    state = frozen_state(quantized.model)
+    state["blocks.0.mlp.fc1.q_weight"] = state["blocks.0.mlp.fc1.q_weight"][:-1].contiguous()
+    model = tiny_vit()
+    tokens = attention_tokens(model, torch.zeros(1, 3, 16, 16))
+    twin = quantized_twin(model, quantized.recipe, find_target("onnxruntime-cpu"), tokens)
+    with pytest.raises(UserError, match=r"blocks\.0\.mlp\.fc1\.q_weight"):
+        load_frozen_state(twin, state)
+
+
+def test_missing_damaged_and_foreign_files_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="do not exist"):
+        read_state(tmp_path / "nothing.safetensors")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"\x00" * 100)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(2)}, foreign)
+    for path in (damaged, foreign, tmp_path):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_state(path)
+
+
+def test_writing_is_reproducible_whatever_the_order(tmp_path: Path) -> None:
+    tensors = {name: torch.randn(3) for name in ("b", "a", "c")}
+    write_state(tmp_path / "1", tensors, {"x": 1, "y": 2})
+    write_state(tmp_path / "2", dict(reversed(tensors.items())), {"y": 2, "x": 1})
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    state, metadata = read_state(tmp_path / "1")
+    assert metadata == {"x": 1, "y": 2}
+    assert all(torch.equal(state[name], tensors[name]) for name in tensors)
+
+
+def test_fingerprints_tell_builds_apart() -> None:
+    layer, x = nn.Linear(2, 2), torch.randn(3)
+    same = fingerprint(layer, x, {"a": 1}, "t", 0)
+    assert fingerprint(layer, x.clone(), {"a": 1}, "t", 0) == same
+    others = [
+        fingerprint(nn.Linear(2, 2), x, {"a": 1}, "t", 0),
+        fingerprint(layer, x + 1, {"a": 1}, "t", 0),
+        fingerprint(layer, x, {"a": 2}, "t", 0),
+        fingerprint(layer, x, {"a": 1}, "u", 0),
+        fingerprint(layer, x, {"a": 1}, "t", 1),
+    ]
+    assert len({same, *others}) == 6
