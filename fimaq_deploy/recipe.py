@@ -113,6 +113,8 @@ class Tuning(_Strict):
     other_lr: Positive = Field(3e-4, description="For biases and norms.")
     temperature: Positive = 1.0
     feature_weight: Annotated[float, Field(ge=0)] = 1.0
+    mirror: bool = Field(True, description="Show mirrored calibration images too.")
+    mixing: Fraction = Field(0.5, description="The largest share of another calibration image mixed into each.")
 
 
 class Recipe(_Strict):

@@ -2,8 +2,8 @@
 
 Notation, B samples of a block output flattened to `a` numbers: d = ẑ - z is the quantized block's deviation, (B, a);
 g is the gradient of KL(p_fp || p_q) with respect to ẑ, (B, a); p_fp and p_q are the class probabilities of the
-full-precision and the current model. To second order the true cost is ½ dᵀ F d with the Fisher information matrix F, and
-near the full-precision optimum g = F d, so that pairs (d, g) are measurements of F.
+full-precision and the current model. To second order the true cost is ½ dᵀ F d with the Fisher information matrix F,
+and near the full-precision optimum g = F d, so that pairs (d, g) are measurements of F.
 
 Every function returns a scalar. All are differentiable in d only.
 """

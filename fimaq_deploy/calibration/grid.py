@@ -2,8 +2,8 @@
 
 A value of a grid is `scale * (q - zero_point)` with an integer q. Grids of at most seven bits with any zero point fit a
 signed 8-bit container with zero point 0 when the offset is moved into the integer range: q - o runs over
-[-o, 2**bits - 1 - o], a subset of [-128, 127]. Eight asymmetric bits need an unsigned container with a zero point, which
-not every target executes. Rounding is half to even everywhere.
+[-o, 2**bits - 1 - o], a subset of [-128, 127]. Eight asymmetric bits need an unsigned container with a zero point,
+which not every target executes. Rounding is half to even everywhere.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def stages_of(model: nn.Module) -> list[Stage]:
         blocks = [Stage(f"blocks.{index}", block) for index, block in enumerate(model.blocks)]
     else:
         raise UserError(
-            f"{type(model).__name__} cannot be quantized: expected a timm VisionTransformer (ViT, DeiT) or SwinTransformer"
+            f"{type(model).__name__} cannot be quantized: "
+            "expected a timm VisionTransformer (ViT, DeiT) or SwinTransformer"
         )
     return [Stage("patch_embed", _PatchStage(model)), *blocks, Stage("head", _HeadStage(model))]
 

@@ -1,7 +1,8 @@
 """The reconstruction losses at work: what each one measures at a block before and while it is optimised.
 
-An objective is made for one block. `refresh` takes new measurements with the block's current outputs; `cost` is the loss
-of a minibatch. `fisher.py` holds the formulas. Measurements as long as the reconstruction set go to the activation store.
+An objective is made for one block. `refresh` takes new measurements with the block's current outputs; `cost` is the
+loss of a minibatch. `fisher.py` holds the formulas. Measurements as long as the reconstruction set go to the activation
+store.
 """
 
 from __future__ import annotations

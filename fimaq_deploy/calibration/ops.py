@@ -1,7 +1,8 @@
 """The arithmetic of a frozen quantized model, as four torch operators.
 
 A quantized model computes through these and nothing else, so the exporter translates four operators and every runtime
-sees the numbers that PyTorch saw. Rounding is half to even. Importing this module registers them as `torch.ops.fimaq.*`.
+sees the numbers that PyTorch saw. Rounding is half to even. Importing this module registers them as
+`torch.ops.fimaq.*`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
-from fimaq_deploy.calibration.gradients import suffix_of
 from fimaq_deploy.calibration.layers import enable_quantization, freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
 from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, relative_error, run_batches
@@ -121,10 +120,11 @@ def quantize(
         twin = quantized_twin(rewritten, recipe, rules, tokens)
         quantized = QuantizedModel(twin, recipe, rules, seed, tokens)
         checkpoints = Checkpoints(resume, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed))
-        reference = _reference(quantized, taken, store)
-        quantized.history = list(_reconstruct(quantized, taken, reference[1], store, checkpoints, progress))
+        logits = store.collect(run_batches(rewritten, taken, recipe.reconstruction.batch_size), len(taken))
+        _check_finite(logits)
+        quantized.history = list(_reconstruct(quantized, taken, logits, store, checkpoints, progress))
         if recipe.tuning.iterations:
-            quantized.history.append(_tune(quantized, taken, *reference, progress))
+            quantized.history.append(_tune(quantized, rewritten, taken, logits, progress))
     strip(twin)
     return quantized.eval()
 
@@ -195,18 +195,6 @@ class Checkpoints:
             write_state(self._path(position), frozen_state(module), metadata)
 
 
-def _reference(quantized: QuantizedModel, images: Tensor, store: ActivationStore) -> tuple[Tensor, Tensor]:
-    """Penultimate features and logits of the full-precision model."""
-    stages, size = quantized.stages, quantized.recipe.reconstruction.batch_size
-    body, head = suffix_of(stages[:-1]), stages[-1].module
-    tokens = store.collect((body(batch) for batch in images.split(size)), len(images))
-    features = store.collect((head.features(batch) for batch in tokens.split(size)), len(images))
-    logits = store.collect(run_batches(head, tokens, size), len(images))
-    store.release(tokens)
-    _check_finite(logits)
-    return features, logits
-
-
 def _reconstruct(
     quantized: QuantizedModel,
     images: Tensor,
@@ -237,7 +225,7 @@ def _reconstruct(
 
 
 def _tune(
-    quantized: QuantizedModel, images: Tensor, features: Tensor, logits: Tensor, progress: Progress | None
+    quantized: QuantizedModel, teacher: nn.Module, images: Tensor, logits: Tensor, progress: Progress | None
 ) -> BlockRecord:
     """Joint tuning, recorded like a block whose output is the logits."""
     stages, settings = quantized.stages, quantized.recipe.tuning
@@ -246,7 +234,7 @@ def _tune(
         progress(len(stages), len(stages) + 1, "joint tuning")
     started = time.perf_counter()
     before = relative_error(run_batches(quantized.model, images, settings.batch_size), logits)
-    tune(stages, images, features, logits, settings)
+    tune(stages, stages_of(teacher), images, settings)
     after = relative_error(run_batches(quantized.model, images, settings.batch_size), logits)
     return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
 

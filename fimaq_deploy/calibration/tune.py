@@ -21,29 +21,47 @@ from fimaq_deploy.calibration.reconstruct import minibatches
 from fimaq_deploy.recipe import Tuning
 
 
-def tune(stages: Sequence[Stage], images: Tensor, features: Tensor, logits: Tensor, settings: Tuning) -> None:
+def tune(stages: Sequence[Stage], teacher: Sequence[Stage], images: Tensor, settings: Tuning) -> None:
     """Tune a frozen chain in place; it is frozen again afterwards.
 
-    images: (N, C, H, W); features and logits: what the full-precision model answers to them.
+    teacher: the full-precision chain; images: (N, C, H, W).
     """
     body, head = suffix_of(stages[:-1]), stages[-1].module
     optimiser = torch.optim.Adam(_parameter_groups(stages, settings), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
-    power = features.var(0).sum().clamp(min=1e-12)
     order = minibatches(len(images), settings.batch_size)
     for _ in range(settings.iterations):
-        index = next(order)
-        for part in index.split(_images_at_once(images)):
+        batch = _varied(images[next(order)], settings)
+        for part in batch.split(_images_at_once(images)):
+            features, logits = _answers(teacher, part)
+            power = features.square().sum(1).mean().clamp(min=1e-12)
             with torch.enable_grad():
-                tokens = body(images[part])
-                loss = fisher.kl_divergence(head(tokens), logits[part], settings.temperature)
-                loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features[part]) / power
-                (loss * (len(part) / len(index))).backward()
+                tokens = body(part)
+                loss = fisher.kl_divergence(head(tokens), logits, settings.temperature)
+                loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features) / power
+                (loss * (len(part) / len(batch))).backward()
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()
     for stage in stages:
         _settle(stage.module)
+
+
+def _varied(images: Tensor, settings: Tuning) -> Tensor:
+    """Half of the images mirrored, and each mixed with another one: the teacher answers whatever it is shown."""
+    if settings.mirror:
+        mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    if settings.mixing:
+        share = torch.rand(len(images), 1, 1, 1, device=images.device) * settings.mixing
+        images = torch.lerp(images, images[torch.randperm(len(images), device=images.device)], share)
+    return images
+
+
+def _answers(teacher: Sequence[Stage], images: Tensor) -> tuple[Tensor, Tensor]:
+    tokens = suffix_of(teacher[:-1])(images)
+    head = teacher[-1].module
+    return head.features(tokens), head(tokens)
 
 
 def _images_at_once(images: Tensor) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -90,7 +91,7 @@ def test_fewer_directions_see_less_and_the_strongest_come_first(chain: dict) -> 
     z = chain["z"]
     d = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(0)).flatten(1)
     seen = [gauss_newton(d, gauss_newton_directions(chain["suffix"], z, m, TEMPERATURE)).item() for m in (1, 2, 4, 5)]
-    assert seen == sorted(seen)
+    assert all(more >= less * (1 - 1e-9) for less, more in itertools.pairwise(seen))
     assert seen[2] == pytest.approx(seen[3]), "five classes have rank four"
 
 

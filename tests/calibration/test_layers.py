@@ -41,7 +41,7 @@ def convolution(**settings: int) -> QuantizedConv2d:
     return layer
 
 
-GRIDS = [WeightGrid(8), WeightGrid(4), WeightGrid(3), WeightGrid(2), WeightGrid(4, 16)]
+GRIDS = [WeightGrid(8), WeightGrid(4), WeightGrid(3), WeightGrid(2), WeightGrid(4, 16), WeightGrid(4, 32)]
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -71,7 +71,7 @@ def test_frozen_linears_store_integers_in_the_layout_of_the_graph(grid: WeightGr
     freeze(layer)
     assert layer.q_weight.dtype == torch.int8 and layer.q_weight.shape == (32, 6)
     assert layer.q_weight.is_contiguous()
-    assert layer.q_scale.shape == ((6,) if grid.block_size is None else (2, 6))
+    assert layer.q_scale.shape == ((6,) if grid.block_size is None else (32 // grid.block_size, 6))
     assert layer.q_weight.min() >= grid.range.low and layer.q_weight.max() <= grid.range.high
     assert torch.equal(layer.q_scale.half().float(), layer.q_scale)
 

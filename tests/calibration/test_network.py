@@ -283,7 +283,7 @@ def test_the_softmax_has_its_own_bits(tiny_vit: Make) -> None:
 
 def test_too_many_tokens_leave_attention_alone(tiny_vit: Make) -> None:
     model = tiny_vit()
-    tokens = {name: 577 for name in attention_tokens(model, images_for(model, 1))}
+    tokens = dict.fromkeys(attention_tokens(model, images_for(model, 1)), 577)
     twin = quantized_twin(model, Recipe(), TENSORRT, tokens)
     assert not [name for name, _ in activation_quantizers(twin) if ".quantizers." in name]
 

@@ -17,6 +17,7 @@ from fimaq_deploy.calibration.quantizers import (
     round_straight_through,
 )
 
+WEIGHT_GRIDS = [*map(WeightGrid, (8, 4, 3, 2)), WeightGrid(4, 4)]
 GRIDS = [ActivationGrid(bits, scheme) for bits in (3, 4, 6, 8) for scheme in ("symmetric", "asymmetric")]
 
 
@@ -236,7 +237,7 @@ def test_a_sample_meets_every_channel(channels: int, stride: int) -> None:
 # Weights
 
 
-@pytest.mark.parametrize("grid", [WeightGrid(8), WeightGrid(4), WeightGrid(3), WeightGrid(2), WeightGrid(4, 4)], ids=str)
+@pytest.mark.parametrize("grid", WEIGHT_GRIDS, ids=str)
 def test_weights_are_the_slow_reference(grid: WeightGrid) -> None:
     quantizer = WeightQuantizer(grid, 3, 8).requires_grad_(False)
     weight = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))

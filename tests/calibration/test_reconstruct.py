@@ -13,7 +13,13 @@ from fimaq_deploy.calibration.gradients import suffix_of
 from fimaq_deploy.calibration.layers import activation_quantizers, enable_quantization, quantized_layers
 from fimaq_deploy.calibration.network import Stage, attention_tokens, quantized_twin, stages_of
 from fimaq_deploy.calibration.objectives import Objective
-from fimaq_deploy.calibration.reconstruct import BlockLearner, minibatches, reconstruct_block, relative_error, run_batches
+from fimaq_deploy.calibration.reconstruct import (
+    BlockLearner,
+    minibatches,
+    reconstruct_block,
+    relative_error,
+    run_batches,
+)
 from fimaq_deploy.calibration.scale_search import search_stage
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import find_target

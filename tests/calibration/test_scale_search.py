@@ -11,6 +11,8 @@ from fimaq_deploy.calibration.layers import QuantizedConv2d, QuantizedLinear, en
 from fimaq_deploy.calibration.quantizers import ActivationQuantizer, WeightQuantizer
 from fimaq_deploy.calibration.scale_search import best_weight_scale, observe, search_activation, search_stage
 
+WEIGHT_GRIDS = [*map(WeightGrid, (8, 4, 3, 2)), WeightGrid(4, 4)]
+
 
 def error_of(quantizer: ActivationQuantizer, x: Tensor) -> float:
     quantizer.enabled = True
@@ -20,7 +22,8 @@ def error_of(quantizer: ActivationQuantizer, x: Tensor) -> float:
 
 def values(kind: str) -> Tensor:
     x = torch.randn(4000, generator=torch.Generator().manual_seed(0))
-    return {"normal": x, "gelu": nn.functional.gelu(2 * x), "outliers": torch.cat([x, x.new_tensor([40.0, -3.0])])}[kind]
+    outliers = torch.cat([x, x.new_tensor([40.0, -3.0])])
+    return {"normal": x, "gelu": nn.functional.gelu(2 * x), "outliers": outliers}[kind]
 
 
 @pytest.mark.parametrize("kind", ["normal", "gelu", "outliers"])
@@ -57,7 +60,7 @@ def test_a_constant_or_empty_range_gives_a_usable_scale() -> None:
         torch.testing.assert_close(quantizer(x), x, rtol=0.05, atol=1e-3)
 
 
-@pytest.mark.parametrize("grid", [WeightGrid(8), WeightGrid(4), WeightGrid(3), WeightGrid(2), WeightGrid(4, 4)], ids=str)
+@pytest.mark.parametrize("grid", WEIGHT_GRIDS, ids=str)
 def test_weight_scales_are_the_best_of_their_candidates(grid: WeightGrid) -> None:
     generator = torch.Generator().manual_seed(0)
     weight, importance = torch.randn(3, 8, generator=generator), torch.rand(8, generator=generator)
@@ -94,7 +97,8 @@ def test_searching_leaves_the_stage_in_full_precision_with_latents_at_the_weight
     torch.manual_seed(0)
     grid = ActivationGrid(4, "asymmetric")
     stage = nn.Sequential(
-        QuantizedLinear(nn.Linear(8, 12), WeightGrid(4), grid), QuantizedLinear(nn.Linear(12, 4), WeightGrid(4, 4), grid)
+        QuantizedLinear(nn.Linear(8, 12), WeightGrid(4), grid),
+        QuantizedLinear(nn.Linear(12, 4), WeightGrid(4, 4), grid),
     ).requires_grad_(False)
     x = torch.randn(30, 8)
     exact = stage(x)

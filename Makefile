@@ -1,0 +1,41 @@
+# `make demo` shows the whole road on a shipped model; `make test` runs the tests; `make check` lints.
+# Each makes what it needs: a virtual environment in .venv, which is reused until pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help:
+	@echo "make demo    quantize, export, compile and check a shipped model; ends in a table"
+	@echo "make test    run the tests"
+	@echo "make check   lint and formatting"
+	@echo "make format  rewrite the sources in the project's format"
+	@echo "make clean   remove .venv and build"
+
+demo: $(INSTALLED)
+	$(BIN)/fimaq-deploy build --model swin_digits --out build/swin_digits --overwrite
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed; name one with make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@

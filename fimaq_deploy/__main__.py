@@ -1,0 +1,5 @@
+"""`python -m fimaq_deploy`."""
+
+from fimaq_deploy.cli import main
+
+main()

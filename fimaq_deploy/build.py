@@ -1,0 +1,305 @@
+"""The whole road: a model, images and a recipe in, a folder with checked artifacts out.
+
+1. resolve the recipe and the targets, and refuse an output folder that cannot be written;
+2. load the model and the images;
+3. quantize on the grid that all targets execute, and save it;
+4. export ONNX: quantized and full-precision, and a twin with FP16 around the integers for the TensorRT family;
+5. compile an engine for each target that has a compiler here;
+6. run every variant that can run on the evaluation images, and compare it with the one that it should equal;
+7. measure the latency of quantized and full-precision ONNX in turns;
+8. write the report and the manifest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from fimaq_deploy import artifacts
+from fimaq_deploy.bundled import BUNDLED
+from fimaq_deploy.calibration import quantize
+from fimaq_deploy.engines import Runner, availability, load_engine
+from fimaq_deploy.engines.benchmark import compare_latency
+from fimaq_deploy.engines.tensorrt import FAMILY, build_engine
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.export import export_fp_onnx, export_onnx
+from fimaq_deploy.measure import Candidate, measure_accuracy, with_latency
+from fimaq_deploy.models import describe_model, load_model
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.report import schema, to_markdown
+from fimaq_deploy.report.environment import describe_environment
+from fimaq_deploy.report.verdict import failures
+from fimaq_deploy.request import Request, default_out, resolve_targets
+from fimaq_deploy.sources import calibration_source, evaluation_source
+from fimaq_deploy.target import find_target
+
+QUANTIZED, ONNX, FP_ONNX, TENSORRT_ONNX = (
+    "quantized.safetensors",
+    "model.onnx",
+    "model.fp32.onnx",
+    "model.tensorrt.onnx",
+)
+FP_ROW, CPU = "onnx-fp32", "onnxruntime-cpu"
+TITLES = {
+    "onnxruntime-cuda": "ONNX Runtime CUDA",
+    "openvino-cpu": "OpenVINO CPU",
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT-RTX",
+}
+
+_BYTES_PER_PARAMETER = 16  # float and quantized ONNX, twin, engine and safetensors together stay below it
+_BYTES_ALWAYS = 16 * 2**20
+
+
+class Progress(Protocol):
+    """Called as the build goes on. `total` is 0 where a step is not counted."""
+
+    def __call__(self, step: str, done: int, total: int, detail: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build. failures: each gate that it missed, as a sentence."""
+
+    out: Path
+    report: schema.Report
+    failures: tuple[str, ...]
+
+
+def build(
+    model: str,
+    *,
+    weights: str | Path = "pretrained",
+    images: str | Path | None = None,
+    eval_images: str | Path | None = None,
+    recipe: Recipe | str | Path = "w8a8",
+    targets: str | Sequence[str] | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    max_drop: float | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
+
+    images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
+    max_drop: points of top-1 that what is shipped may lose; a build that loses more says so in `failures`.
+
+    Raises:
+        UserError: bad input; whatever `out` held before is untouched.
+    """
+    request = Request(
+        model=model,
+        weights=str(weights),
+        images=None if images is None else str(images),
+        eval_images=None if eval_images is None else str(eval_images),
+        recipe=recipe if isinstance(recipe, Recipe) else Recipe.load(recipe),
+        targets=resolve_targets(targets),
+        out=default_out(model) if out is None else Path(out),
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        seed=seed,
+        max_drop=max_drop,
+    )
+    _require_labels(request)
+    with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
+        report = _Build(request, folder, progress or _silent).run()
+    return BuildResult(request.out, report, tuple(failures(report, max_drop)))
+
+
+def _silent(step: str, done: int, total: int, detail: str) -> None:
+    pass
+
+
+def _require_labels(request: Request) -> None:
+    """A gate on accuracy needs images with classes."""
+    if request.max_drop is not None and request.eval_images is None and request.model not in BUNDLED:
+        raise UserError("--max-drop needs to know the classes: give a folder with one sub-folder each as --eval-images")
+
+
+@dataclass
+class _Build:
+    """One build under way. The steps run in the order of `run` and leave their results here for the next ones."""
+
+    request: Request
+    folder: Path
+    progress: Progress
+    steps: list[schema.Step] = field(default_factory=list)
+    statuses: list[schema.TargetStatus] = field(default_factory=list)
+    runners: dict[str, Runner] = field(default_factory=dict)
+
+    def run(self) -> schema.Report:
+        with self._step("load"):
+            self._load()
+        with self._step("quantize"):
+            self._quantize()
+        with self._step("export"):
+            self._export()
+        with self._step("compile"):
+            self._compile()
+        with self._step("evaluate"):
+            rows = measure_accuracy(self._candidates(), self.evaluation, self._counter("evaluate"))
+        with self._step("latency"):
+            rows = with_latency(rows, self._latency())
+        return self._write(rows)
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        self.progress(name, 0, 0, "")
+        started = time.perf_counter()
+        yield
+        self.steps.append(schema.Step(name=name, seconds=time.perf_counter() - started))
+
+    def _counter(self, step: str) -> Callable[[int, int, str], None]:
+        return lambda done, total, detail: self.progress(step, done, total, detail)
+
+    def _load(self) -> None:
+        request = self.request
+        self.model = load_model(request.model, request.weights, device=request.device, seed=request.seed)
+        self.info = describe_model(self.model, request.model)
+        self.calibration = calibration_source(request, self.info, request.recipe.reconstruction.images)
+        self.evaluation = evaluation_source(request, self.info, self.calibration)
+        artifacts.check_space(self.folder, _BYTES_PER_PARAMETER * _parameters(self.model) + _BYTES_ALWAYS)
+
+    def _quantize(self) -> None:
+        request = self.request
+        self.quantized = quantize(
+            self.model,
+            self.calibration,
+            request.recipe,
+            request.targets,
+            seed=request.seed,
+            device=request.device,
+            progress=self._counter("quantize"),
+            resume=self.folder / artifacts.STATE,
+        )
+        self.quantized.save(self.folder / QUANTIZED)
+
+    def _export(self) -> None:
+        export_onnx(self.quantized, self.folder / ONNX)
+        export_fp_onnx(self.model, self.folder / FP_ONNX)
+        half = next((name for name in self.request.targets if find_target(name).high_precision == "float16"), None)
+        if half:
+            export_onnx(self.quantized, self.folder / TENSORRT_ONNX, target=half)
+
+    def _compile(self) -> None:
+        for number, name in enumerate(self.request.targets):
+            self.progress("compile", number, len(self.request.targets), name)
+            self.statuses.append(self._compile_one(name))
+
+    def _compile_one(self, name: str) -> schema.TargetStatus:
+        not_built, not_run = availability(name)
+        status = schema.TargetStatus(name=name, not_built=not_built, not_run=not_run)
+        if name not in FAMILY or not_built:
+            return status
+        try:
+            engine = build_engine(self.folder / TENSORRT_ONNX, self._file(name), name)
+        except UserError as error:
+            return status.model_copy(update={"not_built": str(error), "failed": True})
+        return status.model_copy(update={"compile_seconds": engine.build_seconds})
+
+    def _file(self, target: str) -> Path:
+        """What a target runs."""
+        return self.folder / (f"model.{target}.engine" if target in FAMILY else ONNX)
+
+    def _candidates(self) -> list[Candidate]:
+        """The variants in the order of the table; each is compared with the one that it should equal."""
+        onnx, fp_onnx = self.folder / ONNX, self.folder / FP_ONNX
+        reference = load_engine(onnx, CPU, optimisations=False)
+        self.runners = {FP_ROW: load_engine(fp_onnx, CPU), CPU: load_engine(onnx, CPU)}
+        return [
+            Candidate("pytorch-fp32", "PyTorch FP32", self.model),
+            Candidate(FP_ROW, "ONNX Runtime FP32", self.runners[FP_ROW], "pytorch-fp32", fp_onnx),
+            Candidate("fake-quant", "PyTorch fake-quant", self.quantized, "pytorch-fp32", self.folder / QUANTIZED),
+            Candidate("onnx-reference", "ONNX unoptimised", reference, "fake-quant", onnx),
+            Candidate(CPU, "ONNX Runtime CPU", self.runners[CPU], "onnx-reference", onnx, deployed=True),
+            *(self._engine_candidate(status) for status in self.statuses if status.name != CPU),
+        ]
+
+    def _engine_candidate(self, status: schema.TargetStatus) -> Candidate:
+        name, reason = status.name, status.not_built or status.not_run
+        if reason is None:
+            self.runners[name] = load_engine(self._file(name), name)
+        run = self.runners.get(name)
+        file = None if status.not_built else self._file(name)
+        return Candidate(name, TITLES[name], run, "onnx-reference", file, deployed=True, not_run=reason)
+
+    def _latency(self) -> dict[str, list[schema.Latency]]:
+        """Latencies by row id, all measured in one run, in turns."""
+        found: dict[str, list[schema.Latency]] = {name: [] for name in self.runners}
+        for latency in compare_latency(self.runners):
+            facts = {key: value for key, value in asdict(latency).items() if key != "name"}
+            paired = {"ratio_to": FP_ROW} if latency.name != FP_ROW else {"speedup": None}
+            found[latency.name].append(schema.Latency(**{**facts, **paired}))
+        return found
+
+    def _write(self, rows: Sequence[schema.Row]) -> schema.Report:
+        """The report, the recipe and, last, the manifest of everything."""
+        report = self._report(rows)
+        texts = {
+            "report.json": report.to_json(),
+            "report.md": to_markdown(report),
+            "recipe.yaml": self.request.recipe.to_yaml(),
+        }
+        for name, text in texts.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
+        artifacts.write_manifest(self.folder, _manifest_facts(report))
+        return report
+
+    def _report(self, rows: Sequence[schema.Row]) -> schema.Report:
+        request = self.request
+        return schema.Report(
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            command=request.command(),
+            seed=request.seed,
+            model=schema.Model(
+                name=request.model,
+                weights=request.weights,
+                input_shape=self.info.input_shape,
+                classes=self.info.classes,
+                parameters=_parameters(self.model),
+            ),
+            recipe=request.recipe.model_dump(mode="json"),
+            data=self._data(rows),
+            environment=describe_environment(),
+            targets=self.statuses,
+            rows=list(rows),
+            blocks=[schema.Block(**asdict(record)) for record in self.quantized.history],
+            steps=self.steps,
+        )
+
+    def _data(self, rows: Sequence[schema.Row]) -> schema.Data:
+        calibration, evaluation = self.calibration, self.evaluation
+        return schema.Data(
+            calibration=calibration.description,
+            calibration_images=calibration.count or 0,
+            evaluation=evaluation.description,
+            evaluation_images=evaluation.count or 0,
+            labelled=evaluation.labelled,
+            notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes))),
+        )
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _manifest_facts(report: schema.Report) -> dict[str, object]:
+    return {
+        "created": report.created,
+        "model": report.model.name,
+        "recipe": report.recipe["name"],
+        "targets": [target.name for target in report.targets if not target.not_built],
+        "seed": report.seed,
+        "command": report.command,
+        "versions": {"python": report.environment.python, **report.environment.packages},
+    }

@@ -1,0 +1,106 @@
+"""ONNX files in ONNX Runtime, on the CPU or through CUDA.
+
+With all optimisations off a session computes node by node what the file says: the parity reference. With them on it is
+the deployment, where Q/DQ around a MatMul becomes an integer kernel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fimaq_deploy.engines.runner import Array, Dimension, Runner
+from fimaq_deploy.errors import UserError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Provider = Literal["cpu", "cuda"]
+
+_PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def unavailable(provider: Provider) -> str | None:
+    """Why this provider cannot run here, or None where it can."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return "onnxruntime is not installed: pip install onnxruntime-gpu (or onnxruntime)"
+    if _PROVIDERS[provider] not in ort.get_available_providers():
+        return f"this onnxruntime has no {_PROVIDERS[provider]}: install onnxruntime-gpu"
+    if provider == "cuda":
+        return _no_cuda()
+    return None
+
+
+def _no_cuda() -> str | None:
+    """The provider may be compiled in without a driver, a device or the CUDA libraries."""
+    from fimaq_deploy.engines.cuda import no_gpu
+
+    return no_gpu()
+
+
+def open_session(
+    path: str | Path, *, optimisations: bool = True, provider: Provider = "cpu", threads: int | None = None
+) -> ort.InferenceSession:
+    """A session for a file.
+
+    optimisations: False computes the graph as written.
+    threads: for the operators of one run; None lets ONNX Runtime take every physical core.
+
+    Raises:
+        UserError: no such file, not an ONNX model, or a provider that cannot run here.
+    """
+    import onnxruntime as ort
+
+    reason = unavailable(provider)
+    if reason:
+        raise UserError(f"onnxruntime-{provider} cannot run {path}: {reason}")
+    if not Path(path).is_file():
+        raise UserError(f"no ONNX file {path}: name one that exists")
+    try:
+        session = ort.InferenceSession(
+            str(path),
+            _options(optimisations, threads),
+            providers=list(dict.fromkeys([_PROVIDERS[provider], _PROVIDERS["cpu"]])),
+        )
+    except Exception as error:  # the runtime's exceptions share no base class
+        raise UserError(
+            f"{path} is not a model that ONNX Runtime loads: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if _PROVIDERS[provider] not in session.get_providers():
+        raise UserError(
+            f"onnxruntime-{provider} cannot run {path}: the provider failed to start; see its message above"
+        )
+    return session
+
+
+def _options(optimisations: bool, threads: int | None) -> Any:
+    import onnxruntime as ort
+
+    levels = ort.GraphOptimizationLevel
+    options = ort.SessionOptions()
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimisations else levels.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def load_onnxruntime(
+    path: str | Path, *, optimisations: bool = True, provider: Provider = "cpu", threads: int | None = None
+) -> Runner:
+    """A runner for an ONNX file with one image input; its first output is the logits. Arguments: see `open_session`."""
+    session = open_session(path, optimisations=optimisations, provider=provider, threads=threads)
+    (images,) = session.get_inputs()
+    logits = session.get_outputs()[0].name
+
+    def run(batch: Array) -> Array:
+        (result,) = session.run([logits], {images.name: batch})
+        return result  # type: ignore[no-any-return]
+
+    return Runner(f"onnxruntime-{provider}", tuple(map(_dimension, images.shape)), run)
+
+
+def _dimension(size: int | str | None) -> Dimension:
+    return size if isinstance(size, int) else None

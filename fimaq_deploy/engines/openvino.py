@@ -1,0 +1,69 @@
+"""ONNX files in OpenVINO on the CPU.
+
+OpenVINO 2026 crashes on Swin with a dynamic batch, so the model is compiled for one batch size at a time: the first
+call of each size compiles it, and the last few stay compiled.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fimaq_deploy.engines.runner import Array, Dimension, Runner
+from fimaq_deploy.errors import UserError
+
+_COMPILED_SIZES = 4
+# Without the precision OpenVINO computes in bfloat16 where the CPU has AMX.
+_SETTINGS: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+def unavailable() -> str | None:
+    """Why OpenVINO cannot run here, or None where it can."""
+    if find_spec("openvino") is None:
+        return "openvino is not installed: pip install 'fimaq-deploy[openvino]'"
+    return None
+
+
+def load_openvino(path: str | Path, *, threads: int | None = None) -> Runner:
+    """A runner for an ONNX file with one image input; its first output is the logits.
+
+    threads: None lets OpenVINO take every core.
+
+    Raises:
+        UserError: OpenVINO is not installed, no such file, or not a model that it reads.
+    """
+    reason = unavailable()
+    if reason:
+        raise UserError(f"openvino-cpu cannot run {path}: {reason}")
+    if not Path(path).is_file():
+        raise UserError(f"no ONNX file {path}: name one that exists")
+    core, model = _read(Path(path))
+    shape = tuple(_dimension(size) for size in model.input(0).partial_shape)
+
+    @lru_cache(_COMPILED_SIZES)
+    def compiled(batch: int) -> Any:
+        fixed = model.clone()
+        fixed.reshape({0: [batch, *shape[1:]]})
+        settings = _SETTINGS | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        return core.compile_model(fixed, "CPU", settings)
+
+    def run(images: Array) -> Array:
+        return compiled(len(images))(images)[0].copy()  # type: ignore[no-any-return]
+
+    return Runner("openvino-cpu", shape, run)
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    import openvino
+
+    core = openvino.Core()
+    try:
+        return core, core.read_model(path)
+    except RuntimeError as error:
+        raise UserError(f"{path} is not a model that OpenVINO loads: {' '.join(str(error).split())[:300]}") from error
+
+
+def _dimension(size: Any) -> Dimension:
+    return size.get_length() if size.is_static else None

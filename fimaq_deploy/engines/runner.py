@@ -1,0 +1,60 @@
+"""What every engine looks like from outside: float32 images in, float32 logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fimaq_deploy.errors import UserError
+
+Array = NDArray[Any]
+Dimension = int | None
+
+
+class Runner:
+    """A loaded engine. Calling it maps images (N, C, H, W) to logits (N, classes), both float32.
+
+    name: what the engine is, for tables and messages.
+    input_shape: the shape that it takes; None where any size will do.
+    """
+
+    def __init__(self, name: str, input_shape: tuple[Dimension, ...], run: Callable[[Array], Array]) -> None:
+        self.name = name
+        self.input_shape = input_shape
+        self._run = run
+
+    def __call__(self, images: Array) -> Array:
+        """Run one batch.
+
+        Raises:
+            UserError: not a float32 array of the engine's shape with at least one image.
+        """
+        _check(self.name, self.input_shape, images)
+        return self._run(np.ascontiguousarray(images))
+
+    def __repr__(self) -> str:
+        return f"Runner({self.name}, images ({_text(self.input_shape)}))"
+
+
+def _check(name: str, expected: tuple[Dimension, ...], images: object) -> None:
+    if not isinstance(images, np.ndarray):
+        raise UserError(f"{name}: images are a {type(images).__name__}, expected a numpy array: convert with .numpy()")
+    if images.dtype != np.float32:
+        raise UserError(f"{name}: images are {images.dtype}, expected float32: convert with .astype('float32')")
+    fits = len(images.shape) == len(expected) and all(
+        want in (None, size) for want, size in zip(expected, images.shape, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"{name}: images have shape ({_text(images.shape)}), expected ({_text(expected)}): "
+            "resize them or stack a batch"
+        )
+    if not len(images):
+        raise UserError(f"{name}: the batch holds no images: pass at least one")
+
+
+def _text(shape: tuple[Dimension, ...]) -> str:
+    return ", ".join("N" if size is None else str(size) for size in shape)

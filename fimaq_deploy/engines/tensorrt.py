@@ -1,0 +1,254 @@
+"""TensorRT 10, 11 and TensorRT-RTX through Polygraphy: building, loading and running engines.
+
+Networks are strongly typed: precision is what the ONNX file says, no builder flag changes it. TensorRT-RTX compiles
+without a GPU, for the compute capabilities that are named; TensorRT builds only on the GPU that will run the engine.
+
+Polygraphy serves one of the two libraries at a time and binds it when its `trt` modules are imported; `_polygraphy` is
+the one door that chooses.
+
+Not covered: timing caches, weight streaming, CUDA graphs, and more than one input or profile. Running an engine needs a
+GPU, so no test of this project has run `load_tensorrt` beyond its refusals.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fimaq_deploy.engines.cuda import no_gpu
+from fimaq_deploy.engines.runner import Array, Dimension, Runner
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.export.files import write_whole
+
+_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+FAMILY = tuple(_LIBRARIES)
+_MODULES = ("polygraphy.backend.trt", "polygraphy.backend.tensorrt_rtx", "polygraphy.mod.trt_importer")
+
+ComputeCapability = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BatchProfile:
+    """The batch sizes that an engine accepts (minimum to maximum) and the one that it is tuned for."""
+
+    minimum: int = 1
+    optimum: int = 8
+    maximum: int = 32
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise UserError(
+                f"batch profile {self.minimum}, {self.optimum}, {self.maximum}: "
+                "expected 1 <= minimum <= optimum <= maximum"
+            )
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A built engine. `log` holds the builder's messages at the level that was asked for."""
+
+    path: Path
+    target: str
+    size_bytes: int
+    build_seconds: float
+    log: str = ""
+
+
+def not_buildable(target: str) -> str | None:
+    """Why an engine for this member of the family cannot be built here, or None where it can."""
+    for package in ("polygraphy", _LIBRARIES[target]):
+        if find_spec(package) is None:
+            return f"{package} is not installed: pip install 'fimaq-deploy[{_EXTRAS[target]}]'"
+    return no_gpu() if target == "tensorrt" else None
+
+
+def not_runnable(target: str) -> str | None:
+    """Why an engine of this member of the family cannot be run here, or None where it can."""
+    return not_buildable(target) or no_gpu()
+
+
+def compute_capabilities(target: str = "tensorrt-rtx") -> list[ComputeCapability]:
+    """The GPU generations that the installed TensorRT-RTX can compile for, such as (8, 9)."""
+    names = _polygraphy(target).library.ComputeCapability.__members__
+    numbers = (int(name.removeprefix("SM")) for name in names if name.startswith("SM"))
+    return [divmod(number, 10) for number in sorted(numbers)]
+
+
+def build_engine(
+    onnx_path: str | Path,
+    engine_path: str | Path,
+    target: str,
+    *,
+    batch: BatchProfile | None = None,
+    compute_for: Sequence[ComputeCapability] | None = None,
+    workspace_bytes: int | None = None,
+    verbose: bool = False,
+) -> EngineFile:
+    """Compile an ONNX file with one image input.
+
+    batch: for a dynamic batch dimension; None is `BatchProfile()`.
+    compute_for: the GPU generations of a TensorRT-RTX engine; None is all that it knows, so the engine is portable.
+    workspace_bytes: the most scratch memory that a kernel may take; None is the library's default.
+    verbose: keep the builder's whole log, which holds the compiled layer plan.
+
+    Raises:
+        UserError: the library is not here, the file is missing or not ONNX, the library refuses the graph or an option,
+            or the engine cannot be written.
+    """
+    reason = not_buildable(target)
+    if reason:
+        raise UserError(f"no {target} engine can be built here: {reason}")
+    if not Path(onnx_path).is_file():
+        raise UserError(f"no ONNX file {onnx_path}: name one that exists")
+    library = _polygraphy(target)
+    options = _config_options(library, target, compute_for, workspace_bytes)
+    started = time.perf_counter()
+    with _messages(library, verbose) as log:
+        engine = _compile(library, Path(onnx_path), target, batch or BatchProfile(), options, log)
+    seconds = time.perf_counter() - started
+    write_whole(Path(engine_path), memoryview(engine))
+    return EngineFile(Path(engine_path), target, len(memoryview(engine)), seconds, log.getvalue() if verbose else "")
+
+
+@dataclass(frozen=True)
+class _Polygraphy:
+    """Polygraphy bound to one of the libraries, and that library."""
+
+    trt: Any
+    rtx: Any
+    logger: Any
+    errors: type[Exception]
+    library: Any
+
+
+def _polygraphy(target: str) -> _Polygraphy:
+    """Polygraphy for a target. Its modules are imported anew where they were bound to the other library."""
+    config: Any = import_module("polygraphy.config")
+    rtx = target == "tensorrt-rtx"
+    if rtx != config.USE_TENSORRT_RTX:
+        for name in [name for name in sys.modules if name.startswith(_MODULES)]:
+            del sys.modules[name]
+        config.USE_TENSORRT_RTX = rtx
+    return _Polygraphy(
+        trt=import_module("polygraphy.backend.trt"),
+        rtx=import_module("polygraphy.backend.tensorrt_rtx") if rtx else None,
+        logger=import_module("polygraphy.logger").G_LOGGER,
+        errors=import_module("polygraphy.exception").PolygraphyException,
+        library=import_module("polygraphy.backend.trt.util").trt,
+    )
+
+
+@contextmanager
+def _messages(library: _Polygraphy, verbose: bool = False) -> Iterator[io.StringIO]:
+    """What the library says, instead of printing it."""
+    log = io.StringIO()
+    level = library.logger.EXTRA_VERBOSE if verbose else library.logger.WARNING
+    with warnings.catch_warnings(), library.logger.verbosity(level), redirect_stdout(log), redirect_stderr(log):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield log
+
+
+def _config_options(
+    library: _Polygraphy, target: str, compute_for: Sequence[ComputeCapability] | None, workspace_bytes: int | None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if workspace_bytes is not None:
+        options["memory_pool_limits"] = {library.library.MemoryPoolType.WORKSPACE: workspace_bytes}
+    if target == "tensorrt-rtx":
+        options["compute_capabilities"] = _known_capabilities(compute_for)
+    elif compute_for is not None:
+        raise UserError("target tensorrt compiles for the GPU that is here: compute capabilities are for tensorrt-rtx")
+    return options
+
+
+def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[ComputeCapability]:
+    known = compute_capabilities()
+    unknown = [capability for capability in wanted or () if capability not in known]
+    if unknown:
+        listed = ", ".join(f"{major}.{minor}" for major, minor in known)
+        raise UserError(
+            f"compute capability {unknown[0][0]}.{unknown[0][1]}: this TensorRT-RTX compiles for {listed}; "
+            "name one of these, or use target tensorrt on that GPU"
+        )
+    return list(wanted) if wanted else known
+
+
+def _compile(
+    library: _Polygraphy, path: Path, target: str, batch: BatchProfile, options: dict[str, Any], log: io.StringIO
+) -> Any:
+    try:
+        built = library.trt.network_from_onnx_path(str(path), strongly_typed=_strongly_typed(library.library))
+        profile = _profile(library, built[1], batch, path)
+        create: Any = library.rtx.CreateConfigRTX if library.rtx else library.trt.CreateConfig
+        config = create(profiles=[profile], profiling_verbosity=library.library.ProfilingVerbosity.DETAILED, **options)
+        return library.trt.engine_bytes_from_network(built, config=config)
+    except library.errors as error:
+        raise UserError(f"{target} cannot compile {path}: {_why(log.getvalue(), error)}") from error
+
+
+def _strongly_typed(library: Any) -> bool:
+    """Whether the flag must be passed: TensorRT 10 has it, later versions may know nothing else."""
+    return hasattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def _profile(library: _Polygraphy, network: Any, batch: BatchProfile, path: Path) -> Any:
+    if network.num_inputs != 1:
+        raise UserError(f"{path} has {network.num_inputs} inputs: expected one batch of images")
+    images = network.get_input(0)
+    sizes = tuple(images.shape)[1:]
+    if -1 in sizes:
+        raise UserError(f"{path}: input {images.name} has dynamic image sizes {sizes}: only the batch may be dynamic")
+    first = images.shape[0]
+    low, best, high = (batch.minimum, batch.optimum, batch.maximum) if first == -1 else (first,) * 3
+    return library.trt.Profile().add(images.name, (low, *sizes), (best, *sizes), (high, *sizes))
+
+
+def _why(log: str, error: Exception) -> str:
+    """The library's own errors in one line, or what Polygraphy says where there are none."""
+    lines = [line.strip().removeprefix("[E] ") for line in log.splitlines() if line.strip().startswith("[E]")]
+    telling = [line for line in lines if "node" in line and not line.endswith(("node ---", "]:"))]
+    return " ".join("; ".join(dict.fromkeys(telling or lines or [str(error)])).split())[:500]
+
+
+def load_tensorrt(path: str | Path, target: str) -> Runner:
+    """A runner for an engine file, on the first GPU.
+
+    Raises:
+        UserError: no such file, no GPU or library here, or an engine of another version, library or GPU.
+    """
+    reason = not_runnable(target)
+    if reason:
+        raise UserError(f"{target} cannot run {path}: {reason}")
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no engine file {path}: name one that exists")
+    library = _polygraphy(target)
+    with _messages(library) as log:
+        try:
+            active = library.trt.TrtRunner(library.trt.engine_from_bytes(file.read_bytes()))
+            active.activate()
+        except library.errors as error:
+            raise UserError(
+                f"{target} cannot load {path}: {_why(log.getvalue(), error)}; build it again here"
+            ) from error
+    ((name, (_, shape)),) = active.get_input_metadata().items()
+
+    def run(images: Array) -> Array:
+        outputs = active.infer({name: images}, copy_outputs_to_host=True)
+        return next(iter(outputs.values())).copy()  # type: ignore[no-any-return]
+
+    return Runner(target, tuple(map(_dimension, shape)), run)
+
+
+def _dimension(size: Any) -> Dimension:
+    return size if isinstance(size, int) and size >= 0 else None

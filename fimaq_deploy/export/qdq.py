@@ -1,0 +1,158 @@
+"""PyTorch modules to ONNX files, opset 21, dynamic batch, standard operators only.
+
+1. torch traces the module with a batch of 2 and a symbolic batch dimension,
+2. `translate` turns the quantization operators into Clip, QuantizeLinear and DequantizeLinear,
+3. `passes` folds constants and tidies, leaving weights as INT8 or INT4 initializers,
+4. the result is checked and written whole.
+
+One quantized model has a twin for each high-precision type: float32 for ONNX Runtime and OpenVINO, float16 around INT8
+for TensorRT. The integers are the same. Inputs (`images`) and outputs (`logits`) are float32 in both.
+
+Not covered: files over 2 GB (external data), bfloat16.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.export import passes
+from fimaq_deploy.export.files import write_whole
+from fimaq_deploy.export.translate import TRANSLATIONS
+from fimaq_deploy.target import HighPrecision, Target, find_target
+
+OPSET = 21
+INPUT, OUTPUT = "images", "logits"
+BOUNDARY = "boundary/"
+
+_WEIGHT_OPERATORS = (
+    torch.ops.fimaq.dequantize_weight.default,
+    torch.ops.fimaq.dequantize_weight_blocked.default,
+)
+
+
+def export_onnx(
+    quantized: nn.Module,
+    path: str | Path,
+    *,
+    target: str | Target | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    boundaries: bool = False,
+) -> Path:
+    """Write a frozen quantized model as QDQ ONNX.
+
+    target: whose high-precision type the file has; None is float32, which every runtime here reads.
+    input_shape: (C, H, W); None reads it from the timm model inside.
+    boundaries: also output every stage's result but the last, named `boundary/<stage>`; for parity checks.
+
+    Raises:
+        UserError: unknown target, or the file cannot be written.
+    """
+    rules = find_target(target) if isinstance(target, str) else target
+    precision: HighPrecision = rules.high_precision if rules else "float32"
+    return _export(quantized, Path(path), precision, input_shape, boundaries)
+
+
+def export_fp_onnx(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    target: str | Target | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+) -> Path:
+    """Write a model that is not quantized: what the quantized one is compared with. Arguments as in `export_onnx`."""
+    return export_onnx(model, path, target=target, input_shape=input_shape)
+
+
+class _Exported(nn.Module):
+    """The model between float32 images and float32 logits, with the stages' results beside them if asked for."""
+
+    def __init__(self, model: nn.Module, precision: HighPrecision, boundaries: bool) -> None:
+        super().__init__()
+        self.model = model if precision == "float32" else copy.deepcopy(model).half()
+        self.dtype = getattr(torch, precision)
+        self.boundaries = boundaries
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = images.to(self.dtype)
+        if not self.boundaries:
+            return (self.model(x).float(),)
+        results = []
+        for stage in self.model.stages:  # type: ignore[union-attr]
+            x = stage.module(x)
+            results.append(x.float())
+        return (results[-1], *results[:-1])
+
+
+def _export(
+    model: nn.Module, path: Path, precision: HighPrecision, shape: Sequence[int] | None, boundaries: bool
+) -> Path:
+    if shape is None:
+        shape = _input_shape(model)
+    names = [f"{BOUNDARY}{stage.name}" for stage in model.stages[:-1]] if boundaries else []  # type: ignore[index,union-attr]
+    program = _trace(_Exported(model, precision, boundaries).eval(), shape, [OUTPUT, *names])
+    found: ir.Model = program.model
+    passes.rename_initializers(found.graph)
+    passes.clean(found, transpose_first=precision == "float32")
+    passes.require_standard(found, _count_weights(program.exported_program))
+    _sign(found)
+    write_whole(path, ir.serde.serialize_model(found).SerializeToString(deterministic=True))
+    return path
+
+
+def _input_shape(model: nn.Module) -> tuple[int, int, int]:
+    embed: Any = getattr(model, "model", model).patch_embed
+    kernel = next(tensor for tensor in embed.proj.state_dict().values() if tensor.ndim == 4)
+    height, width = embed.img_size
+    return kernel.shape[1], height, width
+
+
+def _trace(module: nn.Module, shape: Sequence[int], outputs: Sequence[str]) -> Any:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    with _quiet(), torch.no_grad():
+        return torch.onnx.export(
+            module,
+            (torch.zeros(2, *shape, device=device),),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=({0: "batch"},),
+            input_names=[INPUT],
+            output_names=list(outputs),
+            custom_translation_table=TRANSLATIONS,
+            optimize=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its progress and warns about what it handles itself; its errors stay exceptions."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _count_weights(program: torch.export.ExportedProgram) -> int:
+    return sum(node.target in _WEIGHT_OPERATORS for node in program.graph.nodes)
+
+
+def _sign(model: ir.Model) -> None:
+    from fimaq_deploy import __version__
+
+    model.producer_name, model.producer_version = "fimaq-deploy", __version__
+    model.graph.name = "main"

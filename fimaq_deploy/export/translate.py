@@ -1,0 +1,47 @@
+"""What each `torch.ops.fimaq` operator becomes in ONNX, for the exporter's translation table.
+
+A scale may be FP32 or FP16. Bounds of a Clip are written as products that constant folding turns into numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from onnxscript import ir
+from onnxscript import opset21 as op
+
+from fimaq_deploy.calibration import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
+from fimaq_deploy.calibration.grid import IntegerRange
+
+
+def _constant(value: Any) -> Any:
+    return op.Constant(value=ir.tensor(value))
+
+
+def _quantize_dequantize(x: Any, scale: Any, zero_point: int, low: int, high: int) -> Any:
+    """[Clip] → QuantizeLinear → DequantizeLinear. The container's own saturation serves as the clip where it can."""
+    span = IntegerRange(low, high, zero_point)
+    container = np.int8 if span.fits_int8 else np.uint8
+    stored_zero = _constant(np.array(zero_point, dtype=container))
+    if not span.saturates_alone:
+        bounds = (op.Mul(scale, op.CastLike(_constant(np.float32(b - zero_point)), scale)) for b in (low, high))
+        x = op.Clip(x, *bounds)
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, stored_zero), scale, stored_zero)
+
+
+def _dequantize_weight(q: Any, scale: Any, axis: int) -> Any:
+    return op.DequantizeLinear(q, scale, axis=axis)
+
+
+def _dequantize_weight_blocked(q: Any, scale: Any, block_size: int) -> Any:
+    return op.DequantizeLinear(q, scale, axis=0, block_size=block_size)
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.fimaq.quantize_dequantize.default: _quantize_dequantize,
+    torch.ops.fimaq.dequantize_weight.default: _dequantize_weight,
+    torch.ops.fimaq.dequantize_weight_blocked.default: _dequantize_weight_blocked,
+}

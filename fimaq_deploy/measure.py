@@ -1,0 +1,84 @@
+"""Every way to run a model, from the PyTorch original to a compiled engine, measured on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fimaq_deploy.data.images import ImageSource
+from fimaq_deploy.evaluate import Accuracy, Predict, agreement, evaluate, largest_difference
+from fimaq_deploy.report import schema
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model.
+
+    run: None where it cannot be run here, and `not_run` says why.
+    compared_to: the id of an earlier candidate that it should agree with.
+    deployed: whether this is what a user would ship.
+    """
+
+    id: str
+    title: str
+    run: Predict | None
+    compared_to: str | None = None
+    file: Path | None = None
+    deployed: bool = False
+    not_run: str | None = None
+
+
+def measure_accuracy(
+    candidates: Sequence[Candidate], images: ImageSource, progress: Callable[[int, int, str], None]
+) -> list[schema.Row]:
+    """Run every candidate on all images; a row for each, in their order.
+
+    progress: called with the number of candidates done, their number and the next one's title.
+    """
+    found: dict[str, Accuracy] = {}
+    rows = []
+    for number, candidate in enumerate(candidates):
+        progress(number, len(candidates), candidate.title)
+        if candidate.run is not None:
+            found[candidate.id] = evaluate(candidate.run, images, keep_logits=True)
+        rows.append(_row(candidate, found))
+    return rows
+
+
+def with_latency(rows: Iterable[schema.Row], latency: dict[str, list[schema.Latency]]) -> list[schema.Row]:
+    """The rows with the latencies that were measured for their ids."""
+    return [row.model_copy(update={"latency": latency.get(row.id, [])}) for row in rows]
+
+
+def _row(candidate: Candidate, found: dict[str, Accuracy]) -> schema.Row:
+    own = found.get(candidate.id)
+    other = found.get(candidate.compared_to or "")
+    return schema.Row(
+        id=candidate.id,
+        title=candidate.title,
+        deployed=candidate.deployed,
+        not_run=candidate.not_run,
+        accuracy=_accuracy(own) if own else None,
+        comparison=_comparison(candidate.compared_to or "", own, other) if own and other else None,
+        file=candidate.file.name if candidate.file else None,
+        size_bytes=candidate.file.stat().st_size if candidate.file and candidate.file.is_file() else None,
+    )
+
+
+def _accuracy(own: Accuracy) -> schema.Accuracy | None:
+    if own.top1 is None or own.interval is None:
+        return None
+    return schema.Accuracy(
+        images=own.images, top1=own.top1, top5=own.top5, interval=own.interval, not_finite=own.not_finite
+    )
+
+
+def _comparison(to: str, own: Accuracy, other: Accuracy) -> schema.Comparison:
+    assert own.logits is not None
+    assert other.logits is not None
+    return schema.Comparison(
+        to=to,
+        agreement=agreement(own.predictions, other.predictions),
+        largest_difference=largest_difference(own.logits, other.logits),
+    )

@@ -1,0 +1,75 @@
+"""The machine and the software, found without loading any framework that is not already loaded."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from fimaq_deploy.report.schema import Environment
+
+PACKAGES = (
+    "fimaq-deploy",
+    "torch",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "polygraphy",
+    "tensorrt",
+    "tensorrt-rtx",
+    "openvino",
+    "numpy",
+)
+
+
+def describe_environment() -> Environment:
+    """What a reader needs to judge the figures of this build."""
+    gpu, driver = _gpu()
+    return Environment(
+        platform=platform.platform(),
+        cpu=_cpu(),
+        cores=os.cpu_count() or 1,
+        gpu=gpu,
+        driver=driver,
+        python=platform.python_version(),
+        packages=package_versions(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that take part in a build."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {name: known for name, known in found.items() if known}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """The processor's model name."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> tuple[str | None, str | None]:
+    """Name and driver version of the first NVIDIA GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    name, _, driver = (lines[0] if lines else "").partition(", ")
+    return name or None, driver or None

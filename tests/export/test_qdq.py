@@ -1,0 +1,184 @@
+"""Real exports, real ONNX Runtime sessions: what PyTorch computed is what the file computes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fimaq_deploy.bundled import BUNDLED
+from fimaq_deploy.calibration.quantize import quantize
+from fimaq_deploy.engines import load_engine
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.export import check_grids, export_fp_onnx, export_onnx, integer_weights
+from fimaq_deploy.export.parity import differing_weights
+from fimaq_deploy.recipe import Recipe
+
+# Between fake-quant and the file with optimisations off: float sums in another order.
+EXACT = 1e-5
+NAMES = ("w8a8", "w4a4", "offset", "unsigned", "w4a16")
+
+
+def operators(path: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def run(path: Path, images: torch.Tensor, optimisations: bool = False) -> np.ndarray:
+    return load_engine(path, optimisations=optimisations, threads=1)(images.numpy())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fake_quant_is_what_the_file_computes(exported, images, name):
+    model, path = exported(name)
+    with torch.no_grad():
+        expected = model(images).numpy()
+    np.testing.assert_allclose(run(path, images), expected, atol=EXACT)
+    assert np.mean(run(path, images, True).argmax(1) == expected.argmax(1)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_standard_onnx_with_float32_on_both_ends(exported, name):
+    for target in (None, "tensorrt-rtx"):
+        if name == "unsigned" and target:
+            continue
+        model = onnx.load(exported(name, target)[1])
+        onnx.checker.check_model(model, full_check=True)
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", 21)]
+        ((images,), (logits,)) = model.graph.input, model.graph.output
+        assert (images.name, logits.name) == ("images", "logits")
+        assert {v.type.tensor_type.elem_type for v in (images, logits)} == {onnx.TensorProto.FLOAT}
+        assert images.type.tensor_type.shape.dim[0].dim_param
+        assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_batch_is_dynamic(exported, images, batch):
+    assert run(exported("w8a8")[1], images[:batch]).shape == (batch, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "container"),
+    [("w8a8", 8, "INT8"), ("w4a4", 4, "INT8"), ("offset", 3, "INT8"), ("w4a16", 4, "INT4")],
+)
+def test_weights_stay_integers_within_their_bits(exported, name, bits, container):
+    model, path = exported(name)
+    weights = [tensor for tensor in check_grids(path) if tensor.kind == "weight"]
+    inner = weights[1:-1]
+    assert len(weights) == 4 and all(tensor.zero_point == 0 for tensor in weights)
+    assert {tensor.dtype for tensor in inner} == {container}
+    assert min(tensor.low for tensor in inner) >= -(2 ** (bits - 1))
+    assert max(tensor.high for tensor in inner) <= 2 ** (bits - 1) - 1
+    stored = integer_weights(path)
+    assert np.array_equal(stored["parts.1.qkv.q"], model.parts[1].qkv.q.numpy())
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("w8a8", -128, 127), ("w4a4", -8, 7), ("offset", -5, 10)])
+def test_activations_keep_their_range_and_zero_point_0(exported, name, low, high):
+    activations = [tensor for tensor in check_grids(exported(name)[1]) if tensor.kind == "activation"]
+    inner = [tensor for tensor in activations[1:-1] if "softmax" not in tensor.node]
+    assert {(t.dtype, t.zero_point, t.low, t.high) for t in inner} == {("INT8", 0, low, high)}
+
+
+def test_unsigned_activations_keep_their_zero_point(exported):
+    tensor = next(t for t in check_grids(exported("unsigned")[1]) if "qkv" in t.node and t.kind == "activation")
+    assert (tensor.dtype, tensor.zero_point, tensor.low, tensor.high) == ("UINT8", 131, 0, 255)
+
+
+def test_clips_stand_only_where_the_container_does_not_saturate_alone(exported):
+    assert operators(exported("w8a8")[1])["Clip"] == 0
+    clipped = [tensor.node for tensor in check_grids(exported("w4a4")[1]) if tensor.clipped]
+    assert len(clipped) == 5 and not any("softmax" in node for node in clipped)
+
+
+def test_a_softmax_that_its_grid_does_not_cover_is_clipped(tmp_path, images):
+    class Narrow(torch.nn.Module):
+        def forward(self, x):
+            return torch.ops.fimaq.quantize_dequantize(x.flatten(1).softmax(-1), torch.tensor(1 / 64), 0, 0, 15)
+
+    path = export_onnx(Narrow().eval(), tmp_path / "narrow.onnx", input_shape=(3, 8, 8))
+    (tensor,) = check_grids(path)
+    assert (tensor.clipped, tensor.low, tensor.high) == (True, 0, 15)
+    np.testing.assert_allclose(run(path, images * 9), Narrow()(images * 9).numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a4", "w4a16"])
+def test_the_float16_twin_has_the_same_integers_and_no_float32_inside(exported, images, name):
+    model, path = exported(name, "tensorrt")
+    assert differing_weights(path, exported(name)[1]) == []
+    assert onnx.TensorProto.FLOAT not in {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+    assert operators(path)["Cast"] == 2
+    with torch.no_grad():
+        expected = model(images).numpy()
+    assert np.corrcoef(run(path, images).ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_transposes_stand_where_each_runtime_fuses(exported):
+    assert "Transpose" not in _consumers_of_dequantized(exported("w8a8")[1])
+    assert "Transpose" in _consumers_of_dequantized(exported("w8a8", "tensorrt")[1])
+
+
+def _consumers_of_dequantized(path: Path) -> set[str]:
+    nodes = onnx.load(path).graph.node
+    values = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    return {node.op_type for node in nodes if values.intersection(node.input)}
+
+
+def test_block_weights_become_integer_kernels_in_onnxruntime(exported, tmp_path):
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    ort.InferenceSession(str(exported("w4a16")[1]), options, providers=["CPUExecutionProvider"])
+    # Two in blocks, and the head, whose INT8 weights have a scale per channel and no quantized input either.
+    assert operators(tmp_path / "optimised.onnx")["MatMulNBits"] == 3
+
+
+def test_nodes_are_named_after_their_modules(exported):
+    names = {node.name for node in onnx.load(exported("w8a8")[1]).graph.node}
+    assert {"parts.1.qkv/MatMul", "parts.1.norm/LayerNormalization", "parts.0/Conv"} <= names
+
+
+def test_an_export_leaves_the_module_as_it_was(exported):
+    model, _ = exported("w8a8", "tensorrt")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_the_same_model_gives_the_same_bytes(exported, tmp_path):
+    model, path = exported("w8a8")
+    assert export_onnx(model, tmp_path / "again.onnx", input_shape=(3, 8, 8)).read_bytes() == path.read_bytes()
+
+
+def test_exporting_prints_nothing(tmp_path, capfd):
+    export_fp_onnx(torch.nn.Flatten().eval(), tmp_path / "flat.onnx", input_shape=(1, 2, 2))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        export_fp_onnx(torch.nn.Flatten().eval(), tmp_path / "file" / "flat.onnx", input_shape=(1, 2, 2))
+
+
+def test_the_float_swin_folds_its_bias_and_mask(tmp_path):
+    torch.manual_seed(0)
+    model = BUNDLED["swin_digits"].create().eval()
+    path = export_fp_onnx(model, tmp_path / "model.fp32.onnx")
+    batch = torch.randn(3, 1, 16, 16)
+    with torch.no_grad():
+        np.testing.assert_allclose(run(path, batch), model(batch).numpy(), atol=EXACT)
+    assert not {"Gather", "GatherND", "Shape", "Pad", "Identity"} & set(operators(path))
+
+
+@pytest.mark.parametrize("name", ["vit_digits", "swin_digits"])
+def test_a_calibrated_model_is_what_the_file_computes(tmp_path, name):
+    images = torch.rand(16, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    recipe = Recipe.load("w4a4").replace(reconstruction={"iterations": 0})
+    quantized = quantize(BUNDLED[name].create().eval(), images, recipe, "tensorrt-rtx")
+    path = export_onnx(quantized, tmp_path / "model.onnx")
+    with torch.no_grad():
+        np.testing.assert_allclose(run(path, images), quantized(images).numpy(), atol=EXACT)
+    assert operators(path)["QuantizeLinear"] == len([t for t in check_grids(path) if t.kind == "activation"])

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import onnx
+import pytest
+
+from fimaq_deploy import Recipe, UserError, load_model, load_quantized
+from fimaq_deploy.artifacts import sha256
+from fimaq_deploy.build import BuildResult, build
+from fimaq_deploy.models import describe_model
+from fimaq_deploy.report import Report
+from fimaq_deploy.request import Request, changed_settings, default_out, resolve_targets
+from fimaq_deploy.sources import calibration_source, evaluation_source
+
+QUICK = Recipe.load("w8a8").replace(reconstruction={"iterations": 3})
+TARGETS = ("onnxruntime-cpu", "tensorrt-rtx")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    """The whole road on a shipped model, once."""
+    out = tmp_path_factory.mktemp("build") / "swin_digits"
+    return build("swin_digits", recipe=QUICK, targets=TARGETS, out=out, device="cpu", max_drop=0.5)
+
+
+def test_every_artifact_is_there(result: BuildResult) -> None:
+    names = {path.name for path in result.out.iterdir()}
+    assert {
+        "model.onnx",
+        "model.fp32.onnx",
+        "model.tensorrt.onnx",
+        "quantized.safetensors",
+        "recipe.yaml",
+        "report.json",
+        "report.md",
+        "manifest.json",
+    } <= names
+    assert {path.name for path in result.out.parent.iterdir()} == {"swin_digits"}
+
+
+def test_the_manifest_is_true(result: BuildResult) -> None:
+    manifest = json.loads((result.out / "manifest.json").read_text())
+    assert set(manifest["files"]) == {path.name for path in result.out.iterdir()} - {"manifest.json"}
+    for name, facts in manifest["files"].items():
+        path = result.out / name
+        assert facts == {"sha256": sha256(path), "size_bytes": path.stat().st_size}
+    assert manifest["seed"] == 0
+    assert "torch" in manifest["versions"]
+
+
+def test_the_recipe_is_resolved_and_reads_back(result: BuildResult) -> None:
+    assert Recipe.load(result.out / "recipe.yaml") == QUICK
+
+
+def test_the_report_reads_back_as_it_was_returned(result: BuildResult) -> None:
+    assert Report.model_validate_json((result.out / "report.json").read_text()) == result.report
+
+
+def test_every_row_keeps_its_promise(result: BuildResult) -> None:
+    """The acceptance figures for W8A8: half a point lost, 99.9 % agreement with the reference, 99.5 % when fused."""
+    report = result.report
+    assert result.failures == ()
+    for row_id, least in (("onnx-fp32", 99.9), ("onnx-reference", 99.9), ("onnxruntime-cpu", 99.5)):
+        row = report.row(row_id)
+        assert row is not None
+        assert row.comparison is not None
+        assert row.comparison.agreement >= least, row_id
+    assert all(drop <= 0.5 for row in report.rows if (drop := report.drop(row)) is not None)
+
+
+def test_latency_is_paired(result: BuildResult) -> None:
+    quantized, original = result.report.row("onnxruntime-cpu"), result.report.row("onnx-fp32")
+    assert quantized is not None
+    assert original is not None
+    assert quantized.latency[0].ratio_to == "onnx-fp32"
+    assert quantized.latency[0].p50_ms > 0
+    assert original.latency[0].speedup is None
+
+
+def test_a_target_that_cannot_run_says_why(result: BuildResult) -> None:
+    row = result.report.row("tensorrt-rtx")
+    assert row is not None
+    assert (row.not_run is None) == (row.accuracy is not None)
+    assert [target.name for target in result.report.targets] == list(TARGETS)
+
+
+def test_every_block_was_reconstructed(result: BuildResult) -> None:
+    blocks = result.report.blocks
+    assert blocks[0].name == "patch_embed"
+    assert blocks[-1].name == "head"
+    assert {block.iterations for block in blocks} == {3}
+
+
+def test_the_onnx_files_are_valid_and_small(result: BuildResult) -> None:
+    for name in ("model.onnx", "model.fp32.onnx", "model.tensorrt.onnx"):
+        onnx.checker.check_model(result.out / name)
+    assert (result.out / "model.onnx").stat().st_size < 0.7 * (result.out / "model.fp32.onnx").stat().st_size
+
+
+def test_the_quantized_model_loads_again(result: BuildResult) -> None:
+    again = load_quantized(result.out / "quantized.safetensors", load_model("swin_digits"))
+    assert again.recipe == QUICK
+
+
+def test_the_command_asks_for_the_same_build(result: BuildResult) -> None:
+    words = shlex.split(result.report.command)
+    assert words[:2] == ["fimaq-deploy", "build"]
+    assert words[words.index("--set") + 1] == "reconstruction.iterations=3"
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--target"] == list(TARGETS)
+    assert "--overwrite" in words
+
+
+def test_an_interrupted_build_resumes_to_the_same_bytes(result: BuildResult, tmp_path: Path) -> None:
+    def interrupt(step: str, done: int, total: int, detail: str) -> None:
+        if (step, done) == ("quantize", 3):
+            raise KeyboardInterrupt
+
+    arguments = {"recipe": QUICK, "targets": TARGETS, "out": tmp_path / "out", "device": "cpu"}
+    with pytest.raises(KeyboardInterrupt):
+        build("swin_digits", progress=interrupt, **arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    resumed = build("swin_digits", resume=True, **arguments)
+    for name in ("model.onnx", "model.tensorrt.onnx", "quantized.safetensors", "recipe.yaml"):
+        assert (resumed.out / name).read_bytes() == (result.out / name).read_bytes(), name
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def request(model: str = "swin_digits", **changes: object) -> Request:
+    defaults = {
+        "weights": "pretrained",
+        "images": None,
+        "eval_images": None,
+        "recipe": Recipe.load("w8a8"),
+        "targets": ("onnxruntime-cpu",),
+        "out": Path("build/x"),
+        "device": "cpu",
+        "seed": 0,
+        "max_drop": None,
+    }
+    return Request(model, **{**defaults, **changes})
+
+
+def test_a_changed_preset_is_spelt_as_settings() -> None:
+    recipe = Recipe.load("w4a4").replace(head={"weight_bits": None}, rewrites={"norm": False})
+    assert set(changed_settings(recipe)) == {"head.weight_bits=null", "rewrites.norm=False"}
+    assert Recipe.load("w4a4").with_settings(changed_settings(recipe)) == recipe
+
+
+def test_a_recipe_of_the_users_own_is_named_by_the_saved_file() -> None:
+    command = request(recipe=Recipe(name="mine")).command()
+    assert "--recipe build/x/recipe.yaml" in command
+    assert "--set" not in command
+
+
+def test_odd_paths_are_quoted() -> None:
+    assert shlex.split(request(images="my images").command())[7] == "my images"
+
+
+@pytest.mark.parametrize(
+    ("model", "out"), [("swin_t", "build/swin_t"), ("my.models:small", "build/small"), ("a/b", "build/a_b")]
+)
+def test_default_out(model: str, out: str) -> None:
+    assert default_out(model) == Path(out)
+
+
+def test_targets_default_to_what_works_here() -> None:
+    assert "onnxruntime-cpu" in resolve_targets(None)
+    assert resolve_targets("tensorrt") == ("tensorrt",)
+    assert resolve_targets(["tensorrt", "tensorrt"]) == ("tensorrt",)
+    with pytest.raises(UserError, match="unknown target"):
+        resolve_targets(["cuda"])
+
+
+def test_random_weights_without_images_get_generated_ones() -> None:
+    info = describe_model(load_model("vit_shapes"), "vit_shapes")
+    asked = request("vit_t", weights="random")
+    source = calibration_source(asked, info, 5)
+    assert source.take(9).shape == (5, *info.input_shape)
+    assert source.description == "generated shapes"
+    assert evaluation_source(asked, info, source).labelled is False
+
+
+def test_trained_weights_without_images_are_refused() -> None:
+    info = describe_model(load_model("vit_shapes"), "vit_shapes")
+    with pytest.raises(UserError, match="--images DIR"):
+        calibration_source(request("vit_t"), info, 5)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import fimaq_deploy
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "tensorrt", "tensorrt_rtx")
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+@pytest.mark.parametrize("first", ["import fimaq_deploy", "import fimaq_deploy.cli", "from fimaq_deploy import Recipe"])
+def test_importing_loads_no_framework(first: str) -> None:
+    loaded = run_python(f"import sys; {first}; print([name for name in {HEAVY} if name in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_help_loads_no_framework_and_is_quick() -> None:
+    code = (
+        "import sys\nfrom fimaq_deploy.cli import main\n"
+        "try:\n    main(['build', '--help'])\nexcept SystemExit: pass\n"
+        f"sys.exit(any(name in sys.modules for name in {HEAVY}))"
+    )
+    started = time.perf_counter()
+    assert "--max-drop" in run_python(code)
+    assert time.perf_counter() - started < 5, "expected about a second; five leave room for a busy machine"
+
+
+@pytest.mark.parametrize("name", fimaq_deploy.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(fimaq_deploy, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        _ = fimaq_deploy.quantise
+
+
+@pytest.mark.parametrize("name", ["build", "evaluate"])
+def test_a_function_is_not_hidden_by_its_module(name: str) -> None:
+    module = import_module(f"fimaq_deploy.{name}")
+    assert getattr(fimaq_deploy, name) is getattr(module, name)
+
+
+@pytest.mark.parametrize("stage", ["calibration", "export", "engines"])
+def test_the_root_links_point_into_the_package(stage: str) -> None:
+    assert (ROOT / stage).resolve() == ROOT / "fimaq_deploy" / stage
+
+
+def test_nothing_is_pickled() -> None:
+    unsafe = ("import pickle", "pickle.load", "weights_only=False", "allow_pickle=True", "torch.save(")
+    for path in (ROOT / "fimaq_deploy").rglob("*.py"):
+        found = [word for word in unsafe if word in path.read_text(encoding="utf-8")]
+        assert not found, f"{path}: {found}"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.recipe import Recipe
+
+
+@pytest.mark.parametrize("name", Recipe.presets())
+def test_every_preset_loads_under_its_own_name(name: str) -> None:
+    assert Recipe.load(name).name == name
+
+
+def test_the_promised_presets_exist() -> None:
+    assert {"w8a8", "w6a6", "w4a8", "w4a4", "w3a3", "w4a16", "fimaq-paper"} <= set(Recipe.presets())
+
+
+@pytest.mark.parametrize(("name", "weights", "activations"), [("w8a8", 8, 8), ("w4a8", 4, 8), ("w3a3", 3, 3)])
+def test_a_preset_has_the_bits_of_its_name(name: str, weights: int, activations: int) -> None:
+    recipe = Recipe.load(name)
+    assert (recipe.weights.bits, recipe.activations.bits) == (weights, activations)
+
+
+def test_the_paper_preset_has_the_released_hyper_parameters() -> None:
+    recipe = Recipe.load("fimaq-paper")
+    assert recipe.reconstruction.iterations == 20000
+    assert (recipe.scale_search.images, recipe.scale_search.candidates, recipe.scale_search.rounds) == (128, 128, 3)
+    assert (recipe.reconstruction.rank, recipe.reconstruction.temperature) == (5, 20)
+
+
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
+    recipe = Recipe.load("w4a4").replace(reconstruction={"iterations": 7})
+    path = tmp_path / "mine.yaml"
+    path.write_text(recipe.to_yaml())
+    assert Recipe.load(path) == recipe
+
+
+def test_a_file_takes_its_name_from_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("weights: {bits: 4}")
+    recipe = Recipe.load(path)
+    assert (recipe.name, recipe.weights.bits) == ("mine", 4)
+
+
+def test_replace_changes_only_what_it_names() -> None:
+    recipe = Recipe.load("w4a8")
+    changed = recipe.replace(reconstruction={"iterations": 200})
+    assert changed.reconstruction.iterations == 200
+    assert changed.reconstruction.loss == recipe.reconstruction.loss
+    assert changed.weights == recipe.weights
+
+
+def test_settings_are_typed_as_yaml() -> None:
+    recipe = Recipe.load("w8a8").with_settings(
+        ["reconstruction.iterations=5", "reconstruction.qdrop=0.25", "head.weight_bits=null", "rewrites.norm=true"]
+    )
+    assert (recipe.reconstruction.iterations, recipe.reconstruction.qdrop) == (5, 0.25)
+    assert recipe.head.weight_bits is None
+    assert recipe.rewrites.norm is True
+
+
+def test_two_settings_of_one_part_both_hold() -> None:
+    recipe = Recipe.load("w8a8").with_settings(["reconstruction.iterations=5", "reconstruction.rank=2"])
+    assert (recipe.reconstruction.iterations, recipe.reconstruction.rank) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("weight.bits=4", "unknown field 'weight'.*did you mean 'weights'"),
+        ("reconstruction.iteration=4", "unknown field 'reconstruction.iteration'.*'reconstruction.iterations'"),
+        ("weights.bits=5", "field 'weights.bits'.*got 5"),
+        ("reconstruction.iterations=-1", "field 'reconstruction.iterations'.*got -1"),
+        ("reconstruction.iterations", "expected key=value"),
+    ],
+)
+def test_a_bad_setting_is_one_clear_line(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        Recipe.load("w8a8").with_settings([setting])
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'w8a8'"):
+        Recipe.load("w8a9")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "", "\x00"])
+def test_a_file_that_is_no_recipe_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as raised:
+        Recipe.load(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_yaml_is_readable() -> None:
+    text = Recipe.load("w8a8").to_yaml()
+    assert text.startswith("name: w8a8\n")
+    assert yaml.safe_load(text)["weights"]["bits"] == 8

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.target import TARGETS, combine, find_target
+
+
+def test_the_promised_targets_exist() -> None:
+    assert set(TARGETS) == {"tensorrt", "tensorrt-rtx", "onnxruntime-cpu", "onnxruntime-cuda", "openvino-cpu"}
+
+
+def test_an_unknown_target_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"unknown target 'tensorflow'.*tensorrt-rtx"):
+        find_target("tensorflow")
+
+
+def test_one_target_combines_to_its_own_rules() -> None:
+    target = find_target("onnxruntime-cpu")
+    assert combine([target]) == target
+
+
+def test_several_targets_combine_to_what_all_of_them_execute() -> None:
+    both = combine([find_target("onnxruntime-cpu"), find_target("tensorrt")])
+    assert both.asymmetric_8bit is False
+    assert both.attention == find_target("tensorrt").attention
+    assert both.int4_block_sizes == {64, 128}
+    assert both.high_precision == "float32"
+    assert both.name == "onnxruntime-cpu+tensorrt"
+
+
+def test_no_target_is_an_error() -> None:
+    with pytest.raises(UserError, match="no target"):
+        combine([])
+
+
+@pytest.mark.parametrize(
+    ("head_size", "tokens", "broken"),
+    [(64, 512, None), (64, 577, "577 tokens are more than 512"), (24, 50, r"head size 24 is not one of")],
+)
+def test_the_envelope_says_which_rule_is_broken(head_size: int, tokens: int, broken: str | None) -> None:
+    envelope = find_target("tensorrt").attention
+    assert envelope is not None
+    found = envelope.broken_rule(head_size, tokens)
+    assert (found is None) if broken is None else (found is not None and found.startswith(broken))
