@@ -26,15 +26,17 @@ from fimaq_deploy.data import bundled_images
 
 BLOCKS_ALONE = ("tuning.iterations=0",)
 LOSSES = ("mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "gauss_newton", "feature", "divergence")
-ROUNDINGS = ("adaround", "straight_through", "sign_gradient")
+SHARP = ("brecq", "gauss_newton", "divergence")  # also at temperature 1: the true class probabilities
+ROUNDINGS = ("adaround", "sign_gradient")
 
 ROWS: dict[str, tuple[str, ...]] = {
     "round to nearest": ("scale_search.candidates=1", "reconstruction.iterations=0", *BLOCKS_ALONE),
     "scale search": ("reconstruction.iterations=0", *BLOCKS_ALONE),
     **{loss: (f"reconstruction.loss={loss}", *BLOCKS_ALONE) for loss in LOSSES},
+    **{f"{loss} T=1": (f"reconstruction.loss={loss}", "reconstruction.temperature=1", *BLOCKS_ALONE) for loss in SHARP},
     **{f"rounding {kind}": (f"reconstruction.rounding={kind}", *BLOCKS_ALONE) for kind in ROUNDINGS},
     "no qdrop": ("reconstruction.qdrop=0", *BLOCKS_ALONE),
-    "rewrite norm": ("rewrites.norm=true", *BLOCKS_ALONE),
+    "no rewrite": ("rewrites.norm=false", *BLOCKS_ALONE),
     "rewrite heads": ("rewrites.heads=true", *BLOCKS_ALONE),
     "rewrite rotation": ("rewrites.rotation=true", *BLOCKS_ALONE),
     "tuning alone": ("reconstruction.iterations=0",),

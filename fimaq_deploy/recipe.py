@@ -87,18 +87,20 @@ class ScaleSearch(_Strict):
 class Reconstruction(_Strict):
     """Block reconstruction. `iterations: 0` keeps the initial scales and nearest rounding."""
 
-    iterations: Annotated[int, Field(ge=0)] = 300
+    iterations: Annotated[int, Field(ge=0)] = 100
     images: Count = 1024
     batch_size: Count = 32
-    loss: Loss = "dplr"
-    rounding: Rounding = "adaround"
-    weight_lr: Positive = 1e-3
-    scale_lr: Positive = 4e-5
+    loss: Loss = "mse"
+    rounding: Rounding = "straight_through"
+    weight_lr: Positive = Field(0.02, description="AdaRound: for its logits; else in steps of the weight grid.")
+    scale_lr: Positive = Field(3e-3, description="Relative change of an activation scale a learning step makes.")
     qdrop: Fraction = Field(0.5, description="Share of full-precision values mixed into inputs and activations.")
-    rank: Count = Field(5, description="k: Fisher measurements a block, spread evenly over the iterations.")
-    temperature: Positive = 20.0
-    low_rank_weight: Annotated[float, Field(ge=0)] = 1.0
-    diagonal_weight: Annotated[float, Field(ge=0)] = 1.0
+    rank: Count = Field(5, description="k: Fisher measurements a block (dplr) or directions a sample (gauss_newton).")
+    temperature: Positive = Field(20.0, description="Of the class probabilities that Fisher measurements compare.")
+    low_rank_weight: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="p1: of the Fisher part with signs or rank."
+    )
+    diagonal_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="p2: of the diagonal or plain error part.")
     rounding_weight: Annotated[float, Field(ge=0)] = Field(0.01, description="AdaRound's regulariser.")
     warm_up: Fraction = Field(0.2, description="Share of the iterations before AdaRound's regulariser starts.")
 
@@ -106,7 +108,7 @@ class Reconstruction(_Strict):
 class Tuning(_Strict):
     """Joint tuning of all blocks after their reconstruction. `iterations: 0` leaves it out."""
 
-    iterations: Annotated[int, Field(ge=0)] = 0
+    iterations: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
     weight_lr: Positive = Field(0.01, description="Steps of the weight grid a learning step moves a weight by.")
     scale_lr: Positive = Field(1e-3, description="Relative change of a scale a learning step makes.")

@@ -7,9 +7,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from fimaq_deploy import Recipe, UserError, load_model, load_quantized
+from fimaq_deploy import Recipe, UserError, load_model, load_quantized, quantize
 from fimaq_deploy.artifacts import sha256
 from fimaq_deploy.build import BuildResult, build
+from fimaq_deploy.data.images import bundled_images
 from fimaq_deploy.models import describe_model
 from fimaq_deploy.report import Report
 from fimaq_deploy.request import Request, changed_settings, default_out, resolve_targets
@@ -126,6 +127,19 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(result: BuildResult, tmp
     for name in ("model.onnx", "model.tensorrt.onnx", "quantized.safetensors", "recipe.yaml"):
         assert (resumed.out / name).read_bytes() == (result.out / name).read_bytes(), name
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", Recipe.presets())
+@pytest.mark.parametrize("model", ["vit_shapes", "swin_shapes"])
+def test_every_preset_fits_every_family(model: str, name: str) -> None:
+    recipe = Recipe.load(name).replace(
+        scale_search={"images": 8, "candidates": 4},
+        reconstruction={"images": 8, "iterations": 0},
+        tuning={"iterations": 0},
+    )
+    images = bundled_images("shapes", "calibration", 8)
+    quantized = quantize(load_model(model), images, recipe, TARGETS)
+    assert quantized(images.take(2)).isfinite().all()
 
 
 def request(model: str = "swin_digits", **changes: object) -> Request:

@@ -27,7 +27,7 @@ def test_a_preset_has_the_bits_of_its_name(name: str, weights: int, activations:
 def test_the_paper_preset_has_the_released_hyper_parameters() -> None:
     recipe = Recipe.load("fimaq-paper")
     assert recipe.reconstruction.iterations == 20000
-    assert (recipe.scale_search.images, recipe.scale_search.candidates, recipe.scale_search.rounds) == (128, 128, 3)
+    assert (recipe.scale_search.images, recipe.scale_search.candidates) == (128, 128)
     assert (recipe.reconstruction.rank, recipe.reconstruction.temperature) == (5, 20)
 
 

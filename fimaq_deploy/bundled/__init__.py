@@ -52,7 +52,14 @@ def vit_digits() -> nn.Module:
 def swin_digits() -> nn.Module:
     """16×16 grey images, windows of 4×4, two stages of 2 blocks, width 32 to 64."""
     return _swin(
-        img_size=16, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4
+        img_size=16,
+        patch_size=2,
+        in_chans=1,
+        num_classes=10,
+        embed_dim=32,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=4,
     )
 
 

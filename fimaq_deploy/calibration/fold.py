@@ -43,8 +43,8 @@ from fimaq_deploy.recipe import Rewrites
 
 # What a recipe that does not say gets, per family.
 DEFAULTS: dict[str, dict[str, bool]] = {
-    "vit": {"norm": False, "heads": False, "rotation": False},
-    "swin": {"norm": False, "heads": False, "rotation": False},
+    "vit": {"norm": True, "heads": False, "rotation": False},
+    "swin": {"norm": True, "heads": False, "rotation": False},
 }
 NORM_STRENGTH = 0.5
 VALUE_STRENGTH = 0.5
