@@ -248,7 +248,7 @@ class _Build:
         texts = {
             "report.json": report.to_json(),
             "report.md": to_markdown(report),
-            "recipe.yaml": self.request.recipe.to_yaml(),
+            "recipe.yaml": self.quantized.recipe.to_yaml(),
         }
         for name, text in texts.items():
             (self.folder / name).write_text(text, encoding="utf-8")
@@ -268,7 +268,7 @@ class _Build:
                 classes=self.info.classes,
                 parameters=_parameters(self.model),
             ),
-            recipe=request.recipe.model_dump(mode="json"),
+            recipe=self.quantized.recipe.model_dump(mode="json"),
             data=self._data(rows),
             environment=describe_environment(),
             targets=self.statuses,

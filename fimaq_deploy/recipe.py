@@ -90,11 +90,11 @@ class Reconstruction(_Strict):
     iterations: Annotated[int, Field(ge=0)] = 100
     images: Count = 1024
     batch_size: Count = 32
-    loss: Loss = "mse"
+    loss: Loss = "dplr"
     rounding: Rounding = "straight_through"
-    weight_lr: Positive = Field(0.02, description="AdaRound: for its logits; else in steps of the weight grid.")
+    weight_lr: Positive = Field(0.03, description="AdaRound: for its logits; else in steps of the weight grid.")
     scale_lr: Positive = Field(3e-3, description="Relative change of an activation scale a learning step makes.")
-    qdrop: Fraction = Field(0.5, description="Share of full-precision values mixed into inputs and activations.")
+    qdrop: Fraction = Field(0.25, description="Share of full-precision values mixed into inputs and activations.")
     rank: Count = Field(5, description="k: Fisher measurements a block (dplr) or directions a sample (gauss_newton).")
     temperature: Positive = Field(20.0, description="Of the class probabilities that Fisher measurements compare.")
     low_rank_weight: Annotated[float, Field(ge=0)] = Field(
