@@ -36,7 +36,9 @@ class Weights(_Strict):
 
     bits: WeightBits = 8
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(
-        None, description="None: one scale per output channel. A length: INT4 weight-only blocks of input channels."
+        None,
+        description="None: one scale per output channel. A length: INT4 weight-only blocks of input channels; "
+        "layers whose input width is no multiple of it keep one scale per output channel.",
     )
 
 

@@ -83,7 +83,7 @@ class QuantizedLinear(QuantizedLayer):
     """A Linear. Frozen weights are [in, out] with scales [out], or [in / block, out] for INT4 blocks."""
 
     def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        per_channel = scale.shape[1] == 1
+        per_channel = self.block_size is None
         return integers.t().contiguous(), scale[:, 0].clone() if per_channel else scale.t().contiguous()
 
     def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class QuantizedAttention(nn.Module):
         self.num_heads, self.scale = attention.num_heads, attention.scale
         self.qkv, self.proj = attention.qkv, attention.proj
         self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
-        self.norm, self.gate = attention.norm, attention.gate
+        self.norm, self.gate = attention.norm, getattr(attention, "gate", None)
         self.quantizers = quantizers
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:

@@ -130,6 +130,8 @@ def check_structure(model: nn.Module) -> None:
             _expect_types(f"layers.{index}.blocks", layer.blocks, (SwinTransformerBlock,))
             for number, block in enumerate(layer.blocks):
                 _expect(f"layers.{index}.blocks.{number}.attn", block.attn, (WindowAttention,))
+    else:
+        stages_of(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and name != "patch_embed.proj":
             raise UserError(f"module '{name}': a convolution outside the patch embedding is not understood")

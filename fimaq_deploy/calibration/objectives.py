@@ -41,7 +41,7 @@ class BlockContext:
         start = 0
         for output in outputs():
             where = slice(start, start + output.shape[0])
-            yield where, output, (output - self.z[where]).flatten(1)
+            yield where, output, (output - self.z[where].to(output.device)).flatten(1)
             start = where.stop
 
     def gradient(self, where: slice, output: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Objective:
         return fisher.mse(self.deviation(output, index))
 
     def deviation(self, output: Tensor, index: Tensor) -> Tensor:
-        return (output - self.context.z[index]).flatten(1)
+        return (output - self.context.z[index].to(output.device)).flatten(1)
 
     def release(self) -> None:
         """Give stored measurements back."""

@@ -66,7 +66,7 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
         UserError: the file is missing, damaged, or belongs to another model.
     """
     state, metadata = read_state(Path(path))
-    recipe, target = Recipe(**metadata["recipe"]), combine(map(find_target, metadata["targets"]))
+    recipe, target = Recipe().replace(**metadata["recipe"]), combine(map(find_target, metadata["targets"]))
     check_structure(model)
     rewritten = copy.deepcopy(model).eval()
     # The rewritten structure depends on neither images nor seed; the numbers come from the file.
@@ -113,6 +113,7 @@ def quantize(
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, torch.random.fork_rng():
         taken = _take(images, recipe.reconstruction.images, store)
+        _check_size(model, taken)
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         rewritten = copy.deepcopy(model).to(device).eval()
         apply_rewrites(rewritten, taken[: recipe.scale_search.images], recipe.rewrites, seed)
@@ -157,6 +158,12 @@ def _check_batch(batch: Tensor, earlier: list[Tensor]) -> None:
         )
     if not batch.isfinite().all():
         raise UserError("calibration images hold NaN or infinite values: check the preprocessing")
+
+
+def _check_size(model: nn.Module, images: Tensor) -> None:
+    size, expected = tuple(images.shape[1:]), _image_shape(model)
+    if size != expected and not getattr(model, "dynamic_img_size", False):
+        raise UserError(f"calibration images are {size}, the model expects {expected}: resize them")
 
 
 class Checkpoints:
@@ -250,7 +257,9 @@ def _learn(
 ) -> BlockRecord:
     search, settings = quantized.recipe.scale_search, quantized.recipe.reconstruction
     module = stages[position].module
-    search_stage(module, boundary[1][: search.images].split(settings.batch_size), search.candidates)
+    device = next(module.parameters()).device
+    sample = boundary[1][: search.images].to(device)
+    search_stage(module, sample.split(settings.batch_size), search.candidates)
     enable_quantization(module, True)
     record = reconstruct_block(stages, position, boundary, z, logits, settings, store)
     freeze(module)

@@ -8,6 +8,7 @@ scales as LSQ does (Esser et al., "Learned Step Size Quantization", ICLR 2020).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -61,8 +62,10 @@ class Observer:
 
     def add(self, x: Tensor) -> None:
         flat = x.flatten()
-        # An odd stride shares no factor with the usual channel counts, so every channel is met.
-        stride = max(1, flat.numel() // self._share) | 1
+        # A stride that shares no factor with the channels meets every one of them.
+        stride = max(1, flat.numel() // self._share)
+        while math.gcd(stride, x.shape[-1]) > 1:
+            stride += 1
         self._parts += [flat[::stride].clone(), flat.amin().view(1), flat.amax().view(1)]
         self._moments.append(x.flatten(0, -2).square().mean(0))
 
@@ -99,12 +102,16 @@ class ActivationQuantizer(nn.Module):
         self.span = IntegerRange(0, 0)
 
     @torch.no_grad()
-    def learn(self, drop: float) -> list[nn.Parameter]:
-        """Start learning. Returns the logarithm of the scale, so that steps are relative, and the offset if free."""
+    def learn(self, drop: float, lr: float) -> list[dict[str, Any]]:
+        """Start learning. Returns optimiser groups: the logarithm of the scale, and the offset if it is free.
+
+        lr: the relative change of the scale a step makes; the offset moves by the same share of the whole range.
+        """
         self.drop = drop
         self.log_scale = nn.Parameter(self.scale.log())
         self.offset.requires_grad_(self.offset_is_free)
-        return [self.log_scale, *([self.offset] if self.offset_is_free else [])]
+        offset = [{"params": [self.offset], "lr": lr * self.top}] if self.offset_is_free else []
+        return [{"params": [self.log_scale], "lr": lr}, *offset]
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -160,6 +167,8 @@ class ActivationQuantizer(nn.Module):
 
     @torch.no_grad()
     def freeze(self) -> None:
+        if self.grid is None:
+            return
         self.scale.copy_(representable_scale(self.scale))
         self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
         self.seal()

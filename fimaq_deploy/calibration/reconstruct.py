@@ -13,10 +13,10 @@ the blocks after the current one, in full precision.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,16 +47,17 @@ class BlockRecord:
 
 @torch.no_grad()
 def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """The module's outputs for a whole set, batch by batch."""
+    """The module's outputs for a whole set, batch by batch, on the module's device."""
+    device = next(module.parameters()).device
     for batch in inputs.split(batch_size):
-        yield module(batch)
+        yield module(batch.to(device))
 
 
 def relative_error(outputs: Iterator[Tensor], z: Tensor) -> float:
     """Σ|ẑ - z|² / Σ|z|² over the whole set."""
     start, error, power = 0, 0.0, 0.0
     for output in outputs:
-        reference = z[start : start + len(output)]
+        reference = z[start : start + len(output)].to(output.device)
         error += (output - reference).square().sum().item()
         power += reference.square().sum().item()
         start += len(output)
@@ -71,6 +72,14 @@ def minibatches(count: int, batch_size: int) -> Iterator[Tensor]:
         yield from (shuffled[start : start + size] for start in range(0, count - size + 1, size))
 
 
+def merged(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Optimiser groups with one group for each learning rate, none of them empty."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for group in groups:
+        found.setdefault(group["lr"], []).extend(group["params"])
+    return [{"params": params, "lr": lr} for lr, params in found.items() if params]
+
+
 class BlockLearner:
     """Optimises one stage against one objective."""
 
@@ -79,6 +88,7 @@ class BlockLearner:
     ) -> None:
         self.stage, self.objective, self.settings = stage, objective, settings
         self.fp_in, self.q_in = inputs
+        self.device = next(stage.parameters()).device
         self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
         self.optimisers = self._optimisers()
@@ -87,13 +97,10 @@ class BlockLearner:
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings
         self.roundings = [r for q in self.weights if (r := rounding.attach(q, settings.rounding)) is not None]
-        scales = [p for q in self.quantizers for p in q.learn(settings.qdrop)]
-        groups = []
-        if scales:
-            groups.append({"params": scales, "lr": settings.scale_lr})
+        groups = merged(group for q in self.quantizers for group in q.learn(settings.qdrop, settings.scale_lr))
         if not any(isinstance(r, SignGradient) for r in self.roundings):
             groups.append({"params": [p for r in self.roundings for p in r.parameters()], "lr": settings.weight_lr})
-        groups = [group for group in groups if group["params"]]
+        groups = merged(groups)
         return [torch.optim.Adam(groups, fused=True)] if groups else []
 
     def outputs(self) -> Iterator[Tensor]:
@@ -106,10 +113,10 @@ class BlockLearner:
 
     def learn(self) -> None:
         settings = self.settings
-        every = math.ceil(settings.iterations / self.objective.refreshes) if self.objective.refreshes else None
+        refreshes = self.objective.refreshes
         order = minibatches(len(self.q_in), settings.batch_size)
         for iteration in range(settings.iterations):
-            if every and iteration % every == 0:
+            if iteration * refreshes % settings.iterations < refreshes:
                 self.objective.refresh(self.outputs)
             self._step(iteration, next(order))
         for quantizer in self.quantizers:
@@ -118,6 +125,8 @@ class BlockLearner:
             rounding.harden(weight)
 
     def _step(self, iteration: int, index: Tensor) -> None:
+        if not (self.optimisers or self.roundings):
+            return
         with torch.enable_grad():
             loss = self.objective.cost(self.stage(self._mixed(index)), index) + self._regulariser(iteration)
             loss.backward()
@@ -132,11 +141,11 @@ class BlockLearner:
 
     def _mixed(self, index: Tensor) -> Tensor:
         """Block inputs with a share of their rows in full precision (QDrop)."""
-        quantized = self.q_in[index]
+        quantized = self.q_in[index].to(self.device)
         if not self.settings.qdrop or self.fp_in is self.q_in:
             return quantized
         keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
-        return torch.lerp(quantized, self.fp_in[index], keep.to(quantized.dtype))
+        return torch.lerp(quantized, self.fp_in[index].to(self.device), keep.to(quantized.dtype))
 
     def _regulariser(self, iteration: int) -> Tensor | float:
         settings = self.settings

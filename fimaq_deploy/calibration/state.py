@@ -46,6 +46,12 @@ def load_frozen_state(module: nn.Module, state: dict[str, Tensor]) -> None:
         parent, _, leaf = name.rpartition(".")
         owner = module.get_submodule(parent)
         if isinstance(owner, QuantizedLayer) and leaf in ("q_weight", "q_scale"):
+            whole = owner.weight if leaf == "q_weight" else owner.weight_quantizer.scale
+            if tensor.numel() != whole.numel():
+                raise UserError(
+                    f"quantized weights belong to another model: '{name}' is {tuple(tensor.shape)}, "
+                    f"expected {whole.numel()} numbers"
+                )
             setattr(owner, leaf, tensor.to(owner.weight.device))
         else:
             current = getattr(owner, leaf)

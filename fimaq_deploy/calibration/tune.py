@@ -9,6 +9,7 @@ what the engine executes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from fimaq_deploy.calibration import fisher, rounding
 from fimaq_deploy.calibration.gradients import suffix_of
 from fimaq_deploy.calibration.layers import activation_quantizers, freeze, quantized_layers, thaw
 from fimaq_deploy.calibration.network import Stage
-from fimaq_deploy.calibration.reconstruct import minibatches
+from fimaq_deploy.calibration.reconstruct import merged, minibatches
 from fimaq_deploy.recipe import Tuning
 
 
@@ -29,9 +30,10 @@ def tune(stages: Sequence[Stage], teacher: Sequence[Stage], images: Tensor, sett
     body, head = suffix_of(stages[:-1]), stages[-1].module
     optimiser = torch.optim.Adam(_parameter_groups(stages, settings), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
+    device = next(head.parameters()).device
     order = minibatches(len(images), settings.batch_size)
     for _ in range(settings.iterations):
-        batch = _varied(images[next(order)], settings)
+        batch = _varied(images[next(order)].to(device), settings)
         for part in batch.split(_images_at_once(images)):
             features, logits = _answers(teacher, part)
             power = features.square().sum(1).mean().clamp(min=1e-12)
@@ -69,21 +71,19 @@ def _images_at_once(images: Tensor) -> int:
     return max(1, 8 * 224 * 224 // (images.shape[-2] * images.shape[-1]))
 
 
-def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[str, object]]:
-    roundings: list[nn.Parameter] = []
-    scales: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = []
     for stage in stages:
         thaw(stage.module)
         for _, layer in quantized_layers(stage.module):
             attached = rounding.attach(layer.weight_quantizer, "straight_through")
-            roundings += list(attached.parameters()) if attached is not None else []
-            scales += layer.weight_quantizer.learn_scale()
+            assert attached is not None
+            groups.append({"params": list(attached.parameters()), "lr": settings.weight_lr})
+            groups.append({"params": layer.weight_quantizer.learn_scale(), "lr": settings.scale_lr})
         for _, quantizer in activation_quantizers(stage.module):
-            scales += quantizer.learn(0.0)
-        others += _high_precision(stage.module)
-    groups = ((roundings, settings.weight_lr), (scales, settings.scale_lr), (others, settings.other_lr))
-    return [{"params": params, "lr": lr} for params, lr in groups if params]
+            groups += quantizer.learn(0.0, settings.scale_lr)
+        groups.append({"params": _high_precision(stage.module), "lr": settings.other_lr})
+    return merged(groups)
 
 
 def _high_precision(module: nn.Module) -> list[nn.Parameter]:

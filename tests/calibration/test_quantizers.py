@@ -140,8 +140,8 @@ def test_learning_and_settling_without_a_step_changes_nothing() -> None:
     quantizer = quantizer_of(ActivationGrid(4, "asymmetric"), 0.21, 5)
     x = torch.randn(3, 40)
     before = quantizer(x)
-    learned = quantizer.learn(0.0)
-    assert [p.requires_grad for p in learned] == [True, True]
+    groups = quantizer.learn(0.0, 0.01)
+    assert [p.requires_grad for group in groups for p in group["params"]] == [True, True]
     torch.testing.assert_close(quantizer(x), before)
     quantizer.settle()
     torch.testing.assert_close(quantizer(x), before)
@@ -149,11 +149,12 @@ def test_learning_and_settling_without_a_step_changes_nothing() -> None:
 
 
 def test_only_free_offsets_are_learned_and_they_settle_on_integers_of_the_grid() -> None:
-    assert len(quantizer_of(ActivationGrid(4, "symmetric"), 0.1, 8).learn(0)) == 1
-    assert len(quantizer_of(ActivationGrid(4, "asymmetric"), 0.1, 0, nonnegative=True).learn(0)) == 1
+    assert len(quantizer_of(ActivationGrid(4, "symmetric"), 0.1, 8).learn(0, 0.01)) == 1
+    assert len(quantizer_of(ActivationGrid(4, "asymmetric"), 0.1, 0, nonnegative=True).learn(0, 0.01)) == 1
     quantizer = quantizer_of(ActivationGrid(4, "asymmetric"), 0.1, 8)
-    _, offset = quantizer.learn(0)
-    offset.data.fill_(21.4)
+    scale, offset = quantizer.learn(0, 0.01)
+    assert offset["lr"] == 15 * scale["lr"]
+    offset["params"][0].data.fill_(21.4)
     quantizer.settle()
     assert quantizer.offset.item() == 15
 
@@ -161,7 +162,7 @@ def test_only_free_offsets_are_learned_and_they_settle_on_integers_of_the_grid()
 def test_a_learning_step_on_the_scale_lowers_the_error() -> None:
     quantizer = quantizer_of(ActivationGrid(4, "asymmetric"), 0.05, 3)
     x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
-    optimiser = torch.optim.Adam(quantizer.learn(0.0), lr=0.02)
+    optimiser = torch.optim.Adam(quantizer.learn(0.0, 0.02))
     before = (quantizer(x) - x).square().mean().item()
     for _ in range(100):
         optimiser.zero_grad()
@@ -175,7 +176,7 @@ def test_dropping_keeps_whole_rows_in_full_precision() -> None:
     quantizer = quantizer_of(ActivationGrid(3, "symmetric"), 0.3, 4)
     x = torch.randn(40, 10, 16)
     quantized = quantizer(x)
-    quantizer.learn(0.5)
+    quantizer.learn(0.5, 0.01)
     mixed = quantizer(x).detach()
     exact, rough = (mixed == x).all(-1), torch.isclose(mixed, quantized).all(-1)
     assert (exact | rough).all()
