@@ -1,6 +1,6 @@
-"""The arithmetic of a frozen quantized model, as four torch operators.
+"""The arithmetic of a frozen quantized model, as three torch operators.
 
-A quantized model computes through these and nothing else, so the exporter translates four operators and every runtime
+A quantized model computes through these and nothing else, so the exporter translates three operators and every runtime
 sees the numbers that PyTorch saw. Rounding is half to even. Importing this module registers them as
 `torch.ops.fimaq.*`.
 """
@@ -34,12 +34,6 @@ def dequantize_weight_blocked(q: Tensor, scale: Tensor, block_size: int) -> Tens
     return q.to(scale.dtype) * scale.repeat_interleave(block_size, 0)
 
 
-@torch.library.custom_op("fimaq::boundary", mutates_args=())
-def boundary(x: Tensor, name: str) -> Tensor:
-    """The identity, naming the output of a stage so that parity finds it in an exported graph."""
-    return x.clone()
-
-
 @quantize_dequantize.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: int, low: int, high: int) -> Tensor:
     return torch.empty_like(x)
@@ -53,8 +47,3 @@ def _(q: Tensor, scale: Tensor, axis: int) -> Tensor:
 @dequantize_weight_blocked.register_fake
 def _(q: Tensor, scale: Tensor, block_size: int) -> Tensor:
     return torch.empty_like(q, dtype=scale.dtype)
-
-
-@boundary.register_fake
-def _(x: Tensor, name: str) -> Tensor:
-    return torch.empty_like(x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
-from fimaq_deploy.calibration.layers import enable_quantization, freeze, strip
+from fimaq_deploy.calibration.layers import freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
 from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, relative_error, run_batches
 from fimaq_deploy.calibration.scale_search import search_stage
@@ -260,7 +260,6 @@ def _learn(
     device = next(module.parameters()).device
     sample = boundary[1][: search.images].to(device)
     search_stage(module, sample.split(settings.batch_size), search.candidates)
-    enable_quantization(module, True)
     record = reconstruct_block(stages, position, boundary, z, logits, settings, store)
     freeze(module)
     return record

@@ -241,10 +241,9 @@ class WeightQuantizer(nn.Module):
             self.scale.copy_(self.log_scale.exp())
             self.log_scale = None
 
-    def steps(self, weight: Tensor, scale: Tensor | None = None) -> Tensor:
+    def steps(self, weight: Tensor) -> Tensor:
         """`weight / scale` elementwise, [out, in]."""
-        scale = self.scale if scale is None else scale
-        return weight.div(self.expand(scale))
+        return weight.div(self.expand(self.scale))
 
     def expand(self, scale: Tensor) -> Tensor:
         """A scale per weight, broadcastable to [out, in]."""

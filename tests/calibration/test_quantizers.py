@@ -296,7 +296,6 @@ def test_operators_have_shapes_without_data() -> None:
     torch.library.opcheck(ops.quantize_dequantize.default, (x, scale, 0, -8, 7), test_utils=checks)
     torch.library.opcheck(ops.dequantize_weight.default, (q, torch.rand(6), 1), test_utils=checks)
     torch.library.opcheck(ops.dequantize_weight_blocked.default, (q, torch.rand(2, 6), 16), test_utils=checks)
-    torch.library.opcheck(ops.boundary.default, (x, "here"), test_utils=checks)
 
 
 def test_dequantizing_is_a_product_with_the_scale_of_the_channel_or_block() -> None:
