@@ -1,0 +1,81 @@
+"""`fimaq-deploy build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fimaq_deploy.cli.console import StepLine, print_failure, stdout
+
+if TYPE_CHECKING:
+    from fimaq_deploy.build import BuildResult
+
+
+def build(
+    model: Annotated[str, typer.Option(help="A shipped or timm model, or package.module:factory.")],
+    weights: Annotated[str, typer.Option(help="pretrained, random, or a .safetensors or .pth file.")] = "pretrained",
+    images: Annotated[Path | None, typer.Option(help="Folder of calibration images.")] = None,
+    eval_images: Annotated[Path | None, typer.Option(help="Folder with one sub-folder of images per class.")] = None,
+    recipe: Annotated[str, typer.Option(help="A preset (see `recipes`) or a YAML file.")] = "w8a8",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A recipe field, as in reconstruction.iterations=200. Repeatable.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Where it will run (see `doctor`). Repeatable; default: whatever works here."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Artifact folder; default: build/MODEL.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where PyTorch learns, such as cpu or cuda.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the learning and of random weights.")] = 0,
+    max_drop: Annotated[float | None, typer.Option(help="Fail when more points of top-1 are lost than this.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
+) -> None:
+    """Quantize, export, compile, evaluate and report, into one folder."""
+    from fimaq_deploy.build import build as run_build
+    from fimaq_deploy.recipe import Recipe
+
+    with StepLine() as progress:
+        result = run_build(
+            model,
+            weights=weights,
+            images=images,
+            eval_images=eval_images,
+            recipe=Recipe.load(recipe).with_settings(settings or ()),
+            targets=target,
+            out=out,
+            device=device,
+            seed=seed,
+            max_drop=max_drop,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+        )
+    _print_result(result)
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def _print_result(result: BuildResult) -> None:
+    from fimaq_deploy.report.table import HEADER, cells, not_run_text
+    from fimaq_deploy.report.verdict import verdict
+
+    report = result.report
+    table = Table(*HEADER, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "right" if column.header else "left"
+    for row in report.rows:
+        table.add_row(*cells(row))
+    stdout.print(table)
+    for row in report.rows:
+        if row.not_run is not None:
+            stdout.print(f"{row.title}: {not_run_text(row)}", soft_wrap=True)
+    stdout.print(verdict(report), soft_wrap=True)
+    stdout.print(f"Wrote {result.out}", soft_wrap=True)
+    for failure in result.failures:
+        print_failure(f"failed: {failure}")
