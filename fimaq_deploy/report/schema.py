@@ -72,6 +72,7 @@ class Latency(_Part):
     p90_ms: float
     p99_ms: float
     images_per_second: float
+    floor_ms: float | None = Field(None, description="What the machine's measured rates allow at best (roofline).")
     ratio_to: str | None = Field(None, description="The id of the row that `speedup` is relative to.")
     speedup: float | None = Field(None, description="Median of the turns' own ratios; above 1 is faster.")
 
@@ -88,6 +89,7 @@ class Row(_Part):
     latency: list[Latency] = []
     file: str | None = None
     size_bytes: int | None = None
+    peak_memory_bytes: int | None = Field(None, description="Of the process that ran this row alone.")
 
 
 class TargetStatus(_Part):
@@ -108,6 +110,65 @@ class Block(_Part):
     loss_after: float
     iterations: int
     seconds: float
+    curve: list[tuple[int, float]] = Field([], description="The objective while learning, as (iteration, value).")
+
+
+class GridUse(_Part):
+    """How one tensor fills the integers that it may take, on calibration images."""
+
+    name: str
+    kind: Literal["weight", "activation"]
+    bits: int
+    used_levels: int = Field(description="Integers that occur.")
+    levels: int = Field(description="Integers that the grid has.")
+    clipped: float = Field(description="Share of the values, in percent, that lie beyond the grid.")
+
+
+class Sensitivity(_Part):
+    """What quantizing one block or layer costs, as the Fisher loss of the logits, which needs no labels."""
+
+    name: str
+    kind: Literal["block", "layer"]
+    alone: float = Field(description="Loss with only this one quantized.")
+    spared: float = Field(description="By how much the loss falls when everything but this one is quantized.")
+
+
+class AuditBlock(_Part):
+    """The kernels of one block in a compiled layer plan."""
+
+    name: str
+    kernels: int
+    gemms: int
+    int8_gemms: int
+    attention: str | None = Field(None, description="'int8', 'float16', ... where it is fused, 'unfused', or null.")
+    dequantized_weights: int = Field(description="Weights that the engine dequantizes while it runs.")
+    conversions: int = Field(description="Kernels that only change a format or a type.")
+    twin_kernels: int | None = Field(None, description="Kernels of the same block in the full-precision twin.")
+
+
+class Audit(_Part):
+    """What an engine was compiled to."""
+
+    target: str
+    compute_capability: str | None = None
+    blocks: list[AuditBlock]
+    broken: list[str] = Field([], description="Promises that the plan breaks, as sentences.")
+
+
+class StageParity(_Part):
+    """One stage computed by two runtimes from the same input."""
+
+    name: str
+    largest_difference: float
+    differing: float = Field(description="Share of the elements, in percent, that differ by more than the tolerance.")
+
+
+class Parity(_Part):
+    """Fake-quant against another runtime, stage by stage."""
+
+    to: str = Field(description="The id of the other row.")
+    stages: list[StageParity]
+    first_parting: str | None = Field(None, description="The first stage beyond the tolerance.")
 
 
 class Step(_Part):
@@ -130,6 +191,11 @@ class Report(_Part):
     rows: list[Row]
     blocks: list[Block]
     steps: list[Step]
+    grids: list[GridUse] = []
+    sensitivity: list[Sensitivity] = []
+    audits: list[Audit] = []
+    parity: list[Parity] = []
+    predictions: str | None = Field(None, description="File with every row's top-1 prediction for each image.")
 
     def to_json(self) -> str:
         """Indented JSON that ends in a newline."""
