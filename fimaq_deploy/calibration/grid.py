@@ -4,6 +4,10 @@ A value of a grid is `scale * (q - zero_point)` with an integer q. Grids of at m
 signed 8-bit container with zero point 0 when the offset is moved into the integer range: q - o runs over
 [-o, 2**bits - 1 - o], a subset of [-128, 127]. Eight asymmetric bits need an unsigned container with a zero point,
 which not every target executes. Rounding is half to even everywhere.
+
+Scales are short: integer times scale never takes more than the 11 significant bits of a float16. Then every dequantized
+value is exact in float16 and float32 alike, a product of two of them has 22 bits, and float32 sums of such products
+hardly ever round. So it does not matter in which order, or whether in integers or floats, a runtime adds them up.
 """
 
 from __future__ import annotations
@@ -17,6 +21,12 @@ from fimaq_deploy.target import Target
 Scheme = Literal["symmetric", "asymmetric"]
 
 INT8_LOW, INT8_HIGH = -128, 127
+FLOAT16_DIGITS = 10
+
+
+def _short_digits(bits: int) -> int:
+    """Binary digits behind the point of a scale's significand that leave room for integers of so many bits."""
+    return FLOAT16_DIGITS - bits
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,11 @@ class WeightGrid:
     def range(self) -> IntegerRange:
         return IntegerRange(-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
 
+    @property
+    def scale_digits(self) -> int:
+        """Blocks are multiplied with floats, whose sums round anyway: their scales may use all of float16."""
+        return FLOAT16_DIGITS if self.block_size else _short_digits(self.bits)
+
 
 @dataclass(frozen=True)
 class ActivationGrid:
@@ -66,6 +81,10 @@ class ActivationGrid:
             middle = 2 ** (self.bits - 1)
             return middle, middle
         return 0, 2**self.bits - 1
+
+    @property
+    def scale_digits(self) -> int:
+        return _short_digits(self.bits)
 
     def range(self, offset: int) -> IntegerRange:
         """The integers of this grid for an offset, in the container that executes them."""

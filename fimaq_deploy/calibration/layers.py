@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fimaq_deploy.calibration.grid import ActivationGrid, WeightGrid
-from fimaq_deploy.calibration.quantizers import ActivationQuantizer, WeightQuantizer, representable_scale
+from fimaq_deploy.calibration.quantizers import ActivationQuantizer, WeightQuantizer, short_scale
 
 
 class QuantizedLayer(nn.Module):
@@ -58,7 +58,7 @@ class QuantizedLayer(nn.Module):
         """Fix the integers, in the layout that the exported graph stores."""
         quantizer = self.weight_quantizer
         integers = quantizer.integers().to(torch.int8)
-        scale = representable_scale(quantizer.scale)
+        scale = short_scale(quantizer.scale, quantizer.grid.scale_digits)
         self.q_weight, self.q_scale = self._stored(integers, scale)
         self.input_quantizer.freeze()
         self.frozen = True

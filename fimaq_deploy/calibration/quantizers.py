@@ -44,9 +44,27 @@ class _FakeQuantize(torch.autograd.Function):
         return grad_x, grad_scale, grad_offset, None
 
 
-def representable_scale(scale: Tensor) -> Tensor:
-    """The nearest scale that float16 holds too, so that the FP16 and the FP32 twin compute on one grid."""
-    return scale.clamp(2.0**-20, 65504.0).half().float()
+def short_scale(scale: Tensor, digits: int, *, up: bool = False) -> Tensor:
+    """The nearest float16 with so many binary digits behind the point of its significand; see `calibration.grid`.
+
+    up: the next larger one instead, so that bounds stay covered.
+    """
+    fraction, exponent = torch.frexp(scale.clamp(2.0**-20, 2.0**15))
+    steps = 2 ** (digits + 1)
+    whole = (fraction * steps).ceil() if up else (fraction * steps).round()
+    return torch.ldexp(whole / steps, exponent).half().float()
+
+
+class _ShortScale(torch.autograd.Function):
+    """`short_scale` with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, digits: int) -> Tensor:
+        return short_scale(scale, digits)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
 
 
 class Observer:
@@ -155,7 +173,7 @@ class ActivationQuantizer(nn.Module):
             scale = torch.maximum(low.abs() / first, high / (self.top - first))
         else:
             scale = (high.clamp(min=0) - low.clamp(max=0)) / self.top
-        scale = scale.clamp(min=1e-8)
+        scale = short_scale(scale, self.grid.scale_digits, up=True)
         return scale, (-low / scale).round().clamp(first, last)
 
     @torch.no_grad()
@@ -169,7 +187,7 @@ class ActivationQuantizer(nn.Module):
     def freeze(self) -> None:
         if self.grid is None:
             return
-        self.scale.copy_(representable_scale(self.scale))
+        self.scale.copy_(short_scale(self.scale, self.grid.scale_digits))
         self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
         self.seal()
 
@@ -186,7 +204,9 @@ class ActivationQuantizer(nn.Module):
         if self.frozen:
             span = self.span
             return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
-        scale = self.scale if self.log_scale is None else self.log_scale.exp()
+        scale = self.scale
+        if self.log_scale is not None:
+            scale = _ShortScale.apply(self.log_scale.exp(), self.grid.scale_digits)
         quantized = _FakeQuantize.apply(x, scale, self.offset, self.top)
         if self.drop:
             keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop
@@ -257,5 +277,7 @@ class WeightQuantizer(nn.Module):
         return rounded.clamp(self.grid.range.low, self.grid.range.high)
 
     def forward(self) -> Tensor:
-        scale = self.scale if self.log_scale is None else self.log_scale.exp()
+        scale = self.scale
+        if self.log_scale is not None:
+            scale = _ShortScale.apply(self.log_scale.exp(), self.grid.scale_digits)
         return self.integers() * self.expand(scale)

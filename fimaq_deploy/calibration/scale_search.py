@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.layers import QuantizedLayer, activation_quantizers, enable_quantization, quantized_layers
-from fimaq_deploy.calibration.quantizers import ActivationQuantizer, Observer, WeightQuantizer, representable_scale
+from fimaq_deploy.calibration.quantizers import ActivationQuantizer, Observer, WeightQuantizer, short_scale
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def search_weight(layer: QuantizedLayer, inputs: Observer, candidates: int) -> N
     quantizer = layer.weight_quantizer
     importance = torch.ones_like(weight[0]) if layer.weight.ndim == 4 else inputs.second_moments()
     importance = importance / importance.mean().clamp(min=1e-12) + 1e-4
-    quantizer.scale.copy_(representable_scale(best_weight_scale(quantizer, weight, importance, candidates)))
+    quantizer.scale.copy_(best_weight_scale(quantizer, weight, importance, candidates))
     quantizer.latent.copy_(quantizer.steps(weight))
 
 
@@ -84,7 +84,7 @@ def best_weight_scale(quantizer: WeightQuantizer, weight: Tensor, importance: Te
     best_error = torch.full_like(bound, torch.inf)
     best = bound.clone()
     for shrink in torch.linspace(1.0, 0.3, candidates).tolist():
-        scale = bound * shrink
+        scale = short_scale(bound * shrink, quantizer.grid.scale_digits, up=True)
         steps = (grouped / scale[..., None]).round_().clamp_(span.low, span.high).mul_(scale[..., None])
         error = (steps.sub_(grouped).square_() * importance).sum(-1)
         better = error < best_error

@@ -13,8 +13,8 @@ from fimaq_deploy.calibration.quantizers import (
     Observer,
     WeightQuantizer,
     _FakeQuantize,
-    representable_scale,
     round_straight_through,
+    short_scale,
 )
 
 WEIGHT_GRIDS = [*map(WeightGrid, (8, 4, 3, 2)), WeightGrid(4, 4)]
@@ -60,7 +60,7 @@ def test_forward_is_the_slow_reference_ties_included(grid: ActivationGrid, froze
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("nonnegative", [False, True])
 def test_freezing_keeps_every_value(grid: ActivationGrid, nonnegative: bool) -> None:
-    scale = representable_scale(torch.tensor(0.0371)).item()
+    scale = short_scale(torch.tensor(0.0371), grid.scale_digits).item()
     offset = 0 if nonnegative else grid.offsets[1] // 2 if grid.scheme == "asymmetric" else grid.offsets[0]
     quantizer = quantizer_of(grid, scale, offset, nonnegative)
     x = ties_and_noise(scale)
@@ -88,7 +88,7 @@ def test_symmetric_grids_spend_nothing_on_negative_values_of_a_tensor_that_has_n
     assert (span.low, span.high, span.zero_point) == (0, 127, 0)
     quantizer.set_bounds(torch.tensor(0.0), torch.tensor(1.0))
     quantizer.freeze()
-    assert quantizer(torch.tensor([1.0])).item() == pytest.approx(1, rel=1e-3)
+    assert quantizer(torch.tensor([1.0])).item() == pytest.approx(1, rel=2**-4)
     assert quantizer.integer_range().fits_int8
 
 
@@ -137,7 +137,7 @@ def test_gradients_are_those_of_the_straight_through_definition(offset: float) -
 
 
 def test_learning_and_settling_without_a_step_changes_nothing() -> None:
-    quantizer = quantizer_of(ActivationGrid(4, "asymmetric"), 0.21, 5)
+    quantizer = quantizer_of(ActivationGrid(4, "asymmetric"), 0.203125, 5)
     x = torch.randn(3, 40)
     before = quantizer(x)
     groups = quantizer.learn(0.0, 0.01)
@@ -173,7 +173,7 @@ def test_a_learning_step_on_the_scale_lowers_the_error() -> None:
 
 
 def test_dropping_keeps_whole_rows_in_full_precision() -> None:
-    quantizer = quantizer_of(ActivationGrid(3, "symmetric"), 0.3, 4)
+    quantizer = quantizer_of(ActivationGrid(3, "symmetric"), 0.3125, 4)
     x = torch.randn(40, 10, 16)
     quantized = quantizer(x)
     quantizer.learn(0.5, 0.01)
@@ -195,14 +195,35 @@ def test_a_quantizer_that_is_off_or_has_no_grid_is_the_identity() -> None:
     assert without(x) is x
 
 
-@pytest.mark.parametrize("scale", [1e-12, 3.3e-7, 2.0**-14, 0.0123456, 1.0, 7e4, 1e9])
-def test_scales_are_float16_numbers_without_zero_or_infinity(scale: float) -> None:
-    kept = representable_scale(torch.tensor(scale))
+@pytest.mark.parametrize("digits", [2, 6, 10])
+@pytest.mark.parametrize("scale", [1e-12, 3.3e-7, 2.0**-14, 0.0123456, 1.0, 1.9999, 7e4, 1e9])
+def test_scales_are_short_float16_numbers_without_zero_or_infinity(scale: float, digits: int) -> None:
+    kept = short_scale(torch.tensor(scale), digits)
     assert kept.dtype == torch.float32
     assert torch.equal(kept.half().float(), kept)
     assert 0 < kept.item() < math.inf
-    if 2.0**-14 <= scale <= 65504:
-        assert kept.item() == pytest.approx(scale, rel=2**-11)
+    fraction, _ = math.frexp(kept.item())
+    assert (fraction * 2 ** (digits + 1)).is_integer()
+    if 2.0**-14 <= scale <= 2.0**15:
+        assert kept.item() == pytest.approx(scale, rel=2.0 ** -(digits + 1))
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, *WEIGHT_GRIDS[:4]], ids=str)
+def test_every_dequantized_value_is_exact_in_float16(grid: ActivationGrid | WeightGrid) -> None:
+    scales = short_scale(torch.logspace(-3, 2, 50), grid.scale_digits)
+    values = scales[:, None] * torch.arange(-(2**grid.bits) + 1, 2**grid.bits)
+    assert torch.equal(values.half().float(), values)
+
+
+def test_sums_of_products_do_not_depend_on_their_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grid = WeightGrid(8)
+    scale = short_scale(torch.rand(48, 1, generator=generator) + 0.01, grid.scale_digits)
+    weight = torch.randint(-128, 128, (48, 768), generator=generator) * scale
+    x = torch.randint(-128, 128, (32, 768), generator=generator) * 0.15625
+    order = torch.randperm(768, generator=generator)
+    assert torch.equal(x @ weight.t(), x[:, order] @ weight[:, order].t())
+    assert torch.equal(x @ weight.t(), (x.double() @ weight.t().double()).float())
 
 
 # Observers

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.grid import ActivationGrid, WeightGrid
 from fimaq_deploy.calibration.layers import QuantizedConv2d, QuantizedLinear, enable_quantization, freeze
-from fimaq_deploy.calibration.quantizers import ActivationQuantizer, WeightQuantizer
+from fimaq_deploy.calibration.quantizers import ActivationQuantizer, WeightQuantizer, short_scale
 from fimaq_deploy.calibration.scale_search import best_weight_scale, observe, search_activation, search_stage
 
 WEIGHT_GRIDS = [*map(WeightGrid, (8, 4, 3, 2)), WeightGrid(4, 4)]
@@ -77,7 +77,8 @@ def test_weight_scales_are_the_best_of_their_candidates(grid: WeightGrid) -> Non
         part = weight[row, block * size : (block + 1) * size]
         share = importance[block * size : (block + 1) * size]
         bound = max(-part.min().item() / -grid.range.low, part.max().item() / grid.range.high)
-        best = min(error(part, share, bound * shrink) for shrink in torch.linspace(1, 0.3, 20).tolist())
+        candidates = short_scale(bound * torch.linspace(1, 0.3, 20), grid.scale_digits, up=True)
+        best = min(error(part, share, scale) for scale in candidates.tolist())
         assert error(part, share, found[row, block].item()) == pytest.approx(best, rel=1e-3, abs=1e-6)
 
 
