@@ -5,9 +5,10 @@ signed 8-bit container with zero point 0 when the offset is moved into the integ
 [-o, 2**bits - 1 - o], a subset of [-128, 127]. Eight asymmetric bits need an unsigned container with a zero point,
 which not every target executes. Rounding is half to even everywhere.
 
-Scales are short: integer times scale never takes more than the 11 significant bits of a float16. Then every dequantized
-value is exact in float16 and float32 alike, a product of two of them has 22 bits, and float32 sums of such products
-hardly ever round. So it does not matter in which order, or whether in integers or floats, a runtime adds them up.
+Scales are short: integer times scale never takes more than the 11 significant bits of a float16 (12 in an unsigned
+8-bit container, which no float16 target executes). Then a dequantized value is exact in float16 and float32 alike, a
+product of two has at most 24 bits, and float32 sums of such products hardly ever round. So it does not matter in which
+order, or whether in integers or floats, a runtime adds them up.
 """
 
 from __future__ import annotations
@@ -21,12 +22,7 @@ from fimaq_deploy.target import Target
 Scheme = Literal["symmetric", "asymmetric"]
 
 INT8_LOW, INT8_HIGH = -128, 127
-FLOAT16_DIGITS = 10
-
-
-def _short_digits(bits: int) -> int:
-    """Binary digits behind the point of a scale's significand that leave room for integers of so many bits."""
-    return FLOAT16_DIGITS - bits
+FLOAT16_DIGITS = 10  # behind the point of a significand
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,8 @@ class WeightGrid:
 
     @property
     def scale_digits(self) -> int:
-        """Blocks are multiplied with floats, whose sums round anyway: their scales may use all of float16."""
-        return FLOAT16_DIGITS if self.block_size else _short_digits(self.bits)
+        """Of a scale. Blocks are multiplied with floats, whose sums round anyway: theirs may use all of float16."""
+        return FLOAT16_DIGITS if self.block_size else FLOAT16_DIGITS + 1 - self.bits
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,8 @@ class ActivationGrid:
 
     @property
     def scale_digits(self) -> int:
-        return _short_digits(self.bits)
+        """An offset may put all bits on one side of zero; eight of them keep three digits all the same."""
+        return FLOAT16_DIGITS + 1 - self.bits - (self.scheme == "asymmetric" and self.bits < 8)
 
     def range(self, offset: int) -> IntegerRange:
         """The integers of this grid for an offset, in the container that executes them."""
