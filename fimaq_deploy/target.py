@@ -40,6 +40,8 @@ class Target:
     asymmetric_8bit: whether activations may have a zero point at 8 bits (at fewer bits every grid fits INT8 anyway).
     attention: the envelope of fused INT8 attention, None where any shape will do.
     int4_block_sizes: the block lengths of INT4 weight-only layouts.
+    lint_rules: what breaks it beyond what breaks every runtime, as names of `fimaq_deploy.export.lint.RULES`.
+    least_product: the smallest K and N of a matrix product that is worth quantizing.
     """
 
     name: str
@@ -47,20 +49,41 @@ class Target:
     asymmetric_8bit: bool
     attention: AttentionEnvelope | None
     int4_block_sizes: frozenset[int]
+    lint_rules: frozenset[str] = frozenset()
+    least_product: int = 1
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512)
 _TENSORRT_BLOCKS = frozenset({64, 128})
 _ONNXRUNTIME_BLOCKS = frozenset({16, 32, 64, 128, 256})
+_TENSORRT_RULES = frozenset(
+    {
+        "attention-envelope",
+        "clipped-attention",
+        "dynamic-scale",
+        "half-attention",
+        "int8-blocks",
+        "integer-bias",
+        "integer-type",
+        "operator-format",
+        "qkv-output",
+        "quantized-scores",
+        "residual",
+        "scalar-constant",
+        "zero-point",
+    }
+)
+_CPU_RULES = frozenset({"round-trip", "tiny-product"})
+_ONNXRUNTIME_RULES = frozenset({"int4-channels", "int8-blocks", "moved-integers", "no-zero-point"})
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tensorrt", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS),
-        Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS),
-        Target("onnxruntime-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS),
+        Target("tensorrt", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES),
+        Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES),
+        Target("onnxruntime-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES | _ONNXRUNTIME_RULES, 16),
         Target("onnxruntime-cuda", "float32", True, None, _ONNXRUNTIME_BLOCKS),
-        Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS),
+        Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES, 16),
     )
 }
 
@@ -95,6 +118,8 @@ def combine(targets: Iterable[Target]) -> Target:
         asymmetric_8bit=all(target.asymmetric_8bit for target in found),
         attention=_strictest(envelopes) if envelopes else None,
         int4_block_sizes=frozenset.intersection(*(target.int4_block_sizes for target in found)),
+        lint_rules=frozenset.union(*(target.lint_rules for target in found)),
+        least_product=max(target.least_product for target in found),
     )
 
 

@@ -1,0 +1,55 @@
+"""`fimaq-deploy lint`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fimaq_deploy.cli.console import stdout
+from fimaq_deploy.cli.document import JsonOption, write_document
+
+if TYPE_CHECKING:
+    from fimaq_deploy.export.lint import Finding
+
+
+def lint(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A QDQ ONNX file, whoever wrote it.")],
+    target: Annotated[str, typer.Option(help="Where it will run (see `doctor`).")],
+    json: JsonOption = None,
+    every: Annotated[bool, typer.Option("--all", help="List every place, not only the first of each rule.")] = False,
+) -> None:
+    """Find what keeps a QDQ file from running on a target as it was meant to. Exit code 1 where there are errors."""
+    from fimaq_deploy.export.lint import lint as find
+
+    findings = find(model, target)
+    errors, warnings = (sum(each.severity == kind for each in findings) for kind in ("error", "warning"))
+    document = {
+        "schema": "fimaq-deploy/lint/1",
+        "file": str(model),
+        "target": target,
+        "errors": errors,
+        "warnings": warnings,
+        "findings": [asdict(finding) for finding in findings],
+    }
+    if not write_document(json, document):
+        _print(findings, every)
+        stdout.print(f"{model} for {target}: {errors} errors, {warnings} warnings", soft_wrap=True)
+    if errors:
+        raise typer.Exit(1)
+
+
+def _print(findings: Sequence[Finding], every: bool) -> None:
+    table = Table("", "rule", "places", "where, what is wrong and how to mend it", box=SIMPLE_HEAD, show_edge=False)
+    for rule in dict.fromkeys((finding.severity, finding.rule) for finding in findings):
+        places = [finding for finding in findings if (finding.severity, finding.rule) == rule]
+        for number, place in enumerate(places if every else places[:1]):
+            head = (*rule, str(len(places))) if number == 0 else ("", "", "")
+            table.add_row(*head, "\n".join(filter(None, (place.node, place.problem, place.remedy))))
+    if findings:
+        stdout.print(table)
