@@ -31,11 +31,12 @@ from fimaq_deploy.engines.benchmark import compare_latency
 from fimaq_deploy.engines.tensorrt import FAMILY, build_engine
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, export_onnx
-from fimaq_deploy.measure import Candidate, measure_accuracy, with_latency
+from fimaq_deploy.measure import Candidate, Originals, measure_accuracy, with_latency
 from fimaq_deploy.models import describe_model, load_model
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.report import schema, to_markdown
+from fimaq_deploy.report import schema, to_html, to_markdown
 from fimaq_deploy.report.environment import describe_environment
+from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.report.verdict import failures
 from fimaq_deploy.request import Request, default_out, resolve_targets
 from fimaq_deploy.sources import calibration_source, evaluation_source
@@ -89,11 +90,13 @@ def build(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    originals: Originals | None = None,
 ) -> BuildResult:
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
     images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
     max_drop: points of top-1 that what is shipped may lose; a build that loses more says so in `failures`.
+    originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
     Raises:
         UserError: bad input; whatever `out` held before is untouched.
@@ -112,7 +115,7 @@ def build(
     )
     _require_labels(request)
     with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
-        report = _Build(request, folder, progress or _silent).run()
+        report = _Build(request, folder, progress or _silent, originals).run()
     return BuildResult(request.out, report, tuple(failures(report, max_drop)))
 
 
@@ -133,6 +136,7 @@ class _Build:
     request: Request
     folder: Path
     progress: Progress
+    originals: Originals | None = None
     steps: list[schema.Step] = field(default_factory=list)
     statuses: list[schema.TargetStatus] = field(default_factory=list)
     runners: dict[str, Runner] = field(default_factory=dict)
@@ -147,7 +151,7 @@ class _Build:
         with self._step("compile"):
             self._compile()
         with self._step("evaluate"):
-            rows = measure_accuracy(self._candidates(), self.evaluation, self._counter("evaluate"))
+            rows = self._accuracy()
         with self._step("latency"):
             rows = with_latency(rows, self._latency())
         return self._write(rows)
@@ -217,8 +221,8 @@ class _Build:
         reference = load_engine(onnx, CPU, optimisations=False)
         self.runners = {FP_ROW: load_engine(fp_onnx, CPU), CPU: load_engine(onnx, CPU)}
         return [
-            Candidate("pytorch-fp32", "PyTorch FP32", self.model),
-            Candidate(FP_ROW, "ONNX Runtime FP32", self.runners[FP_ROW], "pytorch-fp32", fp_onnx),
+            Candidate("pytorch-fp32", "PyTorch FP32", self.model, original=True),
+            Candidate(FP_ROW, "ONNX Runtime FP32", self.runners[FP_ROW], "pytorch-fp32", fp_onnx, original=True),
             Candidate("fake-quant", "PyTorch fake-quant", self.quantized, "pytorch-fp32", self.folder / QUANTIZED),
             Candidate("onnx-reference", "ONNX unoptimised", reference, "fake-quant", onnx),
             Candidate(CPU, "ONNX Runtime CPU", self.runners[CPU], "onnx-reference", onnx, deployed=True),
@@ -233,12 +237,19 @@ class _Build:
         file = None if status.not_built else self._file(name)
         return Candidate(name, TITLES[name], run, "onnx-reference", file, deployed=True, not_run=reason)
 
+    def _accuracy(self) -> list[schema.Row]:
+        """The rows without their latency. What each predicted is left in a file."""
+        progress = self._counter("evaluate")
+        rows, predictions = measure_accuracy(self._candidates(), self.evaluation, progress, self.originals)
+        predictions.save(self.folder / PREDICTIONS)
+        return rows
+
     def _latency(self) -> dict[str, list[schema.Latency]]:
         """Latencies by row id, all measured in one run, in turns."""
         found: dict[str, list[schema.Latency]] = {name: [] for name in self.runners}
         for latency in compare_latency(self.runners):
             facts = {key: value for key, value in asdict(latency).items() if key != "name"}
-            paired = {"ratio_to": FP_ROW} if latency.name != FP_ROW else {"speedup": None}
+            paired = {"ratio_to": FP_ROW} if latency.name != FP_ROW else {"speedup": None, "speedup_interval": None}
             found[latency.name].append(schema.Latency(**{**facts, **paired}))
         return found
 
@@ -248,6 +259,7 @@ class _Build:
         texts = {
             "report.json": report.to_json(),
             "report.md": to_markdown(report),
+            "report.html": to_html(report),
             "recipe.yaml": self.quantized.recipe.to_yaml(),
         }
         for name, text in texts.items():
@@ -261,6 +273,7 @@ class _Build:
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             command=request.command(),
             seed=request.seed,
+            max_drop=request.max_drop,
             model=schema.Model(
                 name=request.model,
                 weights=request.weights,
@@ -275,6 +288,7 @@ class _Build:
             rows=list(rows),
             blocks=[schema.Block(**asdict(record)) for record in self.quantized.history],
             steps=self.steps,
+            predictions=PREDICTIONS,
         )
 
     def _data(self, rows: Sequence[schema.Row]) -> schema.Data:

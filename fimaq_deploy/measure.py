@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from fimaq_deploy.data.images import ImageSource
 from fimaq_deploy.evaluate import Accuracy, Predict, agreement, evaluate, largest_difference
 from fimaq_deploy.report import schema
+from fimaq_deploy.report.predictions import Predictions, fingerprint
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Candidate:
     run: None where it cannot be run here, and `not_run` says why.
     compared_to: the id of an earlier candidate that it should agree with.
     deployed: whether this is what a user would ship.
+    original: whether it is the model before quantization, so that no recipe changes what it does.
     """
 
     id: str
@@ -27,28 +31,54 @@ class Candidate:
     file: Path | None = None
     deployed: bool = False
     not_run: str | None = None
+    original: bool = False
+
+
+@dataclass
+class Originals:
+    """What the original of one model did on one set of images, so that builds with other recipes need not repeat it.
+
+    images: the fingerprint of the images.
+    """
+
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    images: str | None = None
 
 
 def measure_accuracy(
-    candidates: Sequence[Candidate], images: ImageSource, progress: Callable[[int, int, str], None]
-) -> list[schema.Row]:
-    """Run every candidate on all images; a row for each, in their order.
+    candidates: Sequence[Candidate],
+    images: ImageSource,
+    progress: Callable[[int, int, str], None],
+    originals: Originals | None = None,
+) -> tuple[list[schema.Row], Predictions]:
+    """Run every candidate on all images; a row for each, in their order, and what each predicted.
 
     progress: called with the number of candidates done, their number and the next one's title.
+    originals: what is known already, and where the rest is added.
     """
+    kept = originals or Originals()
     found: dict[str, Accuracy] = {}
     rows = []
     for number, candidate in enumerate(candidates):
         progress(number, len(candidates), candidate.title)
         if candidate.run is not None:
-            found[candidate.id] = evaluate(candidate.run, images, keep_logits=True)
+            found[candidate.id] = kept.accuracy.get(candidate.id) or evaluate(candidate.run, images, keep_logits=True)
+        if candidate.original and candidate.run is not None:
+            kept.accuracy[candidate.id] = found[candidate.id]
         rows.append(_row(candidate, found))
-    return rows
+    kept.images = kept.images or fingerprint(batch.numpy() for batch in images)
+    return rows, _predictions(kept.images, found)
 
 
 def with_latency(rows: Iterable[schema.Row], latency: dict[str, list[schema.Latency]]) -> list[schema.Row]:
     """The rows with the latencies that were measured for their ids."""
     return [row.model_copy(update={"latency": latency.get(row.id, [])}) for row in rows]
+
+
+def _predictions(images: str, found: Mapping[str, Accuracy]) -> Predictions:
+    labels = next((own.labels for own in found.values() if own.labels is not None), None)
+    rows = {row_id: own.predictions.astype(np.int32) for row_id, own in found.items()}
+    return Predictions(images, rows, None if labels is None else labels.astype(np.int32))
 
 
 def _row(candidate: Candidate, found: dict[str, Accuracy]) -> schema.Row:

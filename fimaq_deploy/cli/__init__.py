@@ -14,6 +14,7 @@ import typer
 
 from fimaq_deploy import __version__
 from fimaq_deploy.cli.build import build
+from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
 from fimaq_deploy.cli.recipes import recipes
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, recipes, doctor):
+for command in (build, compare, recipes, doctor):
     app.command()(command)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import comb
 
 import numpy as np
 
@@ -22,6 +24,7 @@ class Latency:
 
     images_per_second: at the median.
     speedup: median over rounds of the first engine's time over this one's; above 1 is faster than the first.
+    speedup_interval: the 95 % interval of that median, as the rounds of this one run tell it.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Latency:
     p99_ms: float
     images_per_second: float
     speedup: float
+    speedup_interval: tuple[float, float]
 
 
 def compare_latency(
@@ -94,4 +98,18 @@ def _timed_ms(runner: Runner, batch: Array) -> float:
 
 def _summary(name: str, size: int, times_ms: Array, reference_ms: Array) -> Latency:
     p50, p90, p99 = (float(np.percentile(times_ms, share)) for share in (50, 90, 99))
-    return Latency(name, size, p50, p90, p99, 1000 * size / p50, float(np.median(reference_ms / times_ms)))
+    ratios = reference_ms / times_ms
+    return Latency(
+        name, size, p50, p90, p99, 1000 * size / p50, float(np.median(ratios)), median_interval(ratios.tolist())
+    )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the median, whatever the distribution: two order statistics by the sign test.
+
+    Fewer than 6 values cannot give one; then it is their range.
+    """
+    ordered, count = sorted(values), len(values)
+    tails = accumulate(comb(count, k) for k in range(count // 2))
+    cut = max(sum(40 * tail <= 2**count for tail in tails) - 1, 0)
+    return ordered[cut], ordered[-1 - cut]

@@ -1,20 +1,28 @@
-"""Measurements of one build: a JSON document first, text made from it."""
+"""Measurements of one build: a JSON document first, a page and text made from it."""
 
 from __future__ import annotations
 
 from fimaq_deploy.report.environment import describe_environment
+from fimaq_deploy.report.html import to_html
+from fimaq_deploy.report.load import load_report
 from fimaq_deploy.report.markdown import to_markdown
 from fimaq_deploy.report.schema import (
     SCHEMA,
     Accuracy,
+    Audit,
+    AuditBlock,
     Block,
     Comparison,
     Data,
     Environment,
+    GridUse,
     Latency,
     Model,
+    Parity,
     Report,
     Row,
+    Sensitivity,
+    StageParity,
     Step,
     TargetStatus,
 )
@@ -22,16 +30,24 @@ from fimaq_deploy.report.schema import (
 __all__ = [
     "SCHEMA",
     "Accuracy",
+    "Audit",
+    "AuditBlock",
     "Block",
     "Comparison",
     "Data",
     "Environment",
+    "GridUse",
     "Latency",
     "Model",
+    "Parity",
     "Report",
     "Row",
+    "Sensitivity",
+    "StageParity",
     "Step",
     "TargetStatus",
     "describe_environment",
+    "load_report",
+    "to_html",
     "to_markdown",
 ]

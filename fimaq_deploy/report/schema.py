@@ -1,16 +1,26 @@
 """What `report.json` holds. Fields are only ever added; a change of meaning gets a new schema number.
 
 Shares are in percent, latencies in milliseconds for a whole batch, sizes in bytes. A value that was not measured is
-null, and a row that was not run says why.
+null, and a row that was not run says why. `report.schema.json` says the same for other tools; `python -m
+fimaq_deploy.report` prints it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA = "fimaq-deploy/report/1"
+
+
+def _null_unless_finite(value: object) -> object:
+    """JSON has no NaN and no infinity."""
+    return value if not isinstance(value, float) or math.isfinite(value) else None
+
+
+Difference = Annotated[float | None, BeforeValidator(_null_unless_finite)]
 
 
 class _Part(BaseModel):
@@ -61,7 +71,9 @@ class Comparison(_Part):
 
     to: str = Field(description="The id of the other row.")
     agreement: float = Field(description="Share of images with the same top-1 prediction.")
-    largest_difference: float = Field(description="Largest absolute difference between two logits.")
+    largest_difference: Difference = Field(
+        description="Largest absolute difference between two logits; null where it is not finite."
+    )
 
 
 class Latency(_Part):
@@ -75,6 +87,9 @@ class Latency(_Part):
     floor_ms: float | None = Field(None, description="What the machine's measured rates allow at best (roofline).")
     ratio_to: str | None = Field(None, description="The id of the row that `speedup` is relative to.")
     speedup: float | None = Field(None, description="Median of the turns' own ratios; above 1 is faster.")
+    speedup_interval: tuple[float, float] | None = Field(
+        None, description="95 % interval of the median ratio: how it varies from turn to turn, not from run to run."
+    )
 
 
 class Row(_Part):
@@ -90,6 +105,12 @@ class Row(_Part):
     file: str | None = None
     size_bytes: int | None = None
     peak_memory_bytes: int | None = Field(None, description="Of the process that ran this row alone.")
+
+    @property
+    def precision(self) -> Literal["FP32", "FP16", "BF16", "quantized"]:
+        """What it computes in; the id of a full-precision row ends in its type."""
+        ending = self.id.rpartition("-")[2].upper()
+        return ending if ending in ("FP32", "FP16", "BF16") else "quantized"  # type: ignore[return-value]
 
 
 class TargetStatus(_Part):
@@ -159,7 +180,7 @@ class StageParity(_Part):
     """One stage computed by two runtimes from the same input."""
 
     name: str
-    largest_difference: float
+    largest_difference: Difference = Field(description="Largest absolute difference; null where it is not finite.")
     differing: float = Field(description="Share of the elements, in percent, that differ by more than the tolerance.")
 
 
@@ -183,6 +204,7 @@ class Report(_Part):
     created: str = Field(description="UTC, ISO 8601.")
     command: str = Field(description="What reproduces this build.")
     seed: int
+    max_drop: float | None = Field(None, description="Points of top-1 that a deployed row was allowed to lose.")
     model: Model
     recipe: dict[str, Any]
     data: Data
@@ -219,3 +241,8 @@ class Report(_Part):
         if row.accuracy is None or self.baseline.accuracy is None:
             return None
         return self.baseline.accuracy.top1 - row.accuracy.top1
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `report.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}

@@ -1,0 +1,62 @@
+"""`report.json` from disk, of this version or an earlier one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.report.schema import SCHEMA, Report
+
+REPORT = "report.json"
+_FAMILY, _, _VERSION = SCHEMA.rpartition("/")
+
+
+def load_report(path: str | Path) -> Report:
+    """The report in a file, or in the folder of a build.
+
+    Raises:
+        UserError: there is none, it is cut off, of something else, or of a later version.
+    """
+    file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
+    document = _read(file)
+    _check_schema(file, document)
+    try:
+        return Report.model_validate(document)
+    except ValidationError as error:
+        raise UserError(f"{file}: {_first(error)}") from error
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; name a {REPORT} or the folder of a build") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not text, so no {REPORT} of a build") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{file} is cut off or is not JSON (line {error.lineno}: {error.msg}); build again to replace it"
+        ) from error
+
+
+def _check_schema(file: Path, document: Any) -> None:
+    """That it is a report, of a version that is known here."""
+    schema = document.get("schema") if isinstance(document, dict) else None
+    family, _, version = schema.rpartition("/") if isinstance(schema, str) else ("", "", "")
+    if family != _FAMILY or not version.isdigit():
+        raise UserError(f"{file} is not a report of fimaq-deploy: expected JSON with schema {SCHEMA}")
+    if int(version) > int(_VERSION):
+        raise UserError(f"{file} has schema {schema}, newer than {SCHEMA} here: upgrade fimaq-deploy to read it")
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, and what to do."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown field {place}; a newer fimaq-deploy wrote it: upgrade to read it"
+    return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}; build again to replace it"

@@ -1,0 +1,163 @@
+"""The page in a real browser. Skipped where none is installed: `apt-get install chromium`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fimaq_deploy.build import BuildResult
+from fimaq_deploy.report import Report, to_html
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+DESKTOP, PHONE = 1280, 390
+
+# Every chart with the size of its box, the number of shapes in it, and the texts that reach beyond its edges.
+CHARTS = """() => [...document.querySelectorAll('svg')].map(svg => {
+    const box = svg.getBoundingClientRect();
+    const beyond = text => {
+        const own = text.getBoundingClientRect();
+        return own.left < box.left - 1 || own.right > box.right + 1
+            || own.top < box.top - 1 || own.bottom > box.bottom + 1;
+    };
+    const texts = [...svg.querySelectorAll('text')];
+    return {
+        name: svg.getAttribute('aria-label'),
+        width: box.width,
+        height: box.height,
+        shapes: [...svg.querySelectorAll('path, use')].filter(shape => shape.getBoundingClientRect().width > 0).length,
+        texts: texts.length,
+        font: Math.min(...texts.map(text => text.getBoundingClientRect().height)),
+        cut: texts.filter(beyond).map(text => text.textContent),
+    };
+})"""
+
+# What sticks out of the window, except inside a box that scrolls.
+OUTSIDE = """() => [...document.querySelectorAll('body *')].filter(element =>
+    !element.closest('.scroll, svg') && element.getBoundingClientRect().right > innerWidth + 1
+).map(element => element.outerHTML.slice(0, 80))"""
+
+# The contrast of each text that is not in a chart with the background behind it, by WCAG 2.
+CONTRAST = """() => {
+    const light = color => {
+        const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(value => value / 255)
+            .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = element => {
+        const color = getComputedStyle(element).backgroundColor;
+        return color === 'rgba(0, 0, 0, 0)' ? behind(element.parentElement) : color;
+    };
+    const told = [...document.querySelectorAll('h1, h2, h3, p, li, th, td, a, summary, pre, footer, .card *')];
+    return told.filter(element => element.textContent.trim() && element.checkVisibility()).map(element => {
+        const [dark, bright] = [getComputedStyle(element).color, behind(element)].map(light).sort((a, b) => a - b);
+        return [(bright + 0.05) / (dark + 0.05), element.textContent.trim().slice(0, 40)];
+    });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def full_page(full_report: Report, tmp_path: Path) -> Path:
+    path = tmp_path / "full.html"
+    path.write_text(to_html(full_report), encoding="utf-8")
+    return path
+
+
+class Opened:
+    """A page in a window of its own, with all that it said and asked for while it was loaded."""
+
+    def __init__(self, browser: Browser, path: Path, width: int, scheme: Any = "light") -> None:
+        self.page: Page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.resolve().as_uri())
+        self.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.page.close()
+
+
+def check(opened: Opened, path: Path, charts: int) -> None:
+    """Quiet, alone, drawn, and nothing cut off."""
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith("data:")] == [path.resolve().as_uri()]
+    found = opened.page.evaluate(CHARTS)
+    assert len(found) == charts
+    for chart in found:
+        assert min(chart["width"], chart["height"]) > 60, chart
+        assert min(chart["shapes"], chart["texts"]) > 3, chart
+        assert chart["font"] > 8, chart
+        assert chart["cut"] == [], chart
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= opened.page.evaluate("innerWidth")
+    assert opened.page.evaluate(OUTSIDE) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_the_page_of_a_build_is_whole(browser: Browser, built: BuildResult, width: int, scheme: str) -> None:
+    path = built.out / "report.html"
+    with Opened(browser, path, width, scheme) as opened:
+        check(opened, path, path.read_text(encoding="utf-8").count("<svg"))
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE, 320])
+def test_a_page_with_everything_is_whole(browser: Browser, full_page: Path, width: int) -> None:
+    with Opened(browser, full_page, width) as opened:
+        check(opened, full_page, 11)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(browser: Browser, full_page: Path, scheme: str) -> None:
+    with Opened(browser, full_page, DESKTOP, scheme) as opened:
+        contrast, text = min(opened.page.evaluate(CONTRAST))
+    assert contrast >= 4.5, text
+
+
+def test_charts_follow_light_dark_and_print(browser: Browser, full_page: Path) -> None:
+    color = "getComputedStyle(document.querySelector('svg text')).fill"
+    background = "getComputedStyle(document.body).backgroundColor"
+    with Opened(browser, full_page, DESKTOP, "light") as opened:
+        light = opened.page.evaluate(f"[{color}, {background}]")
+    with Opened(browser, full_page, DESKTOP, "dark") as opened:
+        dark = opened.page.evaluate(f"[{color}, {background}]")
+        opened.page.emulate_media(media="print")
+        printed = opened.page.evaluate(f"[{color}, {background}]")
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    assert printed == [light[0], "rgb(255, 255, 255)"]
+
+
+def test_the_page_prints_with_its_figures(browser: Browser, full_page: Path) -> None:
+    """Paper has nothing to click: folded tables are open there."""
+    visible = "document.querySelector('details td').checkVisibility()"
+    page = browser.new_page()
+    page.goto(full_page.as_uri())
+    assert not page.evaluate(visible)
+    page.emulate_media(media="print")
+    assert page.evaluate(visible)
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()

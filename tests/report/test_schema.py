@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import pytest
+from jsonschema import Draft202012Validator
+from jsonschema import ValidationError as SchemaError
+
+from fimaq_deploy import report as r
+from fimaq_deploy.build import BuildResult
+from fimaq_deploy.report.schema import json_schema
+
+SHIPPED = json.loads((files("fimaq_deploy.report") / "report.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = Draft202012Validator(SHIPPED)
+
+
+def test_the_shipped_schema_is_that_of_the_model() -> None:
+    """After a change: python -m fimaq_deploy.report > fimaq_deploy/report/report.schema.json"""
+    Draft202012Validator.check_schema(SHIPPED)
+    assert json_schema() == SHIPPED
+
+
+def test_a_real_report_fits_the_schema(built: BuildResult) -> None:
+    VALIDATOR.validate(json.loads((built.out / "report.json").read_text(encoding="utf-8")))
+
+
+def test_a_full_report_fits_the_schema(full_report: r.Report) -> None:
+    VALIDATOR.validate(json.loads(full_report.to_json()))
+
+
+@pytest.mark.parametrize("change", [{"schema": "fimaq-deploy/report/9"}, {"extra": 1}, {"rows": {}}])
+def test_the_schema_refuses_what_the_model_refuses(full_report: r.Report, change: dict[str, object]) -> None:
+    with pytest.raises(SchemaError):
+        VALIDATOR.validate({**json.loads(full_report.to_json()), **change})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_difference_that_is_not_finite_is_null_and_reads_back(value: float) -> None:
+    found = r.Comparison(to="x", agreement=100.0, largest_difference=value)
+    assert found.largest_difference is None
+    assert r.Comparison.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("row_id", "precision"),
+    [("pytorch-fp32", "FP32"), ("tensorrt-fp16", "FP16"), ("tensorrt-bf16", "BF16"), ("tensorrt", "quantized")],
+)
+def test_the_id_of_a_row_tells_its_precision(row_id: str, precision: str) -> None:
+    assert r.Row(id=row_id, title="").precision == precision
