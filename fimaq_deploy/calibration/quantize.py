@@ -194,7 +194,7 @@ class Checkpoints:
                 "delete it or build without resuming"
             )
         load_frozen_state(module, state)
-        return BlockRecord(**metadata["record"])
+        return BlockRecord.from_dict(metadata["record"])
 
     def save(self, position: int, module: nn.Module, record: BlockRecord) -> None:
         if self.folder is not None:

@@ -14,7 +14,7 @@ the blocks after the current one, in full precision.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,19 +30,32 @@ from fimaq_deploy.calibration.objectives import OBJECTIVES, BlockContext, HeadDi
 from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
 from fimaq_deploy.recipe import Reconstruction
 
+_CURVE_POINTS = 25
+
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """How one block was reconstructed. Losses are mean squared output errors relative to the output's power."""
+    """How one block was reconstructed. Losses are mean squared output errors relative to the output's power.
+
+    curve: (iteration, loss of its minibatch) now and then while learning. Not the objective, which starts again with
+    every Fisher measurement. Inputs and activations are mixed with full precision then, so it lies below the losses.
+    """
 
     name: str
     loss_before: float
     loss_after: float
     iterations: int
     seconds: float
+    curve: tuple[tuple[int, float], ...] = ()
 
-    def as_dict(self) -> dict[str, str | float | int]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> BlockRecord:
+        """Of `as_dict`, also where JSON made lists of its tuples."""
+        curve = tuple((int(iteration), float(loss)) for iteration, loss in fields.get("curve", ()))
+        return cls(**{**fields, "curve": curve})
 
 
 @torch.no_grad()
@@ -91,6 +104,7 @@ class BlockLearner:
         self.device = next(stage.parameters()).device
         self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
+        self.watched: list[tuple[int, Tensor]] = []
         self.optimisers = self._optimisers()
         self.schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, settings.iterations) for o in self.optimisers]
 
@@ -128,8 +142,10 @@ class BlockLearner:
         if not (self.optimisers or self.roundings):
             return
         with torch.enable_grad():
-            loss = self.objective.cost(self.stage(self._mixed(index)), index) + self._regulariser(iteration)
+            output = self.stage(self._mixed(index))
+            loss = self.objective.cost(output, index) + self._regulariser(iteration)
             loss.backward()
+        self._watch(iteration, output, index)
         for optimiser, schedule in zip(self.optimisers, self.schedules, strict=True):
             optimiser.step()
             optimiser.zero_grad()
@@ -138,6 +154,18 @@ class BlockLearner:
         for module in self.roundings:
             if isinstance(module, SignGradient):
                 module.step(lr)
+
+    def _watch(self, iteration: int, output: Tensor, index: Tensor) -> None:
+        """Keep the error of a minibatch now and then, where it is: fetching it would wait for a GPU."""
+        settings = self.settings
+        if iteration * _CURVE_POINTS % settings.iterations < _CURVE_POINTS or iteration == settings.iterations - 1:
+            z = self.objective.context.z[index].to(output.device)
+            error = (output - z).square().sum() / z.square().sum().clamp(min=1e-20)
+            self.watched.append((iteration, error))
+
+    def curve(self) -> tuple[tuple[int, float], ...]:
+        """What was watched, as numbers."""
+        return tuple((iteration, error.item()) for iteration, error in self.watched)
 
     def _mixed(self, index: Tensor) -> Tensor:
         """Block inputs with a share of their rows in full precision (QDrop)."""
@@ -173,16 +201,18 @@ def reconstruct_block(
     stage = stages[position]
     enable_quantization(stage.module, True)
     before = relative_error(run_batches(stage.module, boundary[1], settings.batch_size), z)
-    after = before
+    after, curve = before, ()
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
         context = BlockContext(z, logits, suffix, features, settings, store)
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
-        BlockLearner(stage.module, objective, boundary, settings).learn()
+        learner = BlockLearner(stage.module, objective, boundary, settings)
+        learner.learn()
+        curve = learner.curve()
         objective.release()
         after = relative_error(run_batches(stage.module, boundary[1], settings.batch_size), z)
-    return BlockRecord(stage.name, before, after, settings.iterations, time.perf_counter() - started)
+    return BlockRecord(stage.name, before, after, settings.iterations, time.perf_counter() - started, curve)
 
 
 def _features(stages: Sequence[Stage], position: int) -> Suffix:

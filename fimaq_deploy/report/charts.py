@@ -100,7 +100,7 @@ def block_errors(blocks: Sequence[Block]) -> Paint:
 
 
 def convergence(blocks: Sequence[Block]) -> Paint:
-    """Each block's objective relative to where it began; the slowest and the fastest are named."""
+    """Each block's error relative to where it began; the slowest and the fastest are named."""
     curves = {block.name: _relative(block) for block in blocks if _relative(block)}
     ends = sorted(curves, key=lambda name: curves[name][-1][1])
     named = {ends[0]: Style(SERIES[0], ""), ends[-1]: Style(SERIES[1], "")}
@@ -117,7 +117,7 @@ def convergence(blocks: Sequence[Block]) -> Paint:
                 label=shorten(name) if told else None,
             )
         use_log_scale(axes, "y")
-        name_axes(axes, "iteration", "objective relative to its first value")
+        name_axes(axes, "iteration", "error relative to its first value")
         add_key(axes)
 
     return paint

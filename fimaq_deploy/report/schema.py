@@ -131,7 +131,9 @@ class Block(_Part):
     loss_after: float
     iterations: int
     seconds: float
-    curve: list[tuple[int, float]] = Field([], description="The objective while learning, as (iteration, value).")
+    curve: list[tuple[int, float]] = Field(
+        [], description="Loss of a minibatch while learning, partly in full precision, as (iteration, loss)."
+    )
 
 
 class GridUse(_Part):

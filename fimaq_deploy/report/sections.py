@@ -209,8 +209,9 @@ def _convergence(blocks: Sequence[Block]) -> Exhibit | None:
     slowest = max(ratios, key=lambda name: ratios[name])
     return Exhibit(
         "convergence",
-        f"The objective ended at {median(ratios.values()):.2g} of its first value in the median, {slowest} highest",
-        "One line a block; the ones that ended lowest and highest are coloured.",
+        f"Learning took the error of a block to {median(ratios.values()):.2g} of its first value in the median",
+        "One line a block: the squared error of a minibatch while it was learned, some of it in full precision. "
+        f"The blocks that ended lowest and highest are coloured; {slowest} ended at {ratios[slowest]:.2g}.",
         ("block", "first", "last", "last / first"),
         tuple((b.name, f"{b.curve[0][1]:.3g}", f"{b.curve[-1][1]:.3g}", f"{ratios[b.name]:.2g}") for b in told),
         paint=charts.convergence(told),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from fimaq_deploy.calibration.network import Stage, attention_tokens, quantized_
 from fimaq_deploy.calibration.objectives import Objective
 from fimaq_deploy.calibration.reconstruct import (
     BlockLearner,
+    BlockRecord,
     minibatches,
     reconstruct_block,
     relative_error,
@@ -92,6 +95,23 @@ def test_the_record_says_what_happened(prepared: Make) -> None:
     assert record.as_dict()["name"] == "blocks.0"
 
 
+@pytest.mark.parametrize(("iterations", "points"), [(60, 26), (7, 7), (25, 25), (0, 0)])
+def test_the_curve_is_sparse_from_the_first_iteration_to_the_last(prepared: Make, iterations: int, points: int) -> None:
+    record = prepared(iterations=iterations, qdrop=0.0, rounding="straight_through").learn()
+    places = [iteration for iteration, _ in record.curve]
+    assert len(places) == points
+    assert places == sorted(set(places))
+    if iterations:
+        assert (places[0], places[-1]) == (0, iterations - 1)
+        assert record.curve[0][1] == pytest.approx(record.loss_before, rel=0.3), "one minibatch of the same set"
+    assert BlockRecord.from_dict(json.loads(json.dumps(record.as_dict()))) == record
+
+
+def test_a_record_of_an_older_state_has_no_curve() -> None:
+    old = {"name": "head", "loss_before": 2.0, "loss_after": 1.0, "iterations": 3, "seconds": 0.5}
+    assert BlockRecord.from_dict(old).curve == ()
+
+
 def test_without_iterations_nothing_is_learned(prepared: Make) -> None:
     block = prepared(iterations=0)
     scales = [quantizer.scale.clone() for _, quantizer in activation_quantizers(block.module)]
@@ -138,11 +158,11 @@ class Counting(Objective):
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         self.costs += 1
-        return (output - self.context[index]).square().sum()
+        return self.deviation(output, index).square().sum()
 
 
 def schedule_of(block: Prepared, refreshes: int) -> list[int]:
-    objective = Counting(block.z, refreshes)
+    objective = Counting(SimpleNamespace(z=block.z), refreshes)
     enable_quantization(block.module, True)
     with torch.no_grad():
         BlockLearner(block.module, objective, (block.fp_in, block.q_in), block.settings).learn()
