@@ -98,6 +98,10 @@ class Reconstruction(_Strict):
     scale_lr: Positive = Field(3e-3, description="Relative change of an activation scale a learning step makes.")
     qdrop: Fraction = Field(0.25, description="Share of full-precision values mixed into inputs and activations.")
     rank: Count = Field(5, description="k: Fisher measurements a block (dplr) or directions a sample (gauss_newton).")
+    fisher_images: Count = Field(
+        128,
+        description="How many of the images a Fisher measurement takes; each runs all blocks after the current one.",
+    )
     temperature: Positive = Field(20.0, description="Of the class probabilities that Fisher measurements compare.")
     low_rank_weight: Annotated[float, Field(ge=0)] = Field(
         1.0, description="p1: of the Fisher part with signs or rank."

@@ -29,15 +29,23 @@ def diagonal(d: Tensor, mean_abs_g: Tensor) -> Tensor:
     return (d.square() * mean_abs_g).sum(1).mean()
 
 
-def low_rank(d: Tensor, gradients: Tensor, deviations: Tensor) -> Tensor:
+def low_rank(d: Tensor, factor: Tensor) -> Tensor:
     """FIMA-Q's low-rank part: mean(A (D Dᵀ)⁻¹ Aᵀ) with A = |d| Gᵀ (CVPR 2025).
 
-    gradients, deviations: G and D, (k, a), rows of batch means of |g| and |d|. Rows that repeat each other make D Dᵀ
-    singular, so the pseudo-inverse stands in for the inverse.
+    factor: (a, k), from `low_rank_factor`, which takes everything that does not depend on d.
     """
-    projections = d.abs() @ gradients.t()
-    inverse = torch.linalg.pinv(deviations @ deviations.t(), hermitian=True, rtol=1e-5)
-    return ((projections @ inverse) * projections).sum(1).mean()
+    return (d.abs() @ factor).square().sum(1).mean()
+
+
+def low_rank_factor(gradients: Tensor, deviations: Tensor) -> Tensor:
+    """Gᵀ R with R Rᵀ = (D Dᵀ)⁻¹, (a, k).
+
+    gradients, deviations: G and D, (k, a), rows of batch means of |g| and |d|. Rows that repeat each other make D Dᵀ
+    singular, so directions below 1e-5 of the strongest are left out, as in a pseudo-inverse.
+    """
+    values, vectors = torch.linalg.eigh(deviations @ deviations.t())
+    kept = values > 1e-5 * values[-1]
+    return gradients.t() @ (vectors * torch.where(kept, values, torch.inf).rsqrt())
 
 
 def least_squares(d: Tensor, curvature: Tensor, direction: Tensor) -> Tensor:

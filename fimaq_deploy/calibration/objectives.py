@@ -1,8 +1,10 @@
 """The reconstruction losses at work: what each one measures at a block before and while it is optimised.
 
 An objective is made for one block. `refresh` takes new measurements with the block's current outputs; `cost` is the
-loss of a minibatch. `fisher.py` holds the formulas. Measurements as long as the reconstruction set go to the activation
-store.
+loss of a minibatch. `fisher.py` holds the formulas. Statistics over images come from the first `fisher_images` of them,
+because every measurement runs all blocks after this one; measurements of each image go to the activation store.
+
+Nothing here fetches a number from the device: that would make the host wait for it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.gradients import Suffix, divergence_gradient, gauss_newton_directions
 from fimaq_deploy.recipe import Reconstruction
 
-# The block's current quantized outputs, in the order of the reconstruction set and in batches.
-CurrentOutputs = Callable[[], Iterator[Tensor]]
+# The block's current quantized outputs for the first so many images of the reconstruction set, in batches.
+CurrentOutputs = Callable[[int], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,29 +38,41 @@ class BlockContext:
     settings: Reconstruction
     store: ActivationStore
 
-    def deviations(self, outputs: CurrentOutputs) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    @property
+    def sample(self) -> int:
+        """How many images the statistics over images are taken from."""
+        return min(self.settings.fisher_images, len(self.z))
+
+    def deviations(self, outputs: CurrentOutputs, count: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For each batch its place in the set, the current output ẑ and the deviation d = ẑ - z as (B, a)."""
         start = 0
-        for output in outputs():
+        for output in outputs(count):
             where = slice(start, start + output.shape[0])
             yield where, output, (output - self.z[where].to(output.device)).flatten(1)
             start = where.stop
 
     def gradient(self, where: slice, output: Tensor) -> Tensor:
         """g for one batch as (B, a)."""
-        return divergence_gradient(self.suffix, output, self.logits[where], self.settings.temperature).flatten(1)
+        logits = self.logits[where].to(output.device)
+        return divergence_gradient(self.suffix, output, logits, self.settings.temperature).flatten(1)
 
     def keep(self, batches: Iterable[Tensor]) -> Tensor:
         """Store a measurement that has one row per image."""
         return self.store.collect(batches, len(self.z))
 
 
-def _mean_loss(losses: Iterable[tuple[Tensor, int]]) -> float:
-    """The mean over samples of batch means, never zero, to divide a loss by."""
-    total, count = 0.0, 0
-    for loss, size in losses:
-        total, count = total + loss.item() * size, count + size
-    return max(total / max(count, 1), 1e-20)
+class _Mean:
+    """Means over samples of several losses whose batch means come one after another; never zero, to divide by."""
+
+    def __init__(self) -> None:
+        self._total, self._count = torch.zeros(()), 0
+
+    def add(self, size: int, *losses: Tensor) -> None:
+        total = torch.stack(losses) * size
+        self._total, self._count = total + self._total.to(total.device), self._count + size
+
+    def result(self) -> tuple[Tensor, ...]:
+        return (self._total / self._count).clamp(min=1e-20).unbind()
 
 
 class Objective:
@@ -89,9 +103,16 @@ class Brecq(Objective):
     refreshes = 1
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context = self.context
-        self.g = context.keep(context.gradient(where, output) for where, output, _ in context.deviations(outputs))
-        self.start = _mean_loss((fisher.brecq(d, self.g[where]), len(d)) for where, _, d in context.deviations(outputs))
+        context, mean = self.context, _Mean()
+
+        def gradients() -> Iterator[Tensor]:
+            for where, output, d in context.deviations(outputs, len(context.z)):
+                g = context.gradient(where, output)
+                mean.add(len(d), fisher.brecq(d, g))
+                yield g
+
+        self.g = context.keep(gradients())
+        (self.start,) = mean.result()
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         return fisher.brecq(self.deviation(output, index), self.g[index]) / self.start
@@ -108,24 +129,21 @@ class Dplr(Objective):
         self.refreshes = context.settings.rank
         self.gradients: list[Tensor] = []
         self.deviations: list[Tensor] = []
-        self.starts = (1.0, 1.0)
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context, count = self.context, len(self.context.z)
-        g_sum = d_sum = torch.zeros((), device=context.z.device)
-        for where, output, d in context.deviations(outputs):
-            g_sum, d_sum = g_sum + context.gradient(where, output).abs().sum(0), d_sum + d.abs().sum(0)
-        self.gradients.append(g_sum / count)
-        self.deviations.append(d_sum / count)
-        self.stacks = torch.stack(self.gradients), torch.stack(self.deviations)
-        batches = [(self._low_rank(d), self._diagonal(d), len(d)) for _, _, d in context.deviations(outputs)]
-        self.starts = (
-            _mean_loss((loss, size) for loss, _, size in batches),
-            _mean_loss((loss, size) for _, loss, size in batches),
-        )
+        context = self.context
+        batches = list(context.deviations(outputs, context.sample))
+        gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
+        d = torch.cat([each for _, _, each in batches])
+        self.gradients.append(sum(gradients, torch.zeros((), device=d.device)) / len(d))
+        self.deviations.append(d.abs().mean(0))
+        self.factor = fisher.low_rank_factor(torch.stack(self.gradients), torch.stack(self.deviations))
+        mean = _Mean()
+        mean.add(len(d), self._low_rank(d), self._diagonal(d))
+        self.starts = mean.result()
 
     def _low_rank(self, d: Tensor) -> Tensor:
-        return fisher.low_rank(d, *self.stacks)
+        return fisher.low_rank(d, self.factor)
 
     def _diagonal(self, d: Tensor) -> Tensor:
         return fisher.diagonal(d, self.gradients[-1])
@@ -156,14 +174,14 @@ class LeastSquares(Objective):
     refreshes = 1
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context = self.context
-        fit = fisher.LeastSquaresFit()
-        for where, output, d in context.deviations(outputs):
+        context, fit, mean = self.context, fisher.LeastSquaresFit(), _Mean()
+        batches = list(context.deviations(outputs, context.sample))
+        for where, output, d in batches:
             fit.add(d, context.gradient(where, output))
         self.estimate = fit.estimate()
-        self.start = _mean_loss(
-            (fisher.least_squares(d, *self.estimate), len(d)) for _, _, d in context.deviations(outputs)
-        )
+        for _, _, d in batches:
+            mean.add(len(d), fisher.least_squares(d, *self.estimate))
+        (self.start,) = mean.result()
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         return fisher.least_squares(self.deviation(output, index), *self.estimate) / self.start
@@ -175,19 +193,16 @@ class GaussNewton(Objective):
     refreshes = 1
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context = self.context
+        context, mean = self.context, _Mean()
         self.directions = context.keep(self._directions(outputs))
-        self.starts = (
-            _mean_loss(
-                (fisher.gauss_newton(d, self.directions[where]), len(d)) for where, _, d in context.deviations(outputs)
-            ),
-            _mean_loss((fisher.mse(d), len(d)) for _, _, d in context.deviations(outputs)),
-        )
+        for where, _, d in context.deviations(outputs, context.sample):
+            mean.add(len(d), fisher.gauss_newton(d, self.directions[where].to(d.device)), fisher.mse(d))
+        self.starts = mean.result()
 
     def _directions(self, outputs: CurrentOutputs) -> Iterator[Tensor]:
         context, settings = self.context, self.context.settings
-        for where, _, _ in context.deviations(outputs):
-            z = context.z[where]
+        for where, output, _ in context.deviations(outputs, len(context.z)):
+            z = context.z[where].to(output.device)
             yield gauss_newton_directions(context.suffix, z, settings.rank, settings.temperature)
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
@@ -206,15 +221,13 @@ class Feature(Objective):
 
     @torch.no_grad()
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context = self.context
-        self.reference = context.keep(context.features(context.z[w]) for w, _, _ in context.deviations(outputs))
-        self.starts = (
-            _mean_loss(
-                (fisher.mse(context.features(output) - self.reference[where]), len(output))
-                for where, output, _ in context.deviations(outputs)
-            ),
-            _mean_loss((fisher.mse(d), len(d)) for _, _, d in context.deviations(outputs)),
-        )
+        context, mean = self.context, _Mean()
+        whole = context.deviations(outputs, len(context.z))
+        self.reference = context.keep(context.features(context.z[w].to(o.device)) for w, o, _ in whole)
+        for where, output, d in context.deviations(outputs, context.sample):
+            features = context.features(output)
+            mean.add(len(d), fisher.mse(features - self.reference[where].to(d.device)), fisher.mse(d))
+        self.starts = mean.result()
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         settings = self.context.settings
@@ -244,11 +257,10 @@ class Divergence(HeadDivergence):
 
     @torch.no_grad()
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context = self.context
-        self.starts = (
-            _mean_loss((self.divergence(o, context.logits[w]), len(o)) for w, o, _ in context.deviations(outputs)),
-            _mean_loss((fisher.mse(d), len(d)) for _, _, d in context.deviations(outputs)),
-        )
+        context, mean = self.context, _Mean()
+        for where, output, d in context.deviations(outputs, context.sample):
+            mean.add(len(d), self.divergence(output, context.logits[where]), fisher.mse(d))
+        self.starts = mean.result()
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         settings = self.context.settings

@@ -31,11 +31,12 @@ from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
 from fimaq_deploy.recipe import Reconstruction
 
 _CURVE_POINTS = 25
+RECORDED_IMAGES = 128  # what the errors of a block's record are measured on
 
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """How one block was reconstructed. Losses are mean squared output errors relative to the output's power.
+    """How one block was reconstructed. Losses are squared output errors relative to the output's power, on a sample.
 
     curve: (iteration, loss of its minibatch) now and then while learning. Not the objective, which starts again with
     every Fisher measurement. Inputs and activations are mixed with full precision then, so it lies below the losses.
@@ -67,14 +68,14 @@ def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[
 
 
 def relative_error(outputs: Iterator[Tensor], z: Tensor) -> float:
-    """Σ|ẑ - z|² / Σ|z|² over the whole set."""
-    start, error, power = 0, 0.0, 0.0
+    """Σ|ẑ - z|² / Σ|z|² over the images that there are outputs for."""
+    start, sums = 0, torch.zeros(2)
     for output in outputs:
         reference = z[start : start + len(output)].to(output.device)
-        error += (output - reference).square().sum().item()
-        power += reference.square().sum().item()
+        error, power = (output - reference).square().sum(), reference.square().sum()
+        sums = torch.stack((error, power)) + sums.to(output.device)
         start += len(output)
-    return error / max(power, 1e-20)
+    return float(sums[0] / sums[1].clamp(min=1e-20))
 
 
 def minibatches(count: int, batch_size: int) -> Iterator[Tensor]:
@@ -117,11 +118,11 @@ class BlockLearner:
         groups = merged(groups)
         return [torch.optim.Adam(groups, fused=True)] if groups else []
 
-    def outputs(self) -> Iterator[Tensor]:
-        """Current outputs on the quantized inputs, without drops."""
+    def outputs(self, count: int) -> Iterator[Tensor]:
+        """Current outputs for the first `count` quantized inputs, without drops."""
         for quantizer in self.quantizers:
             quantizer.drop = 0.0
-        yield from run_batches(self.stage, self.q_in, self.settings.batch_size)
+        yield from run_batches(self.stage, self.q_in[:count], self.settings.batch_size)
         for quantizer in self.quantizers:
             quantizer.drop = self.settings.qdrop
 
@@ -200,7 +201,8 @@ def reconstruct_block(
     started = time.perf_counter()
     stage = stages[position]
     enable_quantization(stage.module, True)
-    before = relative_error(run_batches(stage.module, boundary[1], settings.batch_size), z)
+    sample = boundary[1][:RECORDED_IMAGES]
+    before = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
     after, curve = before, ()
     if settings.iterations:
         last = position == len(stages) - 1
@@ -211,7 +213,7 @@ def reconstruct_block(
         learner.learn()
         curve = learner.curve()
         objective.release()
-        after = relative_error(run_batches(stage.module, boundary[1], settings.batch_size), z)
+        after = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
     return BlockRecord(stage.name, before, after, settings.iterations, time.perf_counter() - started, curve)
 
 

@@ -39,8 +39,8 @@ class Toy:
     def output(self) -> Tensor:
         return self.z + self.noise
 
-    def outputs(self) -> Iterator[Tensor]:
-        yield from self.output.split(BATCH)
+    def outputs(self, count: int) -> Iterator[Tensor]:
+        yield from self.output[:count].split(BATCH)
 
     @property
     def d(self) -> Tensor:
@@ -131,12 +131,12 @@ def test_dplr_is_the_published_sum_of_two_parts_over_their_starts() -> None:
         deviations.append(toy.d.abs().mean(0))
         with torch.no_grad():
             objective.refresh(toy.outputs)
-    stacks = torch.stack(gradients), torch.stack(deviations)
-    start = fisher.low_rank(toy.d, *stacks), fisher.diagonal(toy.d, gradients[-1])
+    factor = fisher.low_rank_factor(torch.stack(gradients), torch.stack(deviations))
+    start = fisher.low_rank(toy.d, factor), fisher.diagonal(toy.d, gradients[-1])
     index = torch.tensor([1, 4, 5])
     moved = toy.z[index] + 0.3 * torch.randn(3, TOKENS, CHANNELS)
     d = (moved - toy.z[index]).flatten(1)
-    low_rank, diagonal = fisher.low_rank(d, *stacks), fisher.diagonal(d, gradients[-1])
+    low_rank, diagonal = fisher.low_rank(d, factor), fisher.diagonal(d, gradients[-1])
     expected = 0.7 * low_rank / start[0] + 0.2 * diagonal / start[1]
     torch.testing.assert_close(objective.cost(moved, index), expected, rtol=1e-3, atol=1e-5)
     parts = OBJECTIVES["low_rank"], OBJECTIVES["diag"]
@@ -179,6 +179,23 @@ def test_the_head_follows_the_divergence_of_the_class_probabilities() -> None:
     assert head.refreshes == 0
     expected = fisher.kl_divergence(toy.context.suffix(toy.output), toy.context.logits, 2.0)
     torch.testing.assert_close(head.cost(toy.output, torch.arange(N)), expected)
+
+
+@pytest.mark.parametrize("loss", ["diag", "low_rank", "dplr", "least_squares"])
+def test_statistics_over_images_come_from_a_sample_of_them(loss: str) -> None:
+    few, all_images = Toy(loss, fisher_images=6), Toy(loss)
+    seen: list[int] = []
+
+    def outputs(count: int) -> Iterator[Tensor]:
+        seen.append(count)
+        return few.outputs(count)
+
+    objective = OBJECTIVES[loss](few.context)
+    with torch.no_grad():
+        objective.refresh(outputs)
+    assert seen == [6]
+    index = torch.arange(N)
+    assert objective.cost(few.output, index) != refreshed(all_images, loss).cost(all_images.output, index)
 
 
 @pytest.mark.parametrize("loss", sorted(OBJECTIVES))
