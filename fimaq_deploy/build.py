@@ -27,11 +27,10 @@ from fimaq_deploy import artifacts
 from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.calibration import quantize
 from fimaq_deploy.engines import Runner, availability, load_engine
-from fimaq_deploy.engines.benchmark import compare_latency
 from fimaq_deploy.engines.tensorrt import FAMILY, build_engine
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, export_onnx
-from fimaq_deploy.measure import Candidate, Originals, measure_accuracy, with_latency
+from fimaq_deploy.measure import Candidate, Originals, measure_accuracy, measure_latency, with_latency
 from fimaq_deploy.models import describe_model, load_model
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema, to_html, to_markdown
@@ -245,13 +244,7 @@ class _Build:
         return rows
 
     def _latency(self) -> dict[str, list[schema.Latency]]:
-        """Latencies by row id, all measured in one run, in turns."""
-        found: dict[str, list[schema.Latency]] = {name: [] for name in self.runners}
-        for latency in compare_latency(self.runners):
-            facts = {key: value for key, value in asdict(latency).items() if key != "name"}
-            paired = {"ratio_to": FP_ROW} if latency.name != FP_ROW else {"speedup": None, "speedup_interval": None}
-            found[latency.name].append(schema.Latency(**{**facts, **paired}))
-        return found
+        return measure_latency(self.runners)
 
     def _write(self, rows: Sequence[schema.Row]) -> schema.Report:
         """The report, the recipe and, last, the manifest of everything."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fimaq_deploy.data.images import ImageSource
+from fimaq_deploy.engines import Runner
+from fimaq_deploy.engines.benchmark import compare_latency
 from fimaq_deploy.evaluate import Accuracy, Predict, agreement, evaluate, largest_difference
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Predictions, fingerprint
@@ -68,6 +71,20 @@ def measure_accuracy(
         rows.append(_row(candidate, found))
     kept.images = kept.images or fingerprint(batch.numpy() for batch in images)
     return rows, _predictions(kept.images, found)
+
+
+def measure_latency(runners: Mapping[str, Runner], **settings: Any) -> dict[str, list[schema.Latency]]:
+    """Latencies by row id, all measured in one run, in turns; every speed-up is over the first runner.
+
+    settings: of `compare_latency`.
+    """
+    first = next(iter(runners))
+    found: dict[str, list[schema.Latency]] = {name: [] for name in runners}
+    for latency in compare_latency(runners, **settings):
+        facts = {key: value for key, value in asdict(latency).items() if key != "name"}
+        paired = {"ratio_to": first} if latency.name != first else {"speedup": None, "speedup_interval": None}
+        found[latency.name].append(schema.Latency(**{**facts, **paired}))
+    return found
 
 
 def with_latency(rows: Iterable[schema.Row], latency: dict[str, list[schema.Latency]]) -> list[schema.Row]:

@@ -37,6 +37,8 @@ def test_every_artifact_is_there(result: BuildResult) -> None:
         "recipe.yaml",
         "report.json",
         "report.md",
+        "report.html",
+        "predictions.safetensors",
         "manifest.json",
     } <= names
     assert {path.name for path in result.out.parent.iterdir()} == {"swin_digits"}

@@ -44,6 +44,7 @@ from fimaq_deploy.report.statistics import (
     ratio_interval,
 )
 
+_ROUNDING = 1e-9  # so that a loss of exactly the limit is within it
 _OPTIONS: dict[str, Figure] = {"--max-drop": "top1", "--max-slowdown": "latency", "--max-growth": "size"}
 
 
@@ -224,7 +225,7 @@ class _Pair:
     def _size(self, new: Row, old: Row) -> Iterator[Difference]:
         if not (new.size_bytes and old.size_bytes):
             return
-        loss = 100 * (new.size_bytes / old.size_bytes - 1)
+        loss = 100 * (new.size_bytes - old.size_bytes) / old.size_bytes
         limit = self.limits.max_growth if new.deployed else None
         yield Difference(
             row=new.id,
@@ -295,7 +296,7 @@ class _Pair:
 
 
 def _verdict(loss: float, limit: float | None, real: bool) -> Verdict:
-    if limit is not None and loss > limit:
+    if limit is not None and loss > limit + _ROUNDING:
         return "regression" if real else "doubtful"
     if not real:
         return "same"

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fimaq_deploy.report.statistics import Interval
-from fimaq_deploy.report.table import size_text, times_text
+from fimaq_deploy.report.table import points_text, size_text, times_text
 
 SCHEMA = "fimaq-deploy/comparison/1"
 HEADER = ("", "figure", "new", "baseline", "change", "verdict")
@@ -174,8 +174,8 @@ def verdict_text(difference: Difference) -> str:
 
 def sentence(difference: Difference, baseline: str) -> str:
     """A loss beyond its threshold."""
-    unit = "points" if difference.figure == "top1" else "%"
-    allowed = f"a loss of {difference.limit:g} {unit} is allowed"
+    limit = difference.limit or 0.0
+    allowed = f"a loss of {points_text(limit) if difference.figure == 'top1' else f'{limit:g} %'} is allowed"
     relative = ", relative to full precision" if difference.figure == "latency" else ""
     doubt = "; it may be chance" if difference.verdict == "doubtful" else ""
     change = f"{figure_text(difference)} {change_text(difference)}{relative}"
