@@ -17,6 +17,7 @@ from fimaq_deploy.cli.build import build
 from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
+from fimaq_deploy.cli.lint import lint
 from fimaq_deploy.cli.recipes import recipes
 from fimaq_deploy.errors import UserError
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, compare, recipes, doctor):
+for command in (build, compare, lint, recipes, doctor):
     app.command()(command)
 
 

@@ -44,12 +44,17 @@ def lint(
         raise typer.Exit(1)
 
 
+def _where(place: Finding) -> str:
+    tensor = f" reads {place.tensor}" if place.tensor else ""
+    return f"{place.node}{tensor}" or "the file"
+
+
 def _print(findings: Sequence[Finding], every: bool) -> None:
     table = Table("", "rule", "places", "where, what is wrong and how to mend it", box=SIMPLE_HEAD, show_edge=False)
     for rule in dict.fromkeys((finding.severity, finding.rule) for finding in findings):
         places = [finding for finding in findings if (finding.severity, finding.rule) == rule]
         for number, place in enumerate(places if every else places[:1]):
             head = (*rule, str(len(places))) if number == 0 else ("", "", "")
-            table.add_row(*head, "\n".join(filter(None, (place.node, place.problem, place.remedy))))
+            table.add_row(*head, _where(place) + f"\n{place.problem}\n{place.remedy}".rstrip())
     if findings:
         stdout.print(table)

@@ -168,7 +168,7 @@ def read_structure(path: str | Path) -> Structure:
     """Read an ONNX file and find what it computes. Shapes are inferred where the file does not say them.
 
     Raises:
-        UserError: no such file, not an ONNX model, or one without nodes.
+        UserError: no such file, not an ONNX model, one without nodes, or one whose external data is missing.
     """
     graph = _prepared(_read_model(Path(path))).graph
     opset = graph.opset_imports.get("") or graph.opset_imports.get("ai.onnx")
@@ -187,12 +187,16 @@ def read_structure(path: str | Path) -> Structure:
 
 def _read_model(path: Path) -> ir.Model:
     try:
-        return ir.load(path)
+        model = ir.load(path)
     except FileNotFoundError:
         raise UserError(f"no ONNX file {path}: name one that exists") from None
     except Exception as error:  # protobuf's decoder has an exception of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor) and not Path(value.const_value.path).is_file():
+            raise UserError(f"{path} keeps its numbers in {value.const_value.path}, which is missing: copy it too")
+    return model
 
 
 def _prepared(model: ir.Model) -> ir.Model:
