@@ -25,8 +25,8 @@ from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.data.images import bundled_images
 
 BLOCKS_ALONE = ("tuning.iterations=0",)
-LOSSES = ("mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "gauss_newton", "feature", "divergence")
-SHARP = ("brecq", "gauss_newton", "divergence")  # also at temperature 1: the true class probabilities
+LOSSES = ("mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "feature", "divergence")
+SHARP = ("brecq", "divergence")  # also at temperature 1: the true class probabilities
 ROUNDINGS = ("adaround", "sign_gradient")
 
 ROWS: dict[str, tuple[str, ...]] = {

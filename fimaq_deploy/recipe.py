@@ -20,10 +20,11 @@ PRESETS = Path(__file__).parent / "recipes"
 
 WeightBits = Literal[2, 3, 4, 6, 8]
 ActivationBits = Literal[3, 4, 6, 8, 16]
-Loss = Literal["mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "gauss_newton", "feature", "divergence"]
+Loss = Literal["mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "feature", "divergence"]
 Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -96,18 +97,18 @@ class Reconstruction(_Strict):
     rounding: Rounding = "straight_through"
     weight_lr: Positive = Field(0.03, description="AdaRound: for its logits; else in steps of the weight grid.")
     scale_lr: Positive = Field(3e-3, description="Relative change of an activation scale a learning step makes.")
+    weight_scale_lr: NonNegative = Field(0.0, description="The same for weight scales; 0 keeps the searched ones.")
+    other_lr: NonNegative = Field(0.0, description="For biases and norms; 0 keeps them.")
     qdrop: Fraction = Field(0.25, description="Share of full-precision values mixed into inputs and activations.")
-    rank: Count = Field(5, description="k: Fisher measurements a block (dplr) or directions a sample (gauss_newton).")
+    rank: Count = Field(5, description="k: Fisher measurements a block, evenly spaced over its iterations (dplr).")
     fisher_images: Count = Field(
         128,
         description="How many of the images a Fisher measurement takes; each runs all blocks after the current one.",
     )
     temperature: Positive = Field(20.0, description="Of the class probabilities that Fisher measurements compare.")
-    low_rank_weight: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="p1: of the Fisher part with signs or rank."
-    )
-    diagonal_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="p2: of the diagonal or plain error part.")
-    rounding_weight: Annotated[float, Field(ge=0)] = Field(0.01, description="AdaRound's regulariser.")
+    low_rank_weight: NonNegative = Field(1.0, description="p1: of the Fisher part with signs or rank.")
+    diagonal_weight: NonNegative = Field(1.0, description="p2: of the diagonal or plain error part.")
+    rounding_weight: NonNegative = Field(0.01, description="AdaRound's regulariser.")
     warm_up: Fraction = Field(0.2, description="Share of the iterations before AdaRound's regulariser starts.")
 
 
@@ -120,7 +121,7 @@ class Tuning(_Strict):
     scale_lr: Positive = Field(1e-3, description="Relative change of a scale a learning step makes.")
     other_lr: Positive = Field(3e-4, description="For biases and norms.")
     temperature: Positive = 1.0
-    feature_weight: Annotated[float, Field(ge=0)] = 1.0
+    feature_weight: NonNegative = 1.0
     mirror: bool = Field(True, description="Show mirrored calibration images too.")
     mixing: Fraction = Field(0.5, description="The largest share of another calibration image mixed into each.")
 

@@ -77,31 +77,6 @@ class LeastSquaresFit:
         return curvature.clamp(min=0), self._weighted / self._along.clamp(min=1e-20)
 
 
-def gauss_newton(d: Tensor, directions: Tensor) -> Tensor:
-    """F sample by sample, with signs: the sum over m directions of (v·d)². directions: (B, m, a).
-
-    Our mending of the batch means: F = Jᵀ(diag(p) - ppᵀ)J exactly has rank classes - 1 for each sample, and
-    `gauss_newton_roots` gives its m strongest directions.
-    """
-    return torch.einsum("ba,bma->bm", d, directions).square().sum(1).mean()
-
-
-def gauss_newton_roots(logits: Tensor, count: int, temperature: float) -> Tensor:
-    """The strongest `count` columns of a root R of the softmax covariance, diag(p) - ppᵀ ≈ R Rᵀ. (B, count, classes).
-
-    Pulled back through the network they become the directions of `gauss_newton`. Of many classes only the 64 most
-    likely take part.
-    """
-    probabilities = (logits / temperature).softmax(1)
-    kept, index = probabilities.topk(min(64, logits.shape[1]), dim=1)
-    covariance = torch.diag_embed(kept) - kept[:, :, None] * kept[:, None, :]
-    values, vectors = torch.linalg.eigh(covariance)
-    count = min(count, kept.shape[1])
-    roots = vectors[..., -count:] * values[:, None, -count:].clamp(min=0).sqrt() / temperature
-    out = logits.new_zeros(logits.shape[0], count, logits.shape[1])
-    return out.scatter_(2, index[:, None, :].expand(-1, count, -1), roots.transpose(1, 2))
-
-
 def kl_divergence(logits: Tensor, reference: Tensor, temperature: float) -> Tensor:
     """Mean over samples of KL(softmax(reference / T) || softmax(logits / T)). Both (B, classes)."""
     log_q = (logits / temperature).log_softmax(1)

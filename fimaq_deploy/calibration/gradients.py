@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fimaq_deploy.calibration.fisher import gauss_newton_roots, kl_divergence
+from fimaq_deploy.calibration.fisher import kl_divergence
 from fimaq_deploy.calibration.network import Stage
 
 Suffix = Callable[[Tensor], Tensor]
@@ -36,20 +36,3 @@ def divergence_gradient(suffix: Suffix, output: Tensor, reference: Tensor, tempe
     with torch.enable_grad():
         loss = kl_divergence(suffix(leaf), reference, temperature) * leaf.shape[0]
     return torch.autograd.grad(loss, leaf)[0]
-
-
-def gauss_newton_directions(suffix: Suffix, output: Tensor, count: int, temperature: float) -> Tensor:
-    """Jᵀ R for each sample: how the block output moves along the strongest directions of the class distribution.
-
-    output: (B, ...), the full-precision block's. Returns (B, count, a).
-    """
-    leaf = output.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = suffix(leaf)
-    roots = gauss_newton_roots(logits.detach(), count, temperature)
-    last = roots.shape[1] - 1
-    pulled = [
-        torch.autograd.grad(logits, leaf, roots[:, index], retain_graph=index < last)[0].flatten(1)
-        for index in range(last + 1)
-    ]
-    return torch.stack(pulled, 1)

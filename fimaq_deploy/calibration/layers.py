@@ -223,6 +223,16 @@ def activation_quantizers(module: nn.Module) -> Iterator[tuple[str, ActivationQu
     return ((name, quantizer) for name, quantizer in found if quantizer.grid is not None)
 
 
+def high_precision_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Biases, norms and the like, ready to be learned: every parameter below a module that no quantizer owns."""
+    owned = {id(layer.weight) for _, layer in quantized_layers(module)}
+    return [
+        parameter.requires_grad_()
+        for name, parameter in module.named_parameters()
+        if "quantizer" not in name and id(parameter) not in owned
+    ]
+
+
 def enable_quantization(module: nn.Module, on: bool) -> None:
     """Switch everything below a module between full precision and fake-quant."""
     for _, layer in quantized_layers(module):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fimaq_deploy.calibration import fisher
 from fimaq_deploy.calibration.activations import ActivationStore
-from fimaq_deploy.calibration.gradients import Suffix, divergence_gradient, gauss_newton_directions
+from fimaq_deploy.calibration.gradients import Suffix, divergence_gradient
 from fimaq_deploy.recipe import Reconstruction
 
 # The block's current quantized outputs for the first so many images of the reconstruction set, in batches.
@@ -187,33 +187,6 @@ class LeastSquares(Objective):
         return fisher.least_squares(self.deviation(output, index), *self.estimate) / self.start
 
 
-class GaussNewton(Objective):
-    """The strongest directions of every sample's own Fisher matrix, plus the plain error that they cannot see."""
-
-    refreshes = 1
-
-    def refresh(self, outputs: CurrentOutputs) -> None:
-        context, mean = self.context, _Mean()
-        self.directions = context.keep(self._directions(outputs))
-        for where, _, d in context.deviations(outputs, context.sample):
-            mean.add(len(d), fisher.gauss_newton(d, self.directions[where].to(d.device)), fisher.mse(d))
-        self.starts = mean.result()
-
-    def _directions(self, outputs: CurrentOutputs) -> Iterator[Tensor]:
-        context, settings = self.context, self.context.settings
-        for where, output, _ in context.deviations(outputs, len(context.z)):
-            z = context.z[where].to(output.device)
-            yield gauss_newton_directions(context.suffix, z, settings.rank, settings.temperature)
-
-    def cost(self, output: Tensor, index: Tensor) -> Tensor:
-        d, settings = self.deviation(output, index), self.context.settings
-        guided = fisher.gauss_newton(d, self.directions[index]) / self.starts[0]
-        return settings.low_rank_weight * guided + settings.diagonal_weight * fisher.mse(d) / self.starts[1]
-
-    def release(self) -> None:
-        self.context.store.release(self.directions)
-
-
 class Feature(Objective):
     """Align the penultimate feature through the full-precision suffix, plus the plain error (GLF-Q, 2026)."""
 
@@ -276,7 +249,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "low_rank": LowRank,
     "dplr": Dplr,
     "least_squares": LeastSquares,
-    "gauss_newton": GaussNewton,
     "feature": Feature,
     "divergence": Divergence,
 }

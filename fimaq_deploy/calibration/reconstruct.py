@@ -24,7 +24,12 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration import rounding
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.gradients import Suffix, suffix_of
-from fimaq_deploy.calibration.layers import activation_quantizers, enable_quantization, quantized_layers
+from fimaq_deploy.calibration.layers import (
+    activation_quantizers,
+    enable_quantization,
+    high_precision_parameters,
+    quantized_layers,
+)
 from fimaq_deploy.calibration.network import Stage
 from fimaq_deploy.calibration.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
@@ -115,6 +120,11 @@ class BlockLearner:
         groups = merged(group for q in self.quantizers for group in q.learn(settings.qdrop, settings.scale_lr))
         if not any(isinstance(r, SignGradient) for r in self.roundings):
             groups.append({"params": [p for r in self.roundings for p in r.parameters()], "lr": settings.weight_lr})
+        if settings.weight_scale_lr:
+            scales = [scale for q in self.weights for scale in q.learn_scale()]
+            groups.append({"params": scales, "lr": settings.weight_scale_lr})
+        if settings.other_lr:
+            groups.append({"params": high_precision_parameters(self.stage), "lr": settings.other_lr})
         groups = merged(groups)
         return [torch.optim.Adam(groups, fused=True)] if groups else []
 
@@ -138,6 +148,8 @@ class BlockLearner:
             quantizer.settle()
         for weight in self.weights:
             rounding.harden(weight)
+            weight.settle_scale()
+        self.stage.requires_grad_(False)
 
     def _step(self, iteration: int, index: Tensor) -> None:
         if not (self.optimisers or self.roundings):

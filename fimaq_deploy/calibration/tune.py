@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration import fisher, rounding
 from fimaq_deploy.calibration.gradients import suffix_of
-from fimaq_deploy.calibration.layers import activation_quantizers, freeze, quantized_layers, thaw
+from fimaq_deploy.calibration.layers import (
+    activation_quantizers,
+    freeze,
+    high_precision_parameters,
+    quantized_layers,
+    thaw,
+)
 from fimaq_deploy.calibration.network import Stage
 from fimaq_deploy.calibration.reconstruct import merged, minibatches
 from fimaq_deploy.recipe import Tuning
@@ -82,18 +88,8 @@ def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[st
             groups.append({"params": layer.weight_quantizer.learn_scale(), "lr": settings.scale_lr})
         for _, quantizer in activation_quantizers(stage.module):
             groups += quantizer.learn(0.0, settings.scale_lr)
-        groups.append({"params": _high_precision(stage.module), "lr": settings.other_lr})
+        groups.append({"params": high_precision_parameters(stage.module), "lr": settings.other_lr})
     return merged(groups)
-
-
-def _high_precision(module: nn.Module) -> list[nn.Parameter]:
-    """Biases, norms and the like: every parameter that no quantizer owns."""
-    owned = {id(layer.weight) for _, layer in quantized_layers(module)}
-    return [
-        parameter.requires_grad_()
-        for name, parameter in module.named_parameters()
-        if "quantizer" not in name and id(parameter) not in owned
-    ]
 
 
 def _settle(module: nn.Module) -> None:

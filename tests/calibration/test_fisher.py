@@ -76,12 +76,6 @@ def test_least_squares_is_a_diagonal_plus_rank_one() -> None:
     torch.testing.assert_close(fisher.least_squares(d, h, u), expected)
 
 
-def test_gauss_newton_sums_squared_projections() -> None:
-    d, v = numbers(B, A), numbers(B, K, A, seed=1)
-    expected = sum((v[b, k] @ d[b]) ** 2 for b in range(B) for k in range(K)) / B
-    torch.testing.assert_close(fisher.gauss_newton(d, v), expected)
-
-
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
 def test_kl_divergence_is_its_definition(temperature: float) -> None:
     logits, reference = numbers(B, 5), numbers(B, 5, seed=1)
@@ -102,7 +96,6 @@ def test_kl_divergence_is_its_definition(temperature: float) -> None:
         lambda d: fisher.diagonal(d, numbers(A, seed=1).abs()),
         lambda d: low_rank(d, numbers(2, A, seed=1).abs(), numbers(2, A, seed=2).abs()),
         lambda d: fisher.least_squares(d, numbers(A, seed=1).abs(), numbers(A, seed=2)),
-        lambda d: fisher.gauss_newton(d, numbers(B, K, A, seed=1)),
     ],
 )
 def test_every_loss_is_a_differentiable_scalar_that_is_zero_without_a_deviation(
@@ -185,43 +178,6 @@ def test_the_fit_is_its_two_sums() -> None:
 def test_a_block_without_error_fits_without_dividing_by_zero() -> None:
     curvature, direction = fit(torch.zeros(5, A), torch.zeros(5, A))
     assert curvature.tolist() == [0] * A and direction.tolist() == [0] * A
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_gauss_newton_with_every_direction_is_exactly_the_fisher_form(temperature: float) -> None:
-    classes = 5
-    jacobian, z = numbers(classes, A), numbers(B, A, seed=1)
-    logits = z @ jacobian.T
-    roots = fisher.gauss_newton_roots(logits, classes, temperature)
-    d = numbers(B, A, seed=2)
-    expected = sum(
-        row @ jacobian.T @ softmax_covariance(logit, temperature) @ jacobian @ row
-        for row, logit in zip(d, logits, strict=True)
-    )
-    torch.testing.assert_close(fisher.gauss_newton(d, roots @ jacobian), expected / B)
-
-
-def test_roots_are_the_strongest_directions_of_the_softmax_covariance() -> None:
-    logits = numbers(B, 7)
-    roots = fisher.gauss_newton_roots(logits, 3, 2.0)
-    assert roots.shape == (B, 3, 7)
-    for row, root in zip(logits, roots, strict=True):
-        values = torch.linalg.eigvalsh(softmax_covariance(row, 2.0))
-        torch.testing.assert_close(root.square().sum(1).sort().values, values[-3:])
-        torch.testing.assert_close(root @ root.T, torch.diag(root.square().sum(1)))
-
-
-def test_of_many_classes_the_likely_ones_take_part() -> None:
-    logits = torch.linspace(8, -8, 100, dtype=torch.float64).expand(2, 100)
-    roots = fisher.gauss_newton_roots(logits, 4, 1.0)
-    assert roots.shape == (2, 4, 100)
-    assert torch.count_nonzero(roots[:, :, 64:]) == 0
-    values = torch.linalg.eigvalsh(softmax_covariance(logits[0]))
-    torch.testing.assert_close(roots[0].square().sum(1).sort().values, values[-4:], rtol=1e-3, atol=1e-9)
-
-
-def test_more_directions_than_classes_are_as_many_as_classes() -> None:
-    assert fisher.gauss_newton_roots(numbers(2, 3), 10, 1.0).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
