@@ -97,8 +97,8 @@ class Reconstruction(_Strict):
     rounding: Rounding = "straight_through"
     weight_lr: Positive = Field(0.03, description="AdaRound: for its logits; else in steps of the weight grid.")
     scale_lr: Positive = Field(3e-3, description="Relative change of an activation scale a learning step makes.")
-    weight_scale_lr: NonNegative = Field(0.0, description="The same for weight scales; 0 keeps the searched ones.")
-    other_lr: NonNegative = Field(0.0, description="For biases and norms; 0 keeps them.")
+    weight_scale_lr: NonNegative = Field(1e-3, description="The same for weight scales; 0 keeps the searched ones.")
+    other_lr: NonNegative = Field(1e-3, description="For biases and norms; 0 keeps them.")
     qdrop: Fraction = Field(0.25, description="Share of full-precision values mixed into inputs and activations.")
     rank: Count = Field(5, description="k: Fisher measurements a block, evenly spaced over its iterations (dplr).")
     fisher_images: Count = Field(

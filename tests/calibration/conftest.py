@@ -79,13 +79,15 @@ def random_images() -> Callable[..., Tensor]:
 def quick_recipe() -> Callable[..., Recipe]:
     """4-bit weights and activations, 16 images, a few iterations; keywords are changes as in `Recipe.replace`."""
     # Whatever the tests rely on is said here, so that new defaults do not change them.
-    reconstruction = {"images": 16, "batch_size": 8, "iterations": 8, "loss": "mse", "rounding": "adaround", "rank": 2}
+    size = {"images": 16, "batch_size": 8, "iterations": 8, "rank": 2}
+    method = {"loss": "mse", "rounding": "adaround", "qdrop": 0.5, "rounding_weight": 0.01}
+    rates = {"weight_lr": 1e-3, "scale_lr": 1e-3, "weight_scale_lr": 0, "other_lr": 0}
     base = Recipe().replace(
         weights={"bits": 4},
         activations={"bits": 4},
         rewrites={"norm": False, "heads": False, "rotation": False},
         scale_search={"candidates": 16},
-        reconstruction={**reconstruction, "weight_lr": 1e-3, "scale_lr": 1e-3, "qdrop": 0.5, "rounding_weight": 0.01},
+        reconstruction={**size, **method, **rates},
         tuning={"iterations": 0, "weight_lr": 0.01, "scale_lr": 1e-3, "other_lr": 3e-4},
     )
     return lambda **changes: base.replace(**changes)

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.gradients import suffix_of
-from fimaq_deploy.calibration.layers import activation_quantizers, enable_quantization, quantized_layers
+from fimaq_deploy.calibration.layers import (
+    activation_quantizers,
+    enable_quantization,
+    high_precision_parameters,
+    quantized_layers,
+)
 from fimaq_deploy.calibration.network import Stage, attention_tokens, quantized_twin, stages_of
 from fimaq_deploy.calibration.objectives import Objective
 from fimaq_deploy.calibration.reconstruct import (
@@ -144,6 +149,26 @@ def test_scales_are_learned_with_the_roundings(prepared: Make) -> None:
     block.learn()
     after = {name: quantizer.scale.item() for name, quantizer in activation_quantizers(block.module)}
     assert all(before[name] != after[name] for name in before)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-2])
+def test_weight_scales_biases_and_norms_learn_where_they_have_a_rate(prepared: Make, rate: float) -> None:
+    block = prepared(iterations=10, weight_scale_lr=rate, other_lr=rate)
+
+    def numbers_of() -> list[Tensor]:
+        scales = [layer.weight_quantizer.scale for _, layer in quantized_layers(block.module)]
+        return [tensor.detach().clone() for tensor in (*scales, *high_precision_parameters(block.module))]
+
+    before = numbers_of()
+    block.learn()
+    same = [torch.equal(old, new) for old, new in zip(before, numbers_of(), strict=True)]
+    assert all(same) if rate == 0 else not any(same)
+
+
+def test_nothing_needs_a_gradient_after_learning(prepared: Make) -> None:
+    block = prepared(weight_scale_lr=1e-3, other_lr=1e-3)
+    block.learn()
+    assert not any(parameter.requires_grad for parameter in block.module.parameters())
 
 
 class Counting(Objective):
