@@ -40,6 +40,7 @@ class Target:
     asymmetric_8bit: whether activations may have a zero point at 8 bits (at fewer bits every grid fits INT8 anyway).
     attention: the envelope of fused INT8 attention, None where any shape will do.
     int4_block_sizes: the block lengths of INT4 weight-only layouts.
+    any_int4: whether it also compiles INT4 in other blocks and layouts, which others of its family refuse.
     lint_rules: what breaks it beyond what breaks every runtime, as names of `fimaq_deploy.export.lint.RULES`.
     least_product: the smallest K and N of a matrix product that is worth quantizing.
     """
@@ -51,6 +52,7 @@ class Target:
     int4_block_sizes: frozenset[int]
     lint_rules: frozenset[str] = frozenset()
     least_product: int = 1
+    any_int4: bool = False
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512)
@@ -80,7 +82,7 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("tensorrt", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES),
-        Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES),
+        Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES, any_int4=True),
         Target("onnxruntime-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES | _ONNXRUNTIME_RULES, 16),
         Target("onnxruntime-cuda", "float32", True, None, _ONNXRUNTIME_BLOCKS),
         Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES, 16),
@@ -120,6 +122,7 @@ def combine(targets: Iterable[Target]) -> Target:
         int4_block_sizes=frozenset.intersection(*(target.int4_block_sizes for target in found)),
         lint_rules=frozenset.union(*(target.lint_rules for target in found)),
         least_product=max(target.least_product for target in found),
+        any_int4=all(target.any_int4 for target in found),
     )
 
 

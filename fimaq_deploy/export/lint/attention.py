@@ -92,7 +92,7 @@ def attention_is_not_clipped(found: Structure, target: Target) -> Found:
             continue
         ends = (attention.softmax.outputs[0], attention.context.outputs[0])
         for clip in (node for end in ends for node in readers(end) if node.op_type == "Clip"):
-            if any(use.node.op_type == "QuantizeLinear" for use in clip.outputs[0].uses()):
+            if any(reader.op_type == "QuantizeLinear" for reader in readers(clip.outputs[0])):
                 yield Place(
                     clip,
                     clip.outputs[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -44,18 +45,26 @@ def weight_scales_run_along_the_output(found: Structure, target: Target) -> Foun
 @rule("int4-layout", everywhere=True)
 def int4_blocks_are_portable(found: Structure, target: Target) -> Found:
     for product, weight, dequantizer in _integer_weights(found):
-        if weight.stored is not None and integer_type(dequantizer) in _INT4:
-            problem = _int4_problem(product, weight, dequantizer, target)
-            if problem:
-                sizes = " or ".join(str(size) for size in sorted(target.int4_block_sizes))
-                yield at_weight(
-                    product, weight, problem, f"store [K, N] weights with blocks of {sizes} along axis 0, or use INT8"
-                )
+        problem = _int4_problem(product, weight, dequantizer, target)
+        if problem is None:
+            continue
+        compiles = target.any_int4 and not (product.node.op_type == "Conv" and product.is_integer)
+        sizes = " or ".join(str(size) for size in sorted(target.int4_block_sizes))
+        place = at_weight(
+            product,
+            weight,
+            f"{problem}: "
+            + ("other runtimes refuse it or run it slowly" if compiles else "refused, or dequantized whole"),
+            f"store [K, N] weights with blocks of {sizes} along axis 0, or use INT8",
+        )
+        yield replace(place, severity="warning") if compiles else place
 
 
 def _int4_problem(product: Product, weight: Operand, dequantizer: ir.Node, target: Target) -> str | None:
-    """What is wrong with an INT4 weight, None where nothing is."""
+    """What is wrong with an INT4 weight, None where nothing is or it is no INT4 weight."""
     size, axis = block_size(dequantizer), dequantizer.attributes.get_int("axis", 1)
+    if weight.stored is None or integer_type(dequantizer) not in _INT4:
+        return None
     if product.node.op_type == "Conv":
         return "INT4 weights in a convolution, for which there is no kernel"
     if not size:
@@ -64,7 +73,7 @@ def _int4_problem(product: Product, weight: Operand, dequantizer: ir.Node, targe
         return f"INT4 in blocks of {size}"
     if axis != 0 or any(step.op_type in MOVES for step in weight.steps):
         return f"INT4 blocks along axis {axis} of weights that are not stored as [K, N]"
-    length = dimension(weight.stored, 0) if weight.stored is not None else None
+    length = dimension(weight.stored, 0)
     if length is not None and length % size:
         return f"{length} input channels do not divide into INT4 blocks of {size}"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 TENSORRT = "tensorrt-rtx"
 ALL, NONE = ("q", "k", "v", "softmax"), ()
@@ -76,12 +77,18 @@ def clipped(drawn, where):
     return lambda name, value: drawn.node("Clip", value, low, high) if name == where else value
 
 
-@pytest.mark.parametrize("where", ["softmax", "q", "v"])
-def test_a_clip_beside_attention(sketch, judged, where):
-    """Before the softmax output's QuantizeLinear it keeps attention from fusing, before q, k and v it does not."""
+@pytest.mark.parametrize(("where", "broken"), [("softmax", True), ("context", True), ("q", False), ("v", False)])
+def test_a_clip_beside_attention(sketch, judged, where, broken):
+    """Behind the softmax or the product with v it keeps attention from fusing, before q, k and v it does not."""
     drawn = sketch()
     findings = judged(drawn, drawn.attention(around=clipped(drawn, where)), TENSORRT)
-    assert rules(findings) == ([("clipped-attention", "error")] if where == "softmax" else [])
+    assert rules(findings) == ([("clipped-attention", "error")] if broken else [])
+
+
+def test_a_clip_behind_unquantized_attention_changes_nothing(sketch, judged):
+    drawn = sketch()
+    y = drawn.attention(fused=False, quantized=NONE, around=clipped(drawn, "context"))
+    assert judged(drawn, y, TENSORRT) == ()
 
 
 @pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu", "onnxruntime-cuda"])
@@ -102,12 +109,10 @@ def test_unknown_shapes_are_a_note(sketch, judged):
     drawn = sketch()
 
     def around(name, value):
-        return drawn.node("Reshape", value, "shape") if name in "qkv" and len(name) == 1 else value
+        return drawn.node("Reshape", value, "shape") if name in ("q", "k", "v") else value
 
     output = drawn.attention(around=around)
     model = drawn.model(output)
-    from onnx import TensorProto, helper
-
     model.graph.input.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [4]))
     drawn.model = lambda _output: model
     assert rules(judged(drawn, output, TENSORRT)) == [("attention-envelope", "note")]

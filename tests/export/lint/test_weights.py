@@ -46,9 +46,10 @@ def test_a_transposed_weight_is_followed_to_its_layout(sketch, judged, axis, bro
     [
         (64, 0, TENSORRT, None),
         (128, 0, TENSORRT, None),
+        (32, 0, "tensorrt", "blocks of 32"),
         (32, 0, TENSORRT, "blocks of 32"),
         (32, 0, CPU, None),
-        (64, 1, TENSORRT, "along axis 1"),
+        (64, 1, "tensorrt", "along axis 1"),
         (64, 1, CPU, "along axis 1"),
     ],
 )
@@ -56,18 +57,23 @@ def test_int4_blocks(sketch, judged, block, axis, target, said):
     drawn = drawn_for(sketch, target)
     drawn.width = 128
     findings = judged(drawn, drawn.node("MatMul", "x", drawn.weight_int4(128, 128, block, axis)), target)
-    assert rules(findings) == ([("int4-layout", "error")] if said else [])
+    severity = "warning" if target == TENSORRT else "error"
+    assert rules(findings) == ([("int4-layout", severity)] if said else [])
     assert said is None or said in findings[0].problem
     assert said is None or findings[0].tensor.startswith("weight")
 
 
-def test_int4_in_a_convolution(sketch, judged):
+def convolution(drawn, quantized):
+    kernel = drawn.node("Unsqueeze", drawn.weight_int4(64, 64, block=None), drawn.store(np.array([2])))
+    x = drawn.node("Transpose", "x", perm=(0, 2, 1))
+    return drawn.node("Conv", drawn.quantized(x) if quantized else x, kernel)
+
+
+@pytest.mark.parametrize(("quantized", "severity"), [(True, "error"), (False, "warning")])
+def test_int4_in_a_convolution(sketch, judged, quantized, severity):
     drawn = sketch()
-    stored = drawn.weight_int4(64, 64, block=None)
-    kernel = drawn.node("Unsqueeze", stored, drawn.store(np.array([2])))
-    y = drawn.node("Conv", drawn.node("Transpose", "x", perm=(0, 2, 1)), kernel)
-    findings = judged(drawn, y, TENSORRT)
-    assert rules(findings) == [("int4-layout", "error")]
+    findings = judged(drawn, convolution(drawn, quantized), TENSORRT)
+    assert rules(findings) == [("int4-layout", severity)]
     assert "convolution" in findings[0].problem
 
 
