@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from fimaq_deploy import __version__
+from fimaq_deploy.cli.audit import audit
 from fimaq_deploy.cli.build import build
 from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, compare, lint, recipes, doctor):
+for command in (build, audit, compare, lint, recipes, doctor):
     app.command()(command)
 
 

@@ -251,9 +251,9 @@ def used_share(grid: GridUse) -> float:
 
 
 def plan_is_worse(block: AuditBlock) -> bool:
-    """More kernels than full precision, a GEMM that is not INT8, or a weight dequantized while the engine runs."""
+    """More kernels than full precision, a GEMM without integers, or a weight dequantized while the engine runs."""
     more = block.twin_kernels is not None and block.kernels > block.twin_kernels
-    return more or block.int8_gemms < block.gemms or block.dequantized_weights > 0
+    return more or block.int8_gemms + block.weight_only_gemms < block.gemms or block.dequantized_weights > 0
 
 
 def _relative(block: Block) -> list[tuple[int, float]]:

@@ -163,8 +163,11 @@ class AuditBlock(_Part):
     kernels: int
     gemms: int
     int8_gemms: int
+    weight_only_gemms: int = Field(0, description="GEMMs that read integer weights and decode them themselves.")
     attention: str | None = Field(None, description="'int8', 'float16', ... where it is fused, 'unfused', or null.")
-    dequantized_weights: int = Field(description="Weights that the engine dequantizes while it runs.")
+    dequantized_weights: int = Field(
+        description="Weights that a kernel of its own writes to memory as floats while the engine runs."
+    )
     conversions: int = Field(description="Kernels that only change a format or a type.")
     twin_kernels: int | None = Field(None, description="Kernels of the same block in the full-precision twin.")
 

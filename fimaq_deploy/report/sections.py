@@ -364,7 +364,7 @@ def _layer_plan(audit: Audit) -> Exhibit:
     exhibit = Exhibit(
         f"audit-{audit.target}",
         f"{audit.target}: {_plan_title(audit)}",
-        f"Kernels of each block{capability}. Brown: more kernels than the twin, a GEMM that is not INT8, or a weight "
+        f"Kernels of each block{capability}. Brown: more kernels than the twin, a GEMM without integers, or a weight "
         "dequantized at run time.",
         ("block", "kernels", "twin", "INT8 GEMMs", "attention", "weights dequantized", "conversions"),
         tuple(_plan_cells(block) for block in audit.blocks),
@@ -378,8 +378,9 @@ def _layer_plan(audit: Audit) -> Exhibit:
 def _plan_title(audit: Audit) -> str:
     gemms, int8 = sum(b.gemms for b in audit.blocks), sum(b.int8_gemms for b in audit.blocks)
     attention = sorted({block.attention for block in audit.blocks if block.attention})
+    decoded = sum(block.weight_only_gemms for block in audit.blocks)
     told = f", attention {' and '.join(attention)}" if attention else ""
-    return f"{int8} of {gemms} GEMMs run in INT8{told}"
+    return f"{int8} of {gemms} GEMMs run in INT8{f', {decoded} weight-only' if decoded else ''}{told}"
 
 
 def _plan_cells(block: AuditBlock) -> tuple[str, ...]:

@@ -130,7 +130,7 @@ MODELS: dict[str, Callable[[], Tiny]] = {
     "w4a4": lambda: Tiny(INT4, (0, 0, 15), bits=4),
     "offset": lambda: Tiny(OFFSET, (0, 0, 15), bits=3),
     "unsigned": lambda: Tiny(UINT8, (0, 0, 255)),
-    "w4a16": lambda: Tiny(None, None, width=64, bits=4, block=64),
+    "w4a16": lambda: Tiny(None, None, width=128, bits=4, block=64),
 }
 
 

@@ -1,32 +1,140 @@
-"""The FP16 twins compile on TensorRT-RTX, which needs no GPU, into the kernels that they were written for."""
+"""The FP16 twins compile on TensorRT-RTX, which needs no GPU, into the kernels that they were written for.
+
+Beside them stand the placements that are known not to fuse, so that the audit is seen to notice each.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
+import torch
 
+from fimaq_deploy.engines.audit import BlockPlan, audit_log, broken_promises, kernel_counts
+from fimaq_deploy.engines.plan import read_plan
 from fimaq_deploy.engines.tensorrt import build_engine
+from fimaq_deploy.export import export_fp_onnx
+from fimaq_deploy.export.structure import read_structure
 
 pytest.importorskip("tensorrt_rtx")
 
-
-def plan(path: Path) -> list[str]:
-    """The compiled layers, from the builder's log."""
-    engine = path.with_suffix(".engine")
-    log = build_engine(path, engine, "tensorrt-rtx", compute_for=[(8, 9)], verbose=True).log
-    return [line for line in log.splitlines() if "LayerType: " in line]
-
-
-def test_all_linears_run_in_int8_and_attention_is_one_kernel(exported):
-    layers = plan(exported("w8a8", "tensorrt-rtx")[1])
-    gemms = [line for line in layers if "LayerType: gemm" in line]
-    assert len(gemms) == 3 and all("Datatype: Int8" in line for line in gemms)
-    assert sum("_mha_" in line.split(",")[0] for line in layers) == 1
+TARGET = "tensorrt-rtx"
+STAGES = {"parts.0": "patch_embed", "parts.1": "blocks.0", "parts.2": "head"}
+BLOCK = ("patch_embed", "blocks.0", "head")
+OPERANDS = ("blocks.0.operands.0", "blocks.0.operands.1", "blocks.0.operands.2")
+SOFTMAX, PROJ = "blocks.0.softmax", "blocks.0.proj.quantize"
 
 
-@pytest.mark.parametrize("name", ["w4a4", "w4a16"])
-def test_low_bits_compile(exported, name):
-    kinds = Counter(line.split("LayerType: ")[1].split(",")[0] for line in plan(exported(name, "tensorrt-rtx")[1]))
-    assert kinds["gemm"] + kinds["runtime_fusion"] + kinds["kgen"] > 3
+@pytest.fixture
+def twin(exported, tmp_path: Path) -> Callable[[str], ir.Model]:
+    """The file of a model of `MODELS` for TensorRT-RTX, its nodes named after the stages of a timm model."""
+
+    def load(name: str) -> ir.Model:
+        model = ir.load(exported(name, TARGET)[1])
+        for node in model.graph:
+            for part, stage in STAGES.items():
+                node.name = node.name.replace(part, stage)
+        return model
+
+    return load
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> Callable[[ir.Model], dict[str, BlockPlan]]:
+    """What a file is compiled to for compute capability 8.9, by block."""
+
+    def compiled(model: ir.Model) -> dict[str, BlockPlan]:
+        path = tmp_path / "model.onnx"
+        ir.save(model, path)
+        log = build_engine(path, tmp_path / "engine", TARGET, compute_for=[(8, 9)], verbose=True).log
+        blocks = audit_log(log, read_structure(path))
+        assert sum(block.kernels for block in blocks) == sum(kernel.kind != "shape_call" for kernel in read_plan(log))
+        return {block.name: block for block in blocks}
+
+    return compiled
+
+
+def without_pairs(model: ir.Model, *modules: str) -> ir.Model:
+    """Remove the activation quantizers of some modules."""
+    for node in model.graph:
+        if node.op_type in ("Clip", "QuantizeLinear", "DequantizeLinear") and node.name.split("/")[0] in modules:
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            model.graph.remove(node, safe=True)
+    return model
+
+
+def with_clip(model: ir.Model, module: str) -> ir.Model:
+    """Put a Clip of floats before one quantizer."""
+    node = next(node for node in model.graph if node.name == f"{module}/QuantizeLinear")
+    bounds = [ir.Value(name=f"bound{low}", const_value=ir.tensor(np.float16(low))) for low in (-1, 1)]
+    for bound in bounds:
+        bound.dtype, bound.shape = ir.DataType.FLOAT16, ir.Shape([])
+        model.graph.register_initializer(bound)
+    clip = ir.Node("", "Clip", [node.inputs[0], *bounds], name=f"{module}/Clip")
+    node.replace_input_with(0, clip.outputs[0])
+    model.graph.insert_before(node, clip)
+    return model
+
+
+def test_eight_bits_run_in_integers_from_end_to_end(twin, plan_of):
+    plan = plan_of(twin("w8a8"))
+    assert tuple(plan) == BLOCK
+    assert [block.gemms for block in plan.values()] == [block.int8_gemms for block in plan.values()] == [1, 2, 1]
+    assert [block.attention for block in plan.values()] == [None, "int8", None]
+    assert not any(block.dequantized_weights or block.lost_gemms or block.weight_only_gemms for block in plan.values())
+    required = ("int8-gemms=all", "fused-attention", "no-weight-dequant")
+    assert broken_promises(list(plan.values()), required) == ()
+
+
+def test_integer_weights_alone_are_decoded_inside_their_products(twin, plan_of):
+    block = plan_of(twin("w4a16"))["blocks.0"]
+    assert (block.int8_gemms, block.weight_only_gemms, block.dequantized_weights) == (0, 2, 0)
+    assert block.attention == "float16" and not block.lost_gemms
+    assert broken_promises([block], ["int8-gemms=all"]) and not broken_promises([block], ["gemms-as-written"])
+
+
+def test_unquantized_operands_throw_qkv_out_of_int8(twin, plan_of):
+    plan = plan_of(without_pairs(twin("w8a8"), *OPERANDS, SOFTMAX))
+    block = plan["blocks.0"]
+    assert (block.attention, block.gemms, block.int8_gemms, block.dequantized_weights) == ("float16", 2, 1, 1)
+    assert block.float_gemms == block.lost_gemms == ("blocks.0.qkv/MatMul",)
+    assert len(broken_promises(list(plan.values()), ("int8-gemms=all", "no-weight-dequant"))) == 2
+
+
+def test_half_quantized_attention_is_not_fused(twin, plan_of):
+    plan = plan_of(without_pairs(twin("w8a8"), SOFTMAX))
+    assert plan["blocks.0"].attention == "unfused"
+    assert broken_promises(list(plan.values()), ["fused-attention"]) == ("blocks.0: attention is not fused",)
+
+
+def test_a_clip_of_floats_before_the_output_projection_breaks_fusion(twin, plan_of):
+    before, after = plan_of(twin("w8a8"))["blocks.0"], plan_of(with_clip(twin("w8a8"), PROJ))["blocks.0"]
+    assert after.attention == "unfused" and after.kernels > before.kernels
+
+
+class FloatAttention(torch.nn.Module):
+    """16 tokens of 3 channels, 2 heads of 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.qkv, self.proj = (torch.nn.Linear(*sizes) for sizes in ((12, 32), (32, 96), (32, 10)))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.embed(images.reshape(-1, 16, 12))
+        q, k, v = self.qkv(x).reshape(-1, 16, 3, 2, 16).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (q @ k.transpose(-2, -1) / 4).softmax(-1) @ v
+        return self.proj(y.transpose(1, 2).reshape(-1, 16, 32).mean(1))
+
+
+def test_full_precision_fuses_attention_in_half_precision_only(tmp_path, plan_of):
+    found = {}
+    for target in (None, TARGET):
+        path = export_fp_onnx(FloatAttention().eval(), tmp_path / "fp.onnx", target=target, input_shape=(3, 8, 8))
+        (found[target],) = plan_of(ir.load(path)).values()
+    assert [plan.attention for plan in found.values()] == ["unfused", "float16"]
+    assert all(plan.int8_gemms == 0 and len(plan.float_gemms) == plan.gemms == 3 for plan in found.values())
+    assert not any(plan.lost_gemms for plan in found.values()), "nothing was promised to run in integers"
+    assert kernel_counts([found[TARGET]]) == {"model": found[TARGET].kernels}
