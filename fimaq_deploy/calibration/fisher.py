@@ -82,3 +82,9 @@ def kl_divergence(logits: Tensor, reference: Tensor, temperature: float) -> Tens
     log_q = (logits / temperature).log_softmax(1)
     log_p = (reference / temperature).log_softmax(1)
     return (log_p.exp() * (log_p - log_q)).sum(1).mean()
+
+
+def softmax_fisher(d: Tensor, logits: Tensor) -> Tensor:
+    """½ dᵀ(diag(p) - ppᵀ)d, p = softmax(logits): KL of a deviation of the logits to second order. Both (B, classes)."""
+    p = logits.softmax(1)
+    return ((p * d.square()).sum(1) - (p * d).sum(1).square()).mean() / 2

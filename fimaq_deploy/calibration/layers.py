@@ -49,6 +49,12 @@ class QuantizedLayer(nn.Module):
             return self.weight
         return self.weight_quantizer().view_as(self.weight)
 
+    def steps(self) -> Tensor:
+        """`weight / scale` with the frozen scales, [out, in]."""
+        quantizer = self.weight_quantizer
+        _, scale = self._learnable(self.q_weight.float(), self.q_scale)
+        return self.matrix / quantizer.expand(scale.reshape(quantizer.scale.shape))
+
     def enable(self, on: bool) -> None:
         self.quantized = on
         self.input_quantizer.enabled = on

@@ -17,8 +17,10 @@ from fimaq_deploy.calibration.layers import freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
 from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, relative_error, run_batches
 from fimaq_deploy.calibration.scale_search import search_stage
+from fimaq_deploy.calibration.sensitivity import Sensitivity, measure_sensitivity
 from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
 from fimaq_deploy.calibration.tune import tune
+from fimaq_deploy.calibration.usage import GridUse, grid_use
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, combine, find_target
@@ -31,6 +33,7 @@ class QuantizedModel(nn.Module):
     """A frozen quantized model: images (N, C, H, W) to logits (N, classes), on the grid that the target executes.
 
     model: the timm module, its layers replaced by frozen twins. history: how each block was reconstructed.
+    grids: how its tensors fill their grids. sensitivity: what each block and layer costs, where that was asked for.
     tokens: the sequence length of each attention module.
     """
 
@@ -39,6 +42,8 @@ class QuantizedModel(nn.Module):
         self.model = model
         self.recipe, self.target, self.seed, self.tokens = recipe, target, seed, tokens
         self.history: list[BlockRecord] = []
+        self.grids: list[GridUse] = []
+        self.sensitivity: list[Sensitivity] = []
 
     @property
     def stages(self) -> list[Stage]:
@@ -94,6 +99,7 @@ def quantize(
     progress: Progress | None = None,
     resume: str | Path | None = None,
     memory_bytes: int | None = None,
+    sensitivity: int = 0,
 ) -> QuantizedModel:
     """Quantize a timm VisionTransformer or SwinTransformer. The model passed in is not modified.
 
@@ -103,6 +109,7 @@ def quantize(
     device: where to compute; the model's own device if None.
     resume: a folder that keeps every finished block, so that an interrupted call continues where it stopped.
     memory_bytes: what boundary activations may take in memory before they go to memory-mapped files.
+    sensitivity: how many images to measure on what each block and layer costs; a pass over them for every layer.
 
     Raises:
         UserError: the images or the model are not usable, or the target cannot execute the recipe.
@@ -126,6 +133,10 @@ def quantize(
         quantized.history = list(_reconstruct(quantized, taken, logits, store, checkpoints, progress))
         if recipe.tuning.iterations:
             quantized.history.append(_tune(quantized, rewritten, taken, logits, progress))
+        quantized.grids = grid_use(twin, [taken[: recipe.reconstruction.batch_size]])
+        if sensitivity:
+            seen = taken[:sensitivity].to(device)
+            quantized.sensitivity = measure_sensitivity(twin, quantized.stages, seen, progress)
     strip(twin)
     return quantized.eval()
 
