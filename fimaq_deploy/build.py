@@ -86,6 +86,7 @@ def build(
     device: str | None = None,
     seed: int = 0,
     max_drop: float | None = None,
+    sensitivity: int = 0,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -95,6 +96,7 @@ def build(
 
     images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
     max_drop: points of top-1 that what is shipped may lose; a build that loses more says so in `failures`.
+    sensitivity: how many calibration images to measure on what each block and layer costs.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
     Raises:
@@ -111,6 +113,7 @@ def build(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         seed=seed,
         max_drop=max_drop,
+        sensitivity=sensitivity,
     )
     _require_labels(request)
     with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
@@ -184,6 +187,7 @@ class _Build:
             device=request.device,
             progress=self._counter("quantize"),
             resume=self.folder / artifacts.STATE,
+            sensitivity=request.sensitivity,
         )
         self.quantized.save(self.folder / QUANTIZED)
 
@@ -281,6 +285,8 @@ class _Build:
             rows=list(rows),
             blocks=[schema.Block(**asdict(record)) for record in self.quantized.history],
             steps=self.steps,
+            grids=[schema.GridUse(**asdict(use)) for use in self.quantized.grids],
+            sensitivity=[schema.Sensitivity(**asdict(one)) for one in self.quantized.sensitivity],
             predictions=PREDICTIONS,
         )
 

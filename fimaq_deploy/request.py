@@ -27,6 +27,7 @@ class Request:
     device: str
     seed: int
     max_drop: float | None
+    sensitivity: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
@@ -45,6 +46,7 @@ class Request:
             "--device": self.device,
             "--seed": str(self.seed),
             "--max-drop": None if self.max_drop is None else f"{self.max_drop:g}",
+            "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
             "--out": str(self.out),
         }
         words = [word for key, value in options.items() if value is not None for word in (key, value)]

@@ -32,6 +32,9 @@ def build(
     device: Annotated[str | None, typer.Option(help="Where PyTorch learns, such as cpu or cuda.")] = None,
     seed: Annotated[int, typer.Option(help="Of the learning and of random weights.")] = 0,
     max_drop: Annotated[float | None, typer.Option(help="Fail when more points of top-1 are lost than this.")] = None,
+    sensitivity: Annotated[
+        int, typer.Option(min=0, help="Measure on so many images what each block and layer costs.")
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
 ) -> None:
@@ -51,6 +54,7 @@ def build(
             device=device,
             seed=seed,
             max_drop=max_drop,
+            sensitivity=sensitivity,
             overwrite=overwrite,
             resume=resume,
             progress=progress,

@@ -16,7 +16,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """A quick build of a shipped model."""
     out = tmp_path_factory.mktemp("report") / "vit_digits"
     recipe = Recipe.load("w4a8").with_settings(["reconstruction.iterations=2", "tuning.iterations=0"])
-    return build("vit_digits", recipe=recipe, targets="onnxruntime-cpu", out=out, device="cpu")
+    return build("vit_digits", recipe=recipe, targets="onnxruntime-cpu", out=out, device="cpu", sensitivity=32)
 
 
 @pytest.fixture

@@ -106,6 +106,16 @@ def test_the_page_of_a_build_is_beside_its_report(built: BuildResult) -> None:
     assert (built.out / "report.html").read_text(encoding="utf-8") == r.to_html(built.report)
 
 
+def test_a_build_fills_the_rooms_that_need_no_gpu(built: BuildResult) -> None:
+    report = built.report
+    assert {"convergence", "grid-use", "clipping", "sensitivity-block", "sensitivity-layer"} <= set(exhibits(report))
+    assert all(len(block.curve) == block.iterations for block in report.blocks)
+    names = {block.name for block in report.blocks}
+    assert {one.name for one in report.sensitivity if one.kind == "block"} == names
+    assert {"weight", "activation"} == {grid.kind for grid in report.grids}
+    assert "--sensitivity 32" in report.command
+
+
 def test_page_and_text_say_the_same(full_report: r.Report) -> None:
     page, text = unescape(r.to_html(full_report)), r.to_markdown(full_report)
     page = page.replace("\u00a0", " ").replace("\u2011", "-")
