@@ -48,7 +48,7 @@ class Activations(_Strict):
 
     bits: ActivationBits = 8
     scheme: Literal["auto", "symmetric", "asymmetric"] = Field(
-        "auto", description="auto: asymmetric where the target executes it at these bits, else symmetric."
+        "auto", description="auto: asymmetric where the target executes it at these bits at no cost, else symmetric."
     )
 
 
@@ -63,7 +63,7 @@ class Attention(_Strict):
     """The two matmuls inside attention."""
 
     quantize: Literal["auto", "never"] = Field(
-        "auto", description="auto: wherever the target fuses INT8 attention; never: both matmuls in high precision."
+        "auto", description="auto: wherever the target is faster with INT8 attention; never: in high precision."
     )
     softmax_bits: ActivationBits | None = Field(
         None, description="Bits of the attention weights; None: as activations."

@@ -43,6 +43,9 @@ class Target:
     any_int4: whether it also compiles INT4 in other blocks and layouts, which others of its family refuse.
     lint_rules: what breaks it beyond what breaks every runtime, as names of `fimaq_deploy.export.lint.RULES`.
     least_product: the smallest K and N of a matrix product that is worth quantizing.
+    cheap_zero_points: whether a zero point costs its integer kernels nothing; where it does, `auto` is symmetric.
+    integer_attention: whether the matmuls inside attention are faster in integers. They multiply two activations, which
+        ONNX Runtime packs anew for each call: its float kernels win.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Target:
     lint_rules: frozenset[str] = frozenset()
     least_product: int = 1
     any_int4: bool = False
+    cheap_zero_points: bool = True
+    integer_attention: bool = True
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512)
@@ -83,9 +88,18 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target("tensorrt", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES),
         Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES, any_int4=True),
-        Target("onnxruntime-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES | _ONNXRUNTIME_RULES, 16),
+        Target(
+            "onnxruntime-cpu",
+            "float32",
+            True,
+            None,
+            _ONNXRUNTIME_BLOCKS,
+            _CPU_RULES | _ONNXRUNTIME_RULES,
+            16,
+            integer_attention=False,
+        ),
         Target("onnxruntime-cuda", "float32", True, None, _ONNXRUNTIME_BLOCKS),
-        Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES, 16),
+        Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES, 16, cheap_zero_points=False),
     )
 }
 
@@ -105,7 +119,8 @@ def find_target(name: str) -> Target:
 def combine(targets: Iterable[Target]) -> Target:
     """The strictest rules of several targets: what every one of them executes.
 
-    The high-precision type is the first target's; it does not change what is learned.
+    Attention is in integers as soon as one target is faster so. The high-precision type is the first target's; it does
+    not change what is learned.
 
     Raises:
         UserError: no target was given.
@@ -123,6 +138,8 @@ def combine(targets: Iterable[Target]) -> Target:
         lint_rules=frozenset.union(*(target.lint_rules for target in found)),
         least_product=max(target.least_product for target in found),
         any_int4=all(target.any_int4 for target in found),
+        cheap_zero_points=all(target.cheap_zero_points for target in found),
+        integer_attention=any(target.integer_attention for target in found),
     )
 
 

@@ -27,6 +27,8 @@ def test_several_targets_combine_to_what_all_of_them_execute() -> None:
     assert both.int4_block_sizes == {64, 128}
     assert both.high_precision == "float32"
     assert both.name == "onnxruntime-cpu+tensorrt"
+    assert both.integer_attention, "TensorRT's attention is faster in integers"
+    assert not combine([find_target("onnxruntime-cpu"), find_target("openvino-cpu")]).cheap_zero_points
 
 
 def test_no_target_is_an_error() -> None:

@@ -92,14 +92,15 @@ class ActivationGrid:
 
 
 def activation_grid(bits: int, scheme: Literal["auto", "symmetric", "asymmetric"], target: Target) -> ActivationGrid:
-    """The grid for a number of bits that a target executes; `auto` is asymmetric wherever the target can.
+    """The grid for a number of bits that a target executes; `auto` is asymmetric wherever that costs no time.
 
     Raises:
         UserError: the target cannot execute the grid that was asked for.
     """
     executable = bits < 8 or target.asymmetric_8bit
     if scheme == "auto":
-        return ActivationGrid(bits, "asymmetric" if executable else "symmetric")
+        free = bits < 8 or (target.asymmetric_8bit and target.cheap_zero_points)
+        return ActivationGrid(bits, "asymmetric" if free else "symmetric")
     if scheme == "asymmetric" and not executable:
         raise UserError(
             f"asymmetric 8-bit activations cannot run on target {target.name}: "

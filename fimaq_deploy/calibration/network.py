@@ -202,9 +202,10 @@ def _attention_quantizers(attention: Any, recipe: Recipe, target: Target, tokens
     head_size = attention.qkv.weight.shape[0] // (3 * attention.num_heads)
     envelope = target.attention
     outside = envelope is not None and envelope.broken_rule(head_size, tokens) is not None
+    integer = recipe.attention.quantize == "auto" and target.integer_attention and not outside
     bits = recipe.activations.bits
     softmax_bits = recipe.attention.softmax_bits or bits
-    if recipe.attention.quantize == "never" or outside or 16 in (bits, softmax_bits):
+    if not integer or 16 in (bits, softmax_bits):
         return AttentionQuantizers(None, None)
     return AttentionQuantizers(_activation_grid(bits, recipe, target), _activation_grid(softmax_bits, recipe, target))
 

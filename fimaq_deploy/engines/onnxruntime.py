@@ -82,6 +82,9 @@ def _options(optimisations: bool, threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimisations else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    # INT4 weights times floats, as the file says. The default, 4, quantizes the activations to 8 bits on the way: other
+    # numbers, and slower for the many rows that an image has (1.31, AVX-512).
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

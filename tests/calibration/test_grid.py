@@ -44,6 +44,8 @@ def test_symmetric_integers_are_twos_complement(bits: int) -> None:
 
 def test_auto_is_asymmetric_wherever_the_target_can() -> None:
     assert activation_grid(8, "auto", find_target("onnxruntime-cpu")).scheme == "asymmetric"
+    assert activation_grid(8, "auto", find_target("openvino-cpu")).scheme == "symmetric", "zero points cost time there"
+    assert activation_grid(8, "asymmetric", find_target("openvino-cpu")).scheme == "asymmetric"
     assert activation_grid(8, "auto", find_target("tensorrt")).scheme == "symmetric"
     assert all(activation_grid(bits, "auto", find_target("tensorrt")).scheme == "asymmetric" for bits in (3, 4, 6))
 
