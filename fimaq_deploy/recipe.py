@@ -21,6 +21,7 @@ PRESETS = Path(__file__).parent / "recipes"
 WeightBits = Literal[2, 3, 4, 6, 8]
 ActivationBits = Literal[3, 4, 6, 8, 16]
 Loss = Literal["mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "feature", "divergence"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -100,6 +101,12 @@ class Reconstruction(_Strict):
     weight_scale_lr: NonNegative = Field(1e-3, description="The same for weight scales; 0 keeps the searched ones.")
     other_lr: NonNegative = Field(1e-3, description="For biases and norms; 0 keeps them.")
     qdrop: Fraction = Field(0.25, description="Share of full-precision values mixed into inputs and activations.")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="Windows of 16 iterations without an improvement of 1 % that end a block early; 0: never."
+    )
+    precision: Precision = Field(
+        "auto", description="Of matrix products while learning; auto: TF32 on a GPU, float32 on a CPU."
+    )
     rank: Count = Field(5, description="k: Fisher measurements a block, evenly spaced over its iterations (dplr).")
     fisher_images: Count = Field(
         128,

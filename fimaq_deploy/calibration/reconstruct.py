@@ -13,6 +13,7 @@ the blocks after the current one, in full precision.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration import rounding
 from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.gradients import Suffix, suffix_of
 from fimaq_deploy.calibration.layers import (
     activation_quantizers,
@@ -32,6 +34,7 @@ from fimaq_deploy.calibration.layers import (
 )
 from fimaq_deploy.calibration.network import Stage
 from fimaq_deploy.calibration.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
+from fimaq_deploy.calibration.replay import Replay, arithmetic
 from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
 from fimaq_deploy.recipe import Reconstruction
 
@@ -43,6 +46,7 @@ RECORDED_IMAGES = 128  # what the errors of a block's record are measured on
 class BlockRecord:
     """How one block was reconstructed. Losses are squared output errors relative to the output's power, on a sample.
 
+    iterations: how many were used; stopped: why no more, one of `convergence`'s outcomes.
     curve: (iteration, loss of its minibatch) now and then while learning. Not the objective, which starts again with
     every Fisher measurement. Inputs and activations are mixed with full precision then, so it lies below the losses.
     """
@@ -53,6 +57,7 @@ class BlockRecord:
     iterations: int
     seconds: float
     curve: tuple[tuple[int, float], ...] = ()
+    stopped: str = CEILING
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,7 +117,12 @@ class BlockLearner:
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
         self.watched: list[tuple[int, Tensor]] = []
         self.optimisers = self._optimisers()
-        self.schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, settings.iterations) for o in self.optimisers]
+        self.soft = [module for module in self.roundings if isinstance(module, AdaRound)]
+        # AdaRound's loss rises as its regulariser sets in: it keeps to its schedule.
+        self.schedule = Schedule(settings.iterations, 0 if self.soft else settings.patience)
+        self.exponent, self.sign_lr = (torch.zeros((), device=self.device) for _ in range(2))
+        self.regularised = False
+        self.iterate = Replay(self._iteration, self.device)
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings
@@ -126,7 +136,15 @@ class BlockLearner:
         if settings.other_lr:
             groups.append({"params": high_precision_parameters(self.stage), "lr": settings.other_lr})
         groups = merged(groups)
-        return [torch.optim.Adam(groups, fused=True)] if groups else []
+        return [self._adam(groups)] if groups else []
+
+    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Adam with the rates that the schedule starts from; a captured graph reads rates from tensors."""
+        graph = self.device.type == "cuda"
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+            group["lr"] = torch.tensor(group["lr"], device=self.device) if graph else group["lr"]
+        return torch.optim.Adam(groups, fused=True, capturable=graph)
 
     def outputs(self, count: int) -> Iterator[Tensor]:
         """Current outputs for the first `count` quantized inputs, without drops."""
@@ -136,42 +154,66 @@ class BlockLearner:
         for quantizer in self.quantizers:
             quantizer.drop = self.settings.qdrop
 
-    def learn(self) -> None:
-        settings = self.settings
-        refreshes = self.objective.refreshes
-        order = minibatches(len(self.q_in), settings.batch_size)
-        for iteration in range(settings.iterations):
-            if iteration * refreshes % settings.iterations < refreshes:
-                self.objective.refresh(self.outputs)
-            self._step(iteration, next(order))
+    def learn(self) -> str:
+        """Learn and settle. Returns why no more iterations were taken."""
+        if not (self.optimisers or self.roundings):
+            return NOTHING
+        order = minibatches(len(self.q_in), self.settings.batch_size)
+        with arithmetic(self.device, self.settings.precision):
+            for iteration in self.schedule:
+                if self._measurement_is_due(iteration):
+                    self.objective.refresh(self.outputs)
+                    self.schedule.restart()
+                    self.iterate.forget()
+                self._set_rates()
+                index = next(order)
+                loss, output = self.iterate(index)
+                self.schedule.observe(loss)
+                self._watch(iteration, output, index)
         for quantizer in self.quantizers:
             quantizer.settle()
         for weight in self.weights:
             rounding.harden(weight)
             weight.settle_scale()
         self.stage.requires_grad_(False)
+        return self.schedule.outcome
 
-    def _step(self, iteration: int, index: Tensor) -> None:
-        if not (self.optimisers or self.roundings):
-            return
+    def _measurement_is_due(self, iteration: int) -> bool:
+        """Evenly spaced over the ceiling, until the schedule winds down."""
+        refreshes, ceiling = self.objective.refreshes, self.schedule.ceiling
+        return self.schedule.winding_from is None and iteration * refreshes % ceiling < refreshes
+
+    def _set_rates(self) -> None:
+        """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up."""
+        progress, warm_up = self.schedule.progress, self.settings.warm_up
+        factor = (1 + math.cos(math.pi * progress)) / 2
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
+            rate = group["initial_lr"] * factor
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+        self.sign_lr.fill_(self.settings.weight_lr * (1 - progress))
+        self.exponent.fill_(20 - 18 * max(progress - warm_up, 0) / max(1 - warm_up, 1e-9))
+        if self.soft and not self.regularised and progress >= warm_up:
+            self.regularised = True
+            self.iterate.forget()
+
+    def _iteration(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """One step on the minibatch `index`: its loss and its outputs. Runs the same kernels every time."""
         with torch.enable_grad():
             output = self.stage(self._mixed(index))
-            loss = self.objective.cost(output, index) + self._regulariser(iteration)
-            loss.backward()
-        self._watch(iteration, output, index)
-        for optimiser, schedule in zip(self.optimisers, self.schedules, strict=True):
+            loss = self.objective.cost(output.float(), index)
+            (loss + self._regulariser() if self.regularised else loss).backward()
+        for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
-            schedule.step()
-        lr = self.settings.weight_lr * (1 - iteration / self.settings.iterations)
         for module in self.roundings:
             if isinstance(module, SignGradient):
-                module.step(lr)
+                module.step(self.sign_lr)
+        return loss.detach(), output.detach()
 
     def _watch(self, iteration: int, output: Tensor, index: Tensor) -> None:
         """Keep the error of a minibatch now and then, where it is: fetching it would wait for a GPU."""
-        settings = self.settings
-        if iteration * _CURVE_POINTS % settings.iterations < _CURVE_POINTS or iteration == settings.iterations - 1:
+        schedule = self.schedule
+        if iteration * _CURVE_POINTS % schedule.ceiling < _CURVE_POINTS or iteration == schedule.end - 1:
             z = self.objective.context.z[index].to(output.device)
             error = (output - z).square().sum() / z.square().sum().clamp(min=1e-20)
             self.watched.append((iteration, error))
@@ -188,16 +230,8 @@ class BlockLearner:
         keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
         return torch.lerp(quantized, self.fp_in[index].to(self.device), keep.to(quantized.dtype))
 
-    def _regulariser(self, iteration: int) -> Tensor | float:
-        settings = self.settings
-        start = settings.warm_up * settings.iterations
-        soft = [module for module in self.roundings if isinstance(module, AdaRound)]
-        if iteration < start or not soft:
-            return 0.0
-        progress = (iteration - start) / max(settings.iterations - start, 1)
-        exponent = 2 + 18 * (1 - progress)
-        total = sum(module.regulariser(exponent) for module in soft)
-        return settings.rounding_weight * total
+    def _regulariser(self) -> Tensor:
+        return self.settings.rounding_weight * torch.stack([s.regulariser(self.exponent) for s in self.soft]).sum()
 
 
 def reconstruct_block(
@@ -215,18 +249,18 @@ def reconstruct_block(
     enable_quantization(stage.module, True)
     sample = boundary[1][:RECORDED_IMAGES]
     before = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
-    after, curve = before, ()
+    after, curve, iterations, stopped = before, (), 0, CEILING
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
         context = BlockContext(z, logits, suffix, features, settings, store)
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
         learner = BlockLearner(stage.module, objective, boundary, settings)
-        learner.learn()
-        curve = learner.curve()
+        stopped = learner.learn()
+        curve, iterations = learner.curve(), learner.schedule.iteration
         objective.release()
         after = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
-    return BlockRecord(stage.name, before, after, settings.iterations, time.perf_counter() - started, curve)
+    return BlockRecord(stage.name, before, after, iterations, time.perf_counter() - started, curve, stopped)
 
 
 def _features(stages: Sequence[Stage], position: int) -> Suffix:

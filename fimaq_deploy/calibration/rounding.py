@@ -34,7 +34,7 @@ class AdaRound(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         return self.floor + self.up()
 
-    def regulariser(self, exponent: float) -> Tensor:
+    def regulariser(self, exponent: Tensor | float) -> Tensor:
         """Σ 1 - |2h - 1|^exponent: zero once every h has decided."""
         return (1 - (2 * self.up() - 1).abs().pow(exponent)).sum()
 
@@ -63,10 +63,10 @@ class SignGradient(StraightThrough):
     """
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
+    def step(self, lr: Tensor | float) -> None:
         """One signed step in units of the weight scale."""
         if self.delta.grad is not None:
-            self.delta.sub_(self.delta.grad.sign_(), alpha=lr).clamp_(-0.5, 0.5)
+            self.delta.sub_(self.delta.grad.sign_().mul_(lr)).clamp_(-0.5, 0.5)
             self.delta.grad = None
 
 

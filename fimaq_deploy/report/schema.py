@@ -134,6 +134,7 @@ class Block(_Part):
     curve: list[tuple[int, float]] = Field(
         [], description="Loss of a minibatch while learning, partly in full precision, as (iteration, loss)."
     )
+    stopped: str = Field("ceiling", description="Why no more iterations: ceiling, converged or nothing to learn.")
 
 
 class GridUse(_Part):

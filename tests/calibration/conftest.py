@@ -79,7 +79,7 @@ def random_images() -> Callable[..., Tensor]:
 def quick_recipe() -> Callable[..., Recipe]:
     """4-bit weights and activations, 16 images, a few iterations; keywords are changes as in `Recipe.replace`."""
     # Whatever the tests rely on is said here, so that new defaults do not change them.
-    size = {"images": 16, "batch_size": 8, "iterations": 8, "rank": 2}
+    size = {"images": 16, "batch_size": 8, "iterations": 8, "rank": 2, "patience": 0}
     method = {"loss": "mse", "rounding": "adaround", "qdrop": 0.5, "rounding_weight": 0.01}
     rates = {"weight_lr": 1e-3, "scale_lr": 1e-3, "weight_scale_lr": 0, "other_lr": 0}
     base = Recipe().replace(

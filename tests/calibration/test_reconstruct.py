@@ -228,3 +228,46 @@ def test_current_outputs_are_without_drops(prepared: Make) -> None:
         learner = BlockLearner(block.module, Objective(None), (block.fp_in, block.q_in), block.settings)
         torch.testing.assert_close(torch.cat(list(learner.outputs(16))), expected, rtol=1e-4, atol=1e-4)
     assert all(quantizer.drop == 1.0 for _, quantizer in activation_quantizers(block.module))
+
+
+def test_a_block_that_stops_improving_uses_fewer_iterations_and_says_so(prepared: Make) -> None:
+    # Nothing can be learned from rates this small, so the loss is flat but for the noise of the minibatches.
+    flat = {"rounding": "straight_through", "weight_lr": 1e-9, "scale_lr": 1e-9, "qdrop": 0.0, "iterations": 400}
+    record = prepared(**flat, patience=2).learn()
+    assert record.stopped == "converged"
+    assert record.iterations < 400 and record.curve[-1][0] == record.iterations - 1
+    patient = prepared(**flat, patience=0).learn()
+    assert (patient.stopped, patient.iterations) == ("ceiling", 400)
+
+
+def test_a_block_without_anything_to_learn_takes_no_iterations(prepared: Make) -> None:
+    block = prepared(rounding="nearest")
+    for _, quantizer in activation_quantizers(block.module):
+        quantizer.grid = None
+    record = block.learn()
+    assert (record.iterations, record.stopped, record.curve) == (0, "nothing to learn", ())
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "tf32", "bfloat16"])
+def test_every_precision_learns_and_leaves_the_switches_alone(prepared: Make, precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    settings = {"iterations": 60, "weight_lr": 0.01, "qdrop": 0.0, "rounding": "straight_through"}
+    record = prepared(**settings, precision=precision).learn()
+    assert record.loss_after < record.loss_before
+    assert torch.get_float32_matmul_precision() == before
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_block_can_be_traced_whole(prepared: Make) -> None:
+    """What a CUDA graph or a compiler needs: no branch on a value and no number fetched."""
+    block = prepared(rounding="straight_through", qdrop=0.0)
+    enable_quantization(block.module, True)
+    learner = BlockLearner(block.module, Objective(None), (block.fp_in, block.q_in), block.settings)
+    parameters = [p for group in learner.optimisers[0].param_groups for p in group["params"]]
+    found = []
+    for run in (block.module, torch.compile(block.module, backend="aot_eager", fullgraph=True, dynamic=False)):
+        with torch.enable_grad():
+            error = (run(block.q_in[:8]) - block.z[:8]).square().sum()
+            found.append((error, *torch.autograd.grad(error, parameters)))
+    for eager, traced in zip(*found, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,80 @@
+"""When a block has learned enough: a schedule that runs to its ceiling unless the loss stops improving first.
+
+Learning rates follow the schedule's progress from 0 to 1. While nothing is decided, progress is iteration / ceiling.
+The loss is averaged over windows of iterations; once `patience` windows in a row have not brought an improvement, the
+rest of the schedule is run through in a quarter of the iterations used so far, so that a block that stops early has
+seen every learning rate too. Losses are compared only within one Fisher measurement, because each new one changes the
+scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+WINDOW = 16  # iterations; the loss is fetched once a window, which on a GPU is the only time the host waits
+TOLERANCE = 0.01
+_TAIL = 0.25
+
+CEILING, CONVERGED, NOTHING = "ceiling", "converged", "nothing to learn"
+
+
+class Schedule:
+    """Iterate over it to get iteration numbers; `progress` belongs to the current one.
+
+    patience: windows without an improvement of `TOLERANCE` before a block winds down; 0 runs to the ceiling.
+    """
+
+    def __init__(self, ceiling: int, patience: int) -> None:
+        self.ceiling, self.patience = ceiling, patience
+        self.iteration = 0
+        self.winding_from: int | None = None
+        self.end = ceiling
+        self._best, self._worse = float("inf"), 0
+        self._sum, self._count = torch.zeros(()), 0
+
+    def __iter__(self) -> Iterator[int]:
+        while self.iteration < self.end:
+            yield self.iteration
+            self.iteration += 1
+
+    @property
+    def progress(self) -> float:
+        """From 0 at the first iteration towards 1 at the end."""
+        if self.winding_from is None:
+            return self.iteration / self.ceiling
+        start = self.winding_from / self.ceiling
+        return start + (1 - start) * (self.iteration - self.winding_from) / (self.end - self.winding_from)
+
+    @property
+    def outcome(self) -> str:
+        return CEILING if self.winding_from is None else CONVERGED
+
+    def observe(self, loss: Tensor) -> None:
+        """Take in the loss of the current iteration."""
+        if not self.patience or self.winding_from is not None:
+            return
+        self._sum, self._count = loss.detach() + self._sum.to(loss.device), self._count + 1
+        if self._count == WINDOW:
+            self._judge(float(self._sum) / WINDOW)
+            self._sum, self._count = torch.zeros(()), 0
+
+    def restart(self) -> None:
+        """The loss has a new scale from here on."""
+        self._best, self._worse = float("inf"), 0
+        self._sum, self._count = torch.zeros(()), 0
+
+    def _judge(self, mean: float) -> None:
+        improved = mean < self._best * (1 - TOLERANCE)
+        self._worse = 0 if improved else self._worse + 1
+        self._best = min(self._best, mean)
+        if self._worse >= self.patience:
+            self._wind_down()
+
+    def _wind_down(self) -> None:
+        used = self.iteration + 1
+        end = used + max(1, round(_TAIL * used))
+        if end < self.ceiling:
+            self.winding_from, self.end = used, end

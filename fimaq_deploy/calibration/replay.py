@@ -1,0 +1,92 @@
+"""The inner loop on a GPU as one captured CUDA graph: a few hundred small kernels for the price of one launch.
+
+Everything that changes between iterations is written into tensors that the graph reads (the indices of the minibatch,
+learning rates, AdaRound's exponent); random numbers come from the device's generator, which advances with every replay.
+The first iterations run as usual on a side stream, so that libraries have set up what they need; they are real ones.
+Where capturing fails, learning goes on without it and says so once.
+
+Not run here: no GPU was at hand when this was written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fimaq_deploy.recipe import Precision
+
+Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+_WARM_UP = 3
+
+
+class Replay:
+    """Calls a function of minibatch indices, on a GPU by replaying a graph of it from the fourth call on.
+
+    function: must not fetch anything from the device, and must return tensors of the same shapes every time. What it
+        returns is overwritten by the next call.
+    """
+
+    def __init__(self, function: Step, device: torch.device, *, capture: bool = True) -> None:
+        self.function, self.capture = function, capture and device.type == "cuda"
+        self.forget()
+
+    def forget(self) -> None:
+        """Capture anew, because tensors that the function reads are others now."""
+        self._graph: Any = None
+        self._calls = 0
+
+    def __call__(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.capture:
+            return self.function(index)
+        self._calls += 1
+        if self._calls <= _WARM_UP:
+            return self._on_side_stream(index)
+        if self._graph is None and not self._captured(index):
+            return self.function(index)
+        self._index.copy_(index, non_blocking=True)
+        self._graph.replay()
+        return self._result
+
+    def _on_side_stream(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            result = self.function(index)
+        torch.cuda.current_stream().wait_stream(side)
+        return result
+
+    def _captured(self, index: Tensor) -> bool:
+        self._index, graph = index.clone(), torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._result = self.function(self._index)
+        except RuntimeError as error:
+            self.capture = False
+            warnings.warn(f"the inner loop runs without a CUDA graph: {error}", RuntimeWarning, stacklevel=4)
+            return False
+        self._graph = graph
+        return True
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Matrix products inside in the precision asked for. auto: TF32 on a GPU, float32 elsewhere.
+
+    TF32 keeps 11 bits of a significand, and every quantized value fits 11 bits (`calibration.grid`), so only the
+    full-precision operands of the products are rounded.
+    """
+    before = torch.get_float32_matmul_precision()
+    tf32 = device.type == "cuda" and precision in ("auto", "tf32")
+    low = torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if precision == "bfloat16" else nullcontext()
+    torch.set_float32_matmul_precision("high" if tf32 else before)
+    try:
+        with low:
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from fimaq_deploy.calibration.convergence import CEILING, CONVERGED, WINDOW, Schedule
+
+
+def run(schedule: Schedule, losses: list[float]) -> list[float]:
+    """Feed one loss an iteration (the last one for ever) and return the progress of each iteration."""
+    progress = []
+    for iteration in schedule:
+        progress.append(schedule.progress)
+        schedule.observe(torch.tensor(losses[min(iteration, len(losses) - 1)]))
+    return progress
+
+
+def test_without_patience_the_schedule_is_the_ceiling() -> None:
+    schedule = Schedule(50, patience=0)
+    assert run(schedule, [1.0]) == [i / 50 for i in range(50)]
+    assert schedule.outcome == CEILING
+
+
+def test_a_falling_loss_runs_to_the_ceiling() -> None:
+    schedule = Schedule(400, patience=1)
+    run(schedule, [0.99**i for i in range(400)])
+    assert (schedule.iteration, schedule.outcome) == (400, CEILING)
+
+
+def test_a_flat_loss_winds_down_after_patience_windows_through_all_rates() -> None:
+    schedule = Schedule(1000, patience=3)
+    progress = run(schedule, [1.0])
+    # The first window sets the mark, the next three do not beat it.
+    assert schedule.winding_from == 4 * WINDOW
+    assert schedule.iteration == len(progress) == 5 * WINDOW
+    assert schedule.outcome == CONVERGED
+    steps = [b - a for a, b in itertools.pairwise(progress)]
+    assert all(step > 0 for step in steps)
+    assert max(steps) < 0.1 and progress[-1] > 0.93
+
+
+def test_a_wait_for_less_than_it_takes_to_wind_down_is_not_cut_short() -> None:
+    schedule = Schedule(4 * WINDOW + 5, patience=3)
+    run(schedule, [1.0])
+    assert (schedule.iteration, schedule.outcome) == (4 * WINDOW + 5, CEILING)
+
+
+@pytest.mark.parametrize("better", [0.98, 0.995])
+def test_an_improvement_has_to_be_worth_it(better: float) -> None:
+    schedule = Schedule(2000, patience=2)
+    run(schedule, [better ** (i // WINDOW) for i in range(2000)])
+    assert schedule.outcome == (CEILING if better == 0.98 else CONVERGED)
+
+
+def test_a_new_measurement_starts_the_comparison_again() -> None:
+    schedule = Schedule(1000, patience=2)
+    for iteration in schedule:
+        if iteration % (2 * WINDOW) == 0:
+            schedule.restart()
+        schedule.observe(torch.ones(()))
+    assert schedule.outcome == CEILING
