@@ -7,7 +7,7 @@ times each engine once, and the speed-up is the median of the rounds' own ratios
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import comb
@@ -45,12 +45,14 @@ def compare_latency(
     warm_up: int = 5,
     seconds: float | None = 10.0,
     images: Array | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Latency]:
     """Time every runner at every batch size.
 
     rounds: the most rounds for one batch size.
     seconds: stop a batch size after this time, but not before 3 rounds; None runs all rounds.
     images: what to run on, (N, C, H, W), repeated or cut to each batch size; None draws noise.
+    clock: seconds. `time.process_time` times engines of one thread on a machine that others share.
 
     Raises:
         UserError: nothing to time, or a number that is not positive.
@@ -62,7 +64,7 @@ def compare_latency(
     return [
         latency
         for size in batch_sizes
-        for latency in _at_batch_size(runners, _batch(runners, images, size), rounds, warm_up, seconds)
+        for latency in _at_batch_size(runners, _batch(runners, images, size), rounds, warm_up, seconds, clock)
     ]
 
 
@@ -74,7 +76,12 @@ def _batch(runners: Mapping[str, Runner], images: Array | None, size: int) -> Ar
 
 
 def _at_batch_size(
-    runners: Mapping[str, Runner], batch: Array, rounds: int, warm_up: int, seconds: float | None
+    runners: Mapping[str, Runner],
+    batch: Array,
+    rounds: int,
+    warm_up: int,
+    seconds: float | None,
+    clock: Callable[[], float],
 ) -> list[Latency]:
     for runner in runners.values():
         for _ in range(warm_up):
@@ -85,15 +92,15 @@ def _at_batch_size(
         if seconds is not None and done >= 3 and time.perf_counter() - started > seconds:
             break
         for name, runner in runners.items():
-            times[name].append(_timed_ms(runner, batch))
+            times[name].append(_timed_ms(runner, batch, clock))
     reference = np.array(next(iter(times.values())))
     return [_summary(name, len(batch), np.array(found), reference) for name, found in times.items()]
 
 
-def _timed_ms(runner: Runner, batch: Array) -> float:
-    started = time.perf_counter()
+def _timed_ms(runner: Runner, batch: Array, clock: Callable[[], float]) -> float:
+    started = clock()
     runner(batch)
-    return (time.perf_counter() - started) * 1000
+    return (clock() - started) * 1000
 
 
 def _summary(name: str, size: int, times_ms: Array, reference_ms: Array) -> Latency:

@@ -273,6 +273,17 @@ def test_attention_is_quantized_where_the_target_fuses_it(tiny_vit: Make) -> Non
     assert operands(fusing, Recipe().replace(activations={"bits": 16}), "tensorrt") == set()
 
 
+def test_hidden_tokens_of_shifted_windows_weigh_nothing(tiny_swin: Make) -> None:
+    model = tiny_swin()
+    images = images_for(model, 2)
+    twin = quantized_twin(model, Recipe(), find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+    weights: list[Tensor] = []
+    twin.layers[0].blocks[1].attn.quantizers.softmax.register_forward_pre_hook(lambda _, x: weights.append(x[0]))
+    torch.testing.assert_close(twin(images), model(images))
+    (shifted,) = weights
+    assert (shifted == 0).any() and shifted[shifted > 0].min() > torch.finfo(torch.float32).tiny, "denormal numbers"
+
+
 def test_the_softmax_has_its_own_bits(tiny_vit: Make) -> None:
     model = tiny_vit()
     recipe = Recipe().replace(activations={"bits": 3}, attention={"softmax_bits": 8})
