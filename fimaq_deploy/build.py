@@ -25,7 +25,7 @@ from torch import nn
 
 from fimaq_deploy import artifacts
 from fimaq_deploy.bundled import BUNDLED
-from fimaq_deploy.calibration import quantize
+from fimaq_deploy.calibration import parallel, quantize
 from fimaq_deploy.engines import Runner, availability, load_engine
 from fimaq_deploy.engines.tensorrt import FAMILY, build_engine
 from fimaq_deploy.errors import UserError
@@ -91,13 +91,15 @@ def build(
     resume: bool = False,
     progress: Progress | None = None,
     originals: Originals | None = None,
-) -> BuildResult:
+) -> BuildResult | None:
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
     images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
     max_drop: points of top-1 that what is shipped may lose; a build that loses more says so in `failures`.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
+
+    Under torchrun every process helps to quantize; the first one does the rest, and the others return None.
 
     Raises:
         UserError: bad input; whatever `out` held before is untouched.
@@ -116,9 +118,21 @@ def build(
         sensitivity=sensitivity,
     )
     _require_labels(request)
-    with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
-        report = _Build(request, folder, progress or _silent, originals).run()
+    with parallel.session(request.device) as group:
+        if not group.leads:
+            _assist(request)
+            return None
+        with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
+            report = _Build(request, folder, progress or _silent, originals).run()
     return BuildResult(request.out, report, tuple(failures(report, max_drop)))
+
+
+def _assist(request: Request) -> None:
+    """Learn with the first process and write nothing."""
+    device = parallel.own_device(request.device)
+    model = load_model(request.model, request.weights, device=device, seed=request.seed)
+    images = calibration_source(request, describe_model(model, request.model), request.recipe.reconstruction.images)
+    quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device)
 
 
 def _silent(step: str, done: int, total: int, detail: str) -> None:
@@ -169,8 +183,8 @@ class _Build:
         return lambda done, total, detail: self.progress(step, done, total, detail)
 
     def _load(self) -> None:
-        request = self.request
-        self.model = load_model(request.model, request.weights, device=request.device, seed=request.seed)
+        request, device = self.request, parallel.own_device(self.request.device)
+        self.model = load_model(request.model, request.weights, device=device, seed=request.seed)
         self.info = describe_model(self.model, request.model)
         self.calibration = calibration_source(request, self.info, request.recipe.reconstruction.images)
         self.evaluation = evaluation_source(request, self.info, self.calibration)
@@ -184,7 +198,7 @@ class _Build:
             request.recipe,
             request.targets,
             seed=request.seed,
-            device=request.device,
+            device=parallel.own_device(request.device),
             progress=self._counter("quantize"),
             resume=self.folder / artifacts.STATE,
             sensitivity=request.sensitivity,

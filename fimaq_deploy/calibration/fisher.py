@@ -57,24 +57,22 @@ class LeastSquaresFit:
     """Fits g = F d over samples that come in batches: h_i = Σ g_i d_i / Σ d_i² and u = Σ g √(dᵀg) / Σ dᵀg (LS-ViT).
 
     Negative curvatures are dropped, and samples whose dᵀg is negative (the gradient points away from F d) do not vote
-    on u.
+    on u. sums: Σ g d, Σ d², Σ g √(dᵀg) and Σ dᵀg so far.
     """
 
     def __init__(self) -> None:
-        self._products = self._squares = self._weighted = self._along = torch.zeros(())
+        self.sums = [torch.zeros(())] * 4
 
     def add(self, d: Tensor, g: Tensor) -> None:
         """Take in one batch; both (B, a)."""
         along = (d * g).sum(1).clamp(min=0)
-        self._products = (g * d).sum(0) + self._products.to(d.device)
-        self._squares = d.square().sum(0) + self._squares.to(d.device)
-        self._weighted = (g * along.sqrt()[:, None]).sum(0) + self._weighted.to(d.device)
-        self._along = along.sum() + self._along.to(d.device)
+        new = (g * d).sum(0), d.square().sum(0), (g * along.sqrt()[:, None]).sum(0), along.sum()
+        self.sums = [one + total.to(d.device) for one, total in zip(new, self.sums, strict=True)]
 
     def estimate(self) -> tuple[Tensor, Tensor]:
         """The curvature h and the direction u, both (a,)."""
-        curvature = self._products / self._squares.clamp(min=1e-20)
-        return curvature.clamp(min=0), self._weighted / self._along.clamp(min=1e-20)
+        products, squares, weighted, along = self.sums
+        return (products / squares.clamp(min=1e-20)).clamp(min=0), weighted / along.clamp(min=1e-20)
 
 
 def kl_divergence(logits: Tensor, reference: Tensor, temperature: float) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fimaq_deploy.calibration import fisher
+from fimaq_deploy.calibration import fisher, parallel
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.gradients import Suffix, divergence_gradient
 from fimaq_deploy.recipe import Reconstruction
@@ -72,7 +72,7 @@ class _Mean:
         self._total, self._count = total + self._total.to(total.device), self._count + size
 
     def result(self) -> tuple[Tensor, ...]:
-        return (self._total / self._count).clamp(min=1e-20).unbind()
+        return parallel.current().mean(self._total / self._count).clamp(min=1e-20).unbind()
 
 
 class Objective:
@@ -135,12 +135,13 @@ class Dplr(Objective):
         batches = list(context.deviations(outputs, context.sample))
         gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
         d = torch.cat([each for _, _, each in batches])
-        self.gradients.append(sum(gradients, torch.zeros((), device=d.device)) / len(d))
-        self.deviations.append(d.abs().mean(0))
+        mean = parallel.current().mean
+        self.gradients.append(mean(sum(gradients, torch.zeros((), device=d.device)) / len(d)))
+        self.deviations.append(mean(d.abs().mean(0)))
         self.factor = fisher.low_rank_factor(torch.stack(self.gradients), torch.stack(self.deviations))
-        mean = _Mean()
-        mean.add(len(d), self._low_rank(d), self._diagonal(d))
-        self.starts = mean.result()
+        starts = _Mean()
+        starts.add(len(d), self._low_rank(d), self._diagonal(d))
+        self.starts = starts.result()
 
     def _low_rank(self, d: Tensor) -> Tensor:
         return fisher.low_rank(d, self.factor)
@@ -178,6 +179,7 @@ class LeastSquares(Objective):
         batches = list(context.deviations(outputs, context.sample))
         for where, output, d in batches:
             fit.add(d, context.gradient(where, output))
+        fit.sums = [parallel.current().sum(total) for total in fit.sums]
         self.estimate = fit.estimate()
         for _, _, d in batches:
             mean.add(len(d), fisher.least_squares(d, *self.estimate))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
 from fimaq_deploy.calibration.layers import freeze, strip
@@ -103,6 +104,9 @@ def quantize(
 ) -> QuantizedModel:
     """Quantize a timm VisionTransformer or SwinTransformer. The model passed in is not modified.
 
+    Where torch.distributed is initialised, all its processes have to call this alike, with the same images: each learns
+    from its share of them, and all return the same model (`calibration.parallel`). Only the first one reads `resume`.
+
     images: calibration images, float32 (N, C, H, W), or an iterable of such batches; at most
         `recipe.reconstruction.images` of them are used.
     target: what has to execute the result; several names mean rules that all of them satisfy.
@@ -117,6 +121,7 @@ def quantize(
     rules = combine(map(find_target, [target] if isinstance(target, str) else target))
     check_structure(model)
     device = torch.device(device) if device is not None else next(model.parameters()).device
+    group = parallel.current()
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, torch.random.fork_rng():
         taken = _take(images, recipe.reconstruction.images, store)
@@ -124,17 +129,21 @@ def quantize(
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         rewritten = copy.deepcopy(model).to(device).eval()
         apply_rewrites(rewritten, taken[: recipe.scale_search.images], recipe.rewrites, seed)
+        group.broadcast([*rewritten.parameters(), *rewritten.buffers()])
         tokens = attention_tokens(rewritten, taken[:1].to(device))
         twin = quantized_twin(rewritten, recipe, rules, tokens)
-        quantized = QuantizedModel(twin, recipe, rules, seed, tokens)
-        checkpoints = Checkpoints(resume, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed))
+        quantized = QuantizedModel(twin, parallel.divided(recipe, group.size), rules, seed, tokens)
+        checkpoints = Checkpoints(
+            resume if group.leads else None, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed)
+        )
         logits = store.collect(run_batches(rewritten, taken, recipe.reconstruction.batch_size), len(taken))
         _check_finite(logits)
         quantized.history = list(_reconstruct(quantized, taken, logits, store, checkpoints, progress))
         if recipe.tuning.iterations:
             quantized.history.append(_tune(quantized, rewritten, taken, logits, progress))
+        quantized.recipe = recipe
         quantized.grids = grid_use(twin, [taken[: recipe.reconstruction.batch_size]])
-        if sensitivity:
+        if sensitivity and group.leads:
             seen = taken[:sensitivity].to(device)
             quantized.sensitivity = measure_sensitivity(twin, quantized.stages, seen, progress)
     strip(twin)
@@ -142,18 +151,20 @@ def quantize(
 
 
 def _take(images: Tensor | Iterable[Tensor], limit: int, store: ActivationStore) -> Tensor:
-    """The first `limit` images, checked."""
-    taken: list[Tensor] = []
-    count = 0
+    """Of the first `limit` images, checked, those that this process learns from."""
+    group, taken, count = parallel.current(), [], 0
     for batch in [images] if isinstance(images, Tensor) else images:
         _check_batch(batch, taken)
-        taken.append(batch[: limit - count])
-        count += len(taken[-1])
+        kept = batch[: limit - count]
+        taken.append(kept[(group.rank - count) % group.size :: group.size])
+        count += len(kept)
         if count == limit:
             break
     if not count:
         raise UserError("no calibration images: expected at least one of shape (C, H, W)")
-    return store.collect(taken, count)
+    if count < group.size:
+        raise UserError(f"{count} calibration images for {group.size} processes: expected at least one for each")
+    return store.collect(taken, sum(map(len, taken)))
 
 
 def _check_batch(batch: Tensor, earlier: list[Tensor]) -> None:
@@ -213,6 +224,22 @@ class Checkpoints:
             write_state(self._path(position), frozen_state(module), metadata)
 
 
+def _resumed(checkpoints: Checkpoints, position: int, module: nn.Module) -> BlockRecord | None:
+    """Restore a finished block in every process; None where there is none."""
+    group = parallel.current()
+    record = group.agree_on(lambda: checkpoints.load(position, module))
+    if record is not None and group.size > 1:
+        state = group.agree_on(lambda: frozen_state(module))
+        if not group.leads:
+            load_frozen_state(module, state)
+    return record
+
+
+def _seed(seed: int, position: int) -> None:
+    """Each block has its own random stream, so that resuming changes nothing, and so has each process."""
+    torch.manual_seed(seed * 1009 + position + parallel.current().rank * 1_000_003)
+
+
 def _reconstruct(
     quantized: QuantizedModel,
     images: Tensor,
@@ -226,12 +253,11 @@ def _reconstruct(
     steps = len(stages) + bool(quantized.recipe.tuning.iterations)
     fp_in = q_in = images
     for position, stage in enumerate(stages):
-        # Each block has its own random stream, so that resuming changes nothing.
-        torch.manual_seed(quantized.seed * 1009 + position)
+        _seed(quantized.seed, position)
         if progress:
             progress(position, steps, stage.name)
         z = store.collect(run_batches(stage.module, fp_in, settings.batch_size), len(images))
-        record = checkpoints.load(position, stage.module)
+        record = _resumed(checkpoints, position, stage.module)
         if record is None:
             record = _learn(quantized, stages, position, (fp_in, q_in), z, logits, store)
             checkpoints.save(position, stage.module, record)
@@ -247,7 +273,7 @@ def _tune(
 ) -> BlockRecord:
     """Joint tuning, recorded like a block whose output is the logits."""
     stages, settings = quantized.stages, quantized.recipe.tuning
-    torch.manual_seed(quantized.seed * 1009 + len(stages))
+    _seed(quantized.seed, len(stages))
     if progress:
         progress(len(stages), len(stages) + 1, "joint tuning")
     started = time.perf_counter()
@@ -270,8 +296,11 @@ def _learn(
     module = stages[position].module
     device = next(module.parameters()).device
     sample = boundary[1][: search.images].to(device)
+    group = parallel.current()
     search_stage(module, sample.split(settings.batch_size), search.candidates)
+    group.broadcast(list(module.parameters()))
     record = reconstruct_block(stages, position, boundary, z, logits, settings, store)
+    group.broadcast(list(module.parameters()))
     freeze(module)
     return record
 

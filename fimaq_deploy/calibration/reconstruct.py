@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration import rounding
+from fimaq_deploy.calibration import parallel, rounding
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.gradients import Suffix, suffix_of
@@ -122,7 +122,8 @@ class BlockLearner:
         self.schedule = Schedule(settings.iterations, 0 if self.soft else settings.patience)
         self.exponent, self.sign_lr = (torch.zeros((), device=self.device) for _ in range(2))
         self.regularised = False
-        self.iterate = Replay(self._iteration, self.device)
+        self.group = parallel.current()
+        self.iterate = Replay(self._iteration, self.device, capture=self.group.size == 1)
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings
@@ -202,6 +203,7 @@ class BlockLearner:
             output = self.stage(self._mixed(index))
             loss = self.objective.cost(output.float(), index)
             (loss + self._regulariser() if self.regularised else loss).backward()
+        loss = self.group.average_gradients(self._learned(), loss)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
@@ -209,6 +211,12 @@ class BlockLearner:
             if isinstance(module, SignGradient):
                 module.step(self.sign_lr)
         return loss.detach(), output.detach()
+
+    def _learned(self) -> Iterator[nn.Parameter]:
+        for optimiser in self.optimisers:
+            yield from (parameter for group in optimiser.param_groups for parameter in group["params"])
+        for module in self.roundings:
+            yield from module.parameters() if isinstance(module, SignGradient) else ()
 
     def _watch(self, iteration: int, output: Tensor, index: Tensor) -> None:
         """Keep the error of a minibatch now and then, where it is: fetching it would wait for a GPU."""

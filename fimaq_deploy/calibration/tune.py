@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration import fisher, rounding
+from fimaq_deploy.calibration import fisher, parallel, rounding
 from fimaq_deploy.calibration.gradients import suffix_of
 from fimaq_deploy.calibration.layers import (
     activation_quantizers,
@@ -34,7 +34,9 @@ def tune(stages: Sequence[Stage], teacher: Sequence[Stage], images: Tensor, sett
     teacher: the full-precision chain; images: (N, C, H, W).
     """
     body, head = suffix_of(stages[:-1]), stages[-1].module
-    optimiser = torch.optim.Adam(_parameter_groups(stages, settings), fused=True)
+    groups = _parameter_groups(stages, settings)
+    learned = [parameter for group in groups for parameter in group["params"]]
+    optimiser = torch.optim.Adam(groups, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
     device = next(head.parameters()).device
     order = minibatches(len(images), settings.batch_size)
@@ -48,6 +50,7 @@ def tune(stages: Sequence[Stage], teacher: Sequence[Stage], images: Tensor, sett
                 loss = fisher.kl_divergence(head(tokens), logits, settings.temperature)
                 loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features) / power
                 (loss * (len(part) / len(batch))).backward()
+        parallel.current().average_gradients(learned, torch.zeros((), device=device))
         optimiser.step()
         optimiser.zero_grad()
         schedule.step()

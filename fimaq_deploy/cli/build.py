@@ -59,6 +59,8 @@ def build(
             resume=resume,
             progress=progress,
         )
+    if result is None:  # torchrun started several processes, and this is not the one that prints
+        return
     _print_result(result)
     if result.failures:
         raise typer.Exit(1)
