@@ -36,6 +36,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     **{f"{loss} T=1": (f"reconstruction.loss={loss}", "reconstruction.temperature=1", *BLOCKS_ALONE) for loss in SHARP},
     **{f"rounding {kind}": (f"reconstruction.rounding={kind}", *BLOCKS_ALONE) for kind in ROUNDINGS},
     "no qdrop": ("reconstruction.qdrop=0", *BLOCKS_ALONE),
+    "searched weight scales": ("reconstruction.weight_scale_lr=0", *BLOCKS_ALONE),
+    "given biases and norms": ("reconstruction.other_lr=0", *BLOCKS_ALONE),
     "no rewrite": ("rewrites.norm=false", *BLOCKS_ALONE),
     "rewrite heads": ("rewrites.heads=true", *BLOCKS_ALONE),
     "rewrite rotation": ("rewrites.rotation=true", *BLOCKS_ALONE),
