@@ -67,7 +67,7 @@ class Attention(_Strict):
         "auto", description="auto: wherever the target is faster with INT8 attention; never: in high precision."
     )
     softmax_bits: ActivationBits | None = Field(
-        None, description="Bits of the attention weights; None: as activations."
+        None, description="Bits of the attention weights; None: as activations, or more where only more bits fuse."
     )
 
 

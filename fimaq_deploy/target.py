@@ -18,10 +18,15 @@ HighPrecision = Literal["float16", "float32"]
 
 @dataclass(frozen=True)
 class AttentionEnvelope:
-    """Where a fused INT8 attention kernel exists. Outside it both attention matmuls stay in high precision."""
+    """Where a fused INT8 attention kernel exists. Outside it both attention matmuls stay in high precision.
+
+    least_softmax_bits: of the grid of the softmax's result. A grid with fewer than the container's bits needs a Clip,
+        which no fused kernel has; and it would save nothing.
+    """
 
     head_sizes: frozenset[int]
     max_tokens: int
+    least_softmax_bits: int = 0
 
     def broken_rule(self, head_size: int, tokens: int) -> str | None:
         """The rule that keeps this attention from fusing in INT8, or None where it fuses."""
@@ -46,6 +51,9 @@ class Target:
     cheap_zero_points: whether a zero point costs its integer kernels nothing; where it does, `auto` is symmetric.
     integer_attention: whether the matmuls inside attention are faster in integers. They multiply two activations, which
         ONNX Runtime packs anew for each call: its float kernels win.
+    clip: where grids smaller than their container are clipped, before QuantizeLinear or behind it. INT8 Clip compiles
+        on TensorRT-RTX and keeps attention fused; TensorRT 10 and 11 could not be tried, and floats compile everywhere.
+    splits_products: whether its compiler splits a product whose result is split, and loses the integers with that.
     """
 
     name: str
@@ -58,9 +66,11 @@ class Target:
     any_int4: bool = False
     cheap_zero_points: bool = True
     integer_attention: bool = True
+    clip: Literal["floats", "integers"] = "floats"
+    splits_products: bool = False
 
 
-_TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512)
+_TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
 _TENSORRT_BLOCKS = frozenset({64, 128})
 _ONNXRUNTIME_BLOCKS = frozenset({16, 32, 64, 128, 256})
 _TENSORRT_RULES = frozenset(
@@ -86,8 +96,26 @@ _ONNXRUNTIME_RULES = frozenset({"int4-channels", "int8-blocks", "moved-integers"
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("tensorrt", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES),
-        Target("tensorrt-rtx", "float16", False, _TENSORRT_ATTENTION, _TENSORRT_BLOCKS, _TENSORRT_RULES, any_int4=True),
+        Target(
+            "tensorrt",
+            "float16",
+            False,
+            _TENSORRT_ATTENTION,
+            _TENSORRT_BLOCKS,
+            _TENSORRT_RULES,
+            splits_products=True,
+        ),
+        Target(
+            "tensorrt-rtx",
+            "float16",
+            False,
+            _TENSORRT_ATTENTION,
+            _TENSORRT_BLOCKS,
+            _TENSORRT_RULES,
+            any_int4=True,
+            clip="integers",
+            splits_products=True,
+        ),
         Target(
             "onnxruntime-cpu",
             "float32",
@@ -140,9 +168,15 @@ def combine(targets: Iterable[Target]) -> Target:
         any_int4=all(target.any_int4 for target in found),
         cheap_zero_points=all(target.cheap_zero_points for target in found),
         integer_attention=any(target.integer_attention for target in found),
+        clip="integers" if all(target.clip == "integers" for target in found) else "floats",
+        splits_products=any(target.splits_products for target in found),
     )
 
 
 def _strictest(envelopes: Sequence[AttentionEnvelope]) -> AttentionEnvelope:
     sizes = frozenset.intersection(*(envelope.head_sizes for envelope in envelopes))
-    return AttentionEnvelope(sizes, min(envelope.max_tokens for envelope in envelopes))
+    return AttentionEnvelope(
+        sizes,
+        min(envelope.max_tokens for envelope in envelopes),
+        max(envelope.least_softmax_bits for envelope in envelopes),
+    )

@@ -31,6 +31,12 @@ def test_several_targets_combine_to_what_all_of_them_execute() -> None:
     assert not combine([find_target("onnxruntime-cpu"), find_target("openvino-cpu")]).cheap_zero_points
 
 
+def test_integers_are_clipped_only_where_all_can() -> None:
+    rtx, other = find_target("tensorrt-rtx"), find_target("tensorrt")
+    assert (rtx.clip, combine([rtx]).clip, combine([rtx, other]).clip) == ("integers", "integers", "floats")
+    assert combine([rtx, find_target("onnxruntime-cpu")]).splits_products
+
+
 def test_no_target_is_an_error() -> None:
     with pytest.raises(UserError, match="no target"):
         combine([])

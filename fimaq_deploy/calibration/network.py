@@ -210,7 +210,7 @@ def _attention_quantizers(attention: Any, recipe: Recipe, target: Target, tokens
     outside = envelope is not None and envelope.broken_rule(head_size, tokens) is not None
     integer = recipe.attention.quantize == "auto" and target.integer_attention and not outside
     bits = recipe.activations.bits
-    softmax_bits = recipe.attention.softmax_bits or bits
+    softmax_bits = recipe.attention.softmax_bits or max(bits, envelope.least_softmax_bits if envelope else bits)
     if not integer or 16 in (bits, softmax_bits):
         return AttentionQuantizers(None, None)
     return AttentionQuantizers(_activation_grid(bits, recipe, target), _activation_grid(softmax_bits, recipe, target))

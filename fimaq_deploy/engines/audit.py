@@ -44,7 +44,8 @@ _FUSED_NAME = re.compile(r"__myl_([A-Za-z0-9]+)_myl")
 _OPERATOR = re.compile(r"[A-Z][a-z0-9]*")
 _PRODUCTS = frozenset({"Fc", "Gemm", "Conv", "Corr", "Dot"})
 _MOVES = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Sque", "Tran", "Unsq"})
-_NOT_ON_THE_GPU = frozenset({"shape_call", "constant", "noop"})
+# Work of the host, and events between streams.
+_NO_KERNELS = frozenset({"constant", "noop", "shape_call", "signal", "wait"})
 _TYPES = {"Int8": "int8", "Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "FP8": "float8"}
 _INTEGERS = frozenset({"Int8", "Int4", "UInt8"})
 
@@ -177,16 +178,17 @@ def audit(
     file, original = read_structure(path), None if twin is None else read_structure(twin)
     found = []
     for capability in [None] if compute_for is None else compute_for:
+        alone = None if capability is None else [capability]
         counts = None
         if twin is not None and original is not None:
-            counts = kernel_counts(audit_log(_compile(twin, target, capability), original))
-        blocks = audit_log(_compile(path, target, capability), file, counts)
+            counts = kernel_counts(audit_log(builder_log(twin, target, alone), original))
+        blocks = audit_log(builder_log(path, target, alone), file, counts)
         found.append(EngineAudit(target, _text(capability), blocks, broken_promises(blocks, require)))
     return found
 
 
-def _compile(path: str | Path, target: str, capability: ComputeCapability | None) -> str:
-    compute_for = None if capability is None else [capability]
+def builder_log(path: str | Path, target: str, compute_for: Sequence[ComputeCapability] | None) -> str:
+    """What the compiler says about a file; the engine is thrown away."""
     with TemporaryDirectory() as folder:
         return build_engine(path, Path(folder) / "audit.engine", target, compute_for=compute_for, verbose=True).log
 
@@ -209,7 +211,7 @@ def audit_log(log: str, file: Structure, twin_kernels: Mapping[str, int] | None 
     Raises:
         UserError: the log holds no layer plan.
     """
-    kernels = [kernel for kernel in read_plan(log) if kernel.kind.lower() not in _NOT_ON_THE_GPU]
+    kernels = [kernel for kernel in read_plan(log) if kernel.kind.lower() not in _NO_KERNELS]
     home = _blocks_of_nodes(file)
     order = list(dict.fromkeys(home.values()))
     places = _places(kernels, home, order)

@@ -35,6 +35,7 @@ FAMILY = tuple(_LIBRARIES)
 _MODULES = ("polygraphy.backend.trt", "polygraphy.backend.tensorrt_rtx", "polygraphy.mod.trt_importer")
 
 ComputeCapability = tuple[int, int]
+_AMPERE: ComputeCapability = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def build_engine(
     """Compile an ONNX file with one image input.
 
     batch: for a dynamic batch dimension; None is `BatchProfile()`.
-    compute_for: the GPU generations of a TensorRT-RTX engine; None is all that it knows, so the engine is portable.
+    compute_for: the GPU generations of a TensorRT-RTX engine; None is all from Ampere on, so the engine is portable. On
+        Turing (7.5) the patch convolution has no integer kernel, and an engine that is to serve it too has none for any.
     workspace_bytes: the most scratch memory that a kernel may take; None is the library's default.
     verbose: keep the builder's whole log, which holds the compiled layer plan.
 
@@ -180,7 +182,7 @@ def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[Comp
             f"compute capability {unknown[0][0]}.{unknown[0][1]}: this TensorRT-RTX compiles for {listed}; "
             "name one of these, or use target tensorrt on that GPU"
         )
-    return list(wanted) if wanted else known
+    return list(wanted) if wanted else [capability for capability in known if capability >= _AMPERE]
 
 
 def _compile(

@@ -25,7 +25,7 @@ class QuantizedTensor:
         container leave.
     zero_point: the largest, where there are several.
     scale: the numbers in the file, in its high-precision type.
-    clipped: whether a Clip stands before the QuantizeLinear.
+    clipped: whether a Clip stands before the QuantizeLinear or behind it.
     """
 
     node: str
@@ -89,17 +89,30 @@ def _weight(node: ir.Node) -> QuantizedTensor:
 
 def _activation(node: ir.Node) -> QuantizedTensor:
     zero, scale = _stored(node, 2), _stored(node, 1)
-    container = np.iinfo(zero.dtype)
-    low, high = container.min, container.max
-    value = node.inputs[0]
-    quantize = value.producer() if value is not None else None
-    clip = quantize.inputs[0].producer() if quantize is not None and quantize.inputs[0] is not None else None
-    clipped = clip is not None and clip.op_type == "Clip"
-    if clip is not None and clipped:
-        bounds = (float(_stored(clip, index)) / float(scale) + int(zero) for index in (1, 2))
-        first, last = (int(np.rint(bound)) for bound in bounds)
-        low, high = max(low, first), min(high, last)
-    return QuantizedTensor(str(node.name), "activation", _type_name(value), int(zero.max()), low, high, scale, clipped)
+    low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
+    bounds = _clipped_integers(node, float(scale.max()), int(zero.max()))
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    container = _type_name(node.inputs[0])
+    return QuantizedTensor(
+        str(node.name), "activation", container, int(zero.max()), low, high, scale, bounds is not None
+    )
+
+
+def _clipped_integers(dequantize: ir.Node, scale: float, zero: int) -> tuple[int, int] | None:
+    """The integers that a Clip lets through: of integers before DequantizeLinear, or of floats before the quantizer."""
+    before = _producer(dequantize)
+    if before is not None and before.op_type == "Clip":
+        return int(_stored(before, 1)), int(_stored(before, 2))
+    clip = None if before is None else _producer(before)
+    if clip is None or clip.op_type != "Clip":
+        return None
+    first, last = (int(np.rint(float(_stored(clip, index)) / scale + zero)) for index in (1, 2))
+    return first, last
+
+
+def _producer(node: ir.Node) -> ir.Node | None:
+    return None if node.inputs[0] is None else node.inputs[0].producer()
 
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:

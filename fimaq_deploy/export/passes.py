@@ -171,7 +171,7 @@ def require_standard(model: ir.Model, weights: int) -> None:
         function.name for function in model.functions.values()
     }
     problems = [f"operators of other domains: {sorted(foreign)}"] if foreign else []
-    kept = sum(1 for node in model.graph if node.op_type in _CONSUMERS_OF_WEIGHTS and _has_integer_weights(node))
+    kept = sum(1 for node in model.graph if node.op_type in _CONSUMERS_OF_WEIGHTS and has_integer_weights(node))
     if kept != weights:
         problems.append(f"{kept} of {weights} weight tensors stayed integers and feed their MatMul or Conv directly")
     wrong = [v.name for v in (*model.graph.inputs, *model.graph.outputs) if v.dtype is not ir.DataType.FLOAT]
@@ -181,7 +181,8 @@ def require_standard(model: ir.Model, weights: int) -> None:
         raise RuntimeError(f"export failed its postcondition: {'; '.join(problems)}")
 
 
-def _has_integer_weights(node: ir.Node) -> bool:
+def has_integer_weights(node: ir.Node) -> bool:
+    """Whether a product reads stored integers, dequantized."""
     return any(is_integer_weight(value.producer()) for value in node.inputs if value is not None)
 
 

@@ -26,7 +26,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.export import passes
+from fimaq_deploy.export import fusion, passes
 from fimaq_deploy.export.files import write_whole
 from fimaq_deploy.export.translate import TRANSLATIONS
 from fimaq_deploy.target import HighPrecision, Target, find_target
@@ -59,8 +59,7 @@ def export_onnx(
         UserError: unknown target, or the file cannot be written.
     """
     rules = find_target(target) if isinstance(target, str) else target
-    precision: HighPrecision = rules.high_precision if rules else "float32"
-    return _export(quantized, Path(path), precision, input_shape, boundaries)
+    return _export(quantized, Path(path), rules, input_shape, boundaries)
 
 
 def export_fp_onnx(
@@ -94,9 +93,8 @@ class _Exported(nn.Module):
         return (results[-1], *results[:-1])
 
 
-def _export(
-    model: nn.Module, path: Path, precision: HighPrecision, shape: Sequence[int] | None, boundaries: bool
-) -> Path:
+def _export(model: nn.Module, path: Path, rules: Target | None, shape: Sequence[int] | None, boundaries: bool) -> Path:
+    precision: HighPrecision = rules.high_precision if rules else "float32"
     if shape is None:
         shape = _input_shape(model)
     names = [f"{BOUNDARY}{stage.name}" for stage in model.stages[:-1]] if boundaries else []  # type: ignore[index,union-attr]
@@ -104,6 +102,10 @@ def _export(
     found: ir.Model = program.model
     passes.rename_initializers(found.graph)
     passes.clean(found, transpose_first=precision == "float32")
+    if rules and rules.clip == "integers":
+        fusion.clip_integers(found.graph)
+    if rules and rules.splits_products:
+        fusion.guard_fused_products(found.graph)
     passes.require_standard(found, _count_weights(program.exported_program))
     _sign(found)
     write_whole(path, ir.serde.serialize_model(found).SerializeToString(deterministic=True))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -117,6 +118,35 @@ def test_the_float16_twin_has_the_same_integers_and_no_float32_inside(exported, 
     with torch.no_grad():
         expected = model(images).numpy()
     assert np.corrcoef(run(path, images).ravel(), expected.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("name", ["w4a4", "offset"])
+def test_clipping_integers_changes_no_number(exported, images, name):
+    """The clip stands before QuantizeLinear for TensorRT and behind it for TensorRT-RTX."""
+    floats, integers = exported(name, "tensorrt")[1], exported(name, "tensorrt-rtx")[1]
+    assert _before(floats, "Clip") != _before(integers, "Clip") == {"QuantizeLinear"}
+    both = [{(t.node, t.low, t.high, t.clipped) for t in check_grids(path)} for path in (floats, integers)]
+    assert both[0] == both[1]
+    for scaled in (images, images * 50):
+        np.testing.assert_array_equal(run(floats, scaled), run(integers, scaled))
+
+
+def _before(path: Path, kind: str) -> set[str]:
+    """The operators whose results operators of a kind read first."""
+    nodes = onnx.load(path).graph.node
+    makers = {output: node.op_type for node in nodes for output in node.output}
+    return {makers[node.input[0]] for node in nodes if node.op_type == kind}
+
+
+def test_the_guard_of_a_split_product_changes_no_number(exported, images, tmp_path):
+    _, path = exported("w4a16", "tensorrt")
+    assert operators(path)["Clip"] == 1, "weight-only: attention is in floats"
+    model = ir.load(path)
+    clip = next(node for node in model.graph if node.op_type == "Clip")
+    ir.convenience.replace_all_uses_with(clip.outputs[0], clip.inputs[0])
+    model.graph.remove(clip, safe=True)
+    ir.save(model, tmp_path / "bare.onnx")
+    np.testing.assert_array_equal(run(path, images), run(tmp_path / "bare.onnx", images))
 
 
 def test_transposes_stand_where_each_runtime_fuses(exported):

@@ -17,6 +17,7 @@ from fimaq_deploy.engines.audit import BlockPlan, audit_log, broken_promises, ke
 from fimaq_deploy.engines.plan import read_plan
 from fimaq_deploy.engines.tensorrt import build_engine
 from fimaq_deploy.export import export_fp_onnx
+from fimaq_deploy.export.fusion import guard_fused_products
 from fimaq_deploy.export.structure import read_structure
 
 pytest.importorskip("tensorrt_rtx")
@@ -113,6 +114,34 @@ def test_half_quantized_attention_is_not_fused(twin, plan_of):
 def test_a_clip_of_floats_before_the_output_projection_breaks_fusion(twin, plan_of):
     before, after = plan_of(twin("w8a8"))["blocks.0"], plan_of(with_clip(twin("w8a8"), PROJ))["blocks.0"]
     assert after.attention == "unfused" and after.kernels > before.kernels
+
+
+def test_low_bits_clip_their_integers_and_fuse(twin, plan_of):
+    """Below 8 bits a grid is smaller than its container. Clipped as floats, attention is not fused."""
+    model = twin("w4a4")
+    clips = [node for node in model.graph if node.op_type == "Clip"]
+    assert clips and all(clip.inputs[0].producer().op_type == "QuantizeLinear" for clip in clips)
+    plan = plan_of(model)
+    assert all(block.gemms == block.int8_gemms for block in plan.values())
+    assert plan["blocks.0"].attention == "int8"
+    assert not any(block.dequantized_weights for block in plan.values())
+
+
+def test_a_guarded_product_stays_in_integers_before_float_attention(twin, plan_of):
+    model = without_pairs(twin("w8a8"), *OPERANDS, SOFTMAX)
+    guard_fused_products(model.graph)
+    (guard,) = [node for node in model.graph if node.op_type == "Clip"]
+    assert guard.name == "blocks.0.qkv/Clip"
+    block = plan_of(model)["blocks.0"]
+    assert (block.attention, block.int8_gemms, block.gemms, block.dequantized_weights) == ("float16", 2, 2, 0)
+
+
+def test_only_unquantized_splits_are_guarded(twin):
+    for name in ("w8a8", "w4a4"):
+        before = len(list(twin(name).graph))
+        model = twin(name)
+        guard_fused_products(model.graph)
+        assert len(list(model.graph)) == before
 
 
 class FloatAttention(torch.nn.Module):
