@@ -34,7 +34,7 @@ QUICK = ("reconstruction.iterations=0", "tuning.iterations=0", "scale_search.can
 
 @dataclass(frozen=True)
 class Row:
-    """One file in one engine. sms: its compute capabilities. worse: blocks with more kernels than the twin, with both numbers."""
+    """One file in one engine, for its `sms`. worse: blocks with more kernels than the twin, with both numbers."""
 
     model: str
     recipe: str

@@ -98,8 +98,8 @@ def build_engine(
     """Compile an ONNX file with one image input.
 
     batch: for a dynamic batch dimension; None is `BatchProfile()`.
-    compute_for: the GPU generations of a TensorRT-RTX engine; None is all from Ampere on, so the engine is portable. On
-        Turing (7.5) the patch convolution has no integer kernel, and an engine that is to serve it too has none for any.
+    compute_for: the GPU generations of a TensorRT-RTX engine; None is all from Ampere on, so the engine is portable.
+        Turing (7.5) has no integer kernel for the patch convolution, and an engine that serves it too has none at all.
     workspace_bytes: the most scratch memory that a kernel may take; None is the library's default.
     verbose: keep the builder's whole log, which holds the compiled layer plan.
 
