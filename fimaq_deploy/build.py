@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,6 +125,8 @@ def build(
             return None
         with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
             report = _Build(request, folder, progress or _silent, originals).run()
+    if originals:
+        originals.onnx = request.out / FP_ONNX
     return BuildResult(request.out, report, tuple(failures(report, max_drop)))
 
 
@@ -207,7 +210,10 @@ class _Build:
 
     def _export(self) -> None:
         export_onnx(self.quantized, self.folder / ONNX)
-        export_fp_onnx(self.model, self.folder / FP_ONNX)
+        if self.originals and self.originals.onnx and self.originals.onnx.is_file():
+            shutil.copyfile(self.originals.onnx, self.folder / FP_ONNX)
+        else:
+            export_fp_onnx(self.model, self.folder / FP_ONNX)
         half = next((name for name in self.request.targets if find_target(name).high_precision == "float16"), None)
         if half:
             export_onnx(self.quantized, self.folder / TENSORRT_ONNX, target=half)

@@ -41,11 +41,12 @@ class Candidate:
 class Originals:
     """What the original of one model did on one set of images, so that builds with other recipes need not repeat it.
 
-    images: the fingerprint of the images.
+    images: the fingerprint of the images. onnx: its exported file.
     """
 
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
     images: str | None = None
+    onnx: Path | None = None
 
 
 def measure_accuracy(

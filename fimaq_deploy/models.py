@@ -77,6 +77,19 @@ def model_names() -> list[str]:
     return [*BUNDLED, *SHORT_NAMES]
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that `load_model` does not know, before any weights are touched.
+
+    Raises:
+        UserError: unknown name or another architecture.
+    """
+    if ":" in name:
+        with _current_directory_importable():
+            _find_factory(name)
+    elif name not in BUNDLED:
+        _find_timm_config(name, SHORT_NAMES.get(name, name))
+
+
 def load_model(
     name: str, weights: str | Path = "pretrained", *, device: str | torch.device = "cpu", seed: int = 0
 ) -> nn.Module:

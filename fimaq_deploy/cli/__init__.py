@@ -20,6 +20,7 @@ from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
 from fimaq_deploy.cli.lint import lint
 from fimaq_deploy.cli.recipes import recipes
+from fimaq_deploy.cli.sweep import sweep
 from fimaq_deploy.errors import UserError
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, audit, compare, lint, recipes, doctor):
+for command in (build, audit, compare, sweep, lint, recipes, doctor):
     app.command()(command)
 
 

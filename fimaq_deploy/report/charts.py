@@ -54,7 +54,7 @@ def tradeoff(report: Report) -> Paint:
     def paint(axes: Axes) -> None:
         for row in rows:
             _point(axes, row, styles[row.id])
-        _tell_apart(axes, [(row.latency[0].p50_ms, row.accuracy.top1, row.title) for row in rows if row.accuracy])
+        tell_apart(axes, [(row.latency[0].p50_ms, row.accuracy.top1, row.title) for row in rows if row.accuracy])
         if report.baseline.accuracy:
             axes.axhline(report.baseline.accuracy.top1, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         name_axes(axes, f"milliseconds for {_images(rows[0].latency[0].batch_size)}", "top-1, %")
@@ -271,10 +271,13 @@ def _point(axes: Axes, row: Row, style: Style) -> None:
     axes.plot([x], [y], color=style.color, marker=style.marker, markersize=9, linestyle="none", zorder=3)
 
 
-def _tell_apart(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each point's name beside it, no two in one place, and leave room for the names."""
+def tell_apart(axes: Axes, points: Sequence[tuple[float, float, str]], farthest: float = 0.0) -> None:
+    """Write each point's name beside it, no two in one place, and leave room for the names.
+
+    farthest: the largest x of any other point.
+    """
     low, high = axes.get_ylim()
-    right = max(x for x, _, _ in points)
+    right = max(farthest, *(x for x, _, _ in points))
     axes.set_xlim(0, 1.25 * right)
     places = apart([y for _, y, _ in points], (high - low) * 0.085)
     for (x, _, name), place in zip(points, places, strict=True):

@@ -11,6 +11,9 @@ import pytest
 
 from fimaq_deploy.build import BuildResult
 from fimaq_deploy.report import Report, to_html
+from fimaq_deploy.report.compare import Build, compare
+from fimaq_deploy.report.compare_page import write_comparison
+from fimaq_deploy.report.comparison import Thresholds
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -128,6 +131,21 @@ def test_the_page_of_a_build_is_whole(browser: Browser, built: BuildResult, widt
 def test_a_page_with_everything_is_whole(browser: Browser, full_page: Path, width: int) -> None:
     with Opened(browser, full_page, width) as opened:
         check(opened, full_page, 11)
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE, 320])
+def test_the_page_of_a_comparison_is_whole(browser: Browser, full_report: Report, tmp_path: Path, width: int) -> None:
+    slower = {"speedup": 1.3, "speedup_interval": (1.28, 1.32)}
+    rows = [
+        row.model_copy(update={"latency": [one.model_copy(update=slower) for one in row.latency if row.deployed]})
+        for row in full_report.rows
+    ]
+    new = Build("build/a name that is long enough to wrap", full_report.model_copy(update={"rows": rows}), None)
+    path = tmp_path / "compare.html"
+    limits = Thresholds(max_drop=1, max_slowdown=20, max_growth=5)
+    write_comparison(compare(new, [Build("old", full_report, None)], limits), html=path)
+    with Opened(browser, path, width) as opened:
+        check(opened, path, 2)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
