@@ -39,7 +39,7 @@ def test_the_loss_is_kl_for_small_deviations() -> None:
 
 def frozen(model: nn.Module, images: Tensor, recipe: Any) -> nn.Module:
     """A searched and frozen twin that still has its full-precision weights."""
-    twin = quantized_twin(model, recipe, find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+    twin = quantized_twin(model, recipe, find_target("tensorrt"), attention_tokens(model, images[:1]))
     x = images
     with torch.no_grad():
         for stage in stages_of(twin):

@@ -72,7 +72,8 @@ def test_every_quantized_tensor_of_a_model_is_told_once(
     family: str, random_images: Make, quick_recipe: Make, request: pytest.FixtureRequest
 ) -> None:
     model = request.getfixturevalue(family)()
-    quantized = quantize(model, random_images(8, 16 if family == "tiny_vit" else 32), quick_recipe())
+    images = random_images(8, 16 if family == "tiny_vit" else 32)
+    quantized = quantize(model, images, quick_recipe(), "tensorrt")
     found = [(use.name, use.kind) for use in quantized.grids]
     assert len(found) == len(set(found))
     block = "blocks.0" if family == "tiny_vit" else "layers.0.blocks.0"
@@ -94,7 +95,7 @@ def test_weights_that_stay_in_high_precision_are_not_told(
 
 def test_counting_changes_nothing(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> None:
     model, images = tiny_vit(), random_images(8)
-    twin = quantized_twin(model, quick_recipe(), find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+    twin = quantized_twin(model, quick_recipe(), find_target("tensorrt"), attention_tokens(model, images[:1]))
     freeze(twin)
     mark_frozen(twin)
     before = twin(images)

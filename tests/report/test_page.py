@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fimaq_deploy.build import BuildResult
-from fimaq_deploy.report import Report, to_html
+from fimaq_deploy.report import Report, sweep_page, to_html
 from fimaq_deploy.report.compare import Build, compare
 from fimaq_deploy.report.compare_page import write_comparison
 from fimaq_deploy.report.comparison import Thresholds
+from fimaq_deploy.report.sweep import Sweep
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 DESKTOP, PHONE = 1280, 390
+RECORDED = Path(__file__).parent / "data" / "sweep.json"
 
 # Every chart with the size of its box, the number of shapes in it, and the texts that reach beyond its edges.
 CHARTS = """() => [...document.querySelectorAll('svg')].map(svg => {
@@ -131,6 +133,17 @@ def test_the_page_of_a_build_is_whole(browser: Browser, built: BuildResult, widt
 def test_a_page_with_everything_is_whole(browser: Browser, full_page: Path, width: int) -> None:
     with Opened(browser, full_page, width) as opened:
         check(opened, full_page, 11)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+def test_the_page_of_a_sweep_is_whole(browser: Browser, tmp_path: Path, width: int, scheme: str) -> None:
+    """Two models and four recipes, as they were recorded."""
+    path = tmp_path / "sweep.html"
+    sweep = Sweep.model_validate_json(RECORDED.read_text(encoding="utf-8"))
+    path.write_text(sweep_page.to_html(sweep_page.sweep_page(sweep)), encoding="utf-8")
+    with Opened(browser, path, width, scheme) as opened:
+        check(opened, path, 2)
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE, 320])

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fimaq_deploy import report as r
+from fimaq_deploy.report.markdown import page_markdown
 from fimaq_deploy.report.page import Exhibit, Page
 from fimaq_deploy.report.sweep import Cell, Cost, Line, Sweep, finished_cell, leaderboard, originals, pareto
-from fimaq_deploy.report.sweep_page import headline, sweep_page
+from fimaq_deploy.report.sweep_page import headline, sweep_page, to_html
+
+RECORDED = Path(__file__).parent / "data" / "sweep.json"
 
 Make = Callable[..., Cell]
 
@@ -141,3 +146,18 @@ def test_the_ends_of_the_front_are_in_the_headline(make: Make) -> None:
 def test_a_missed_gate_is_told(make: Make) -> None:
     page = sweep_page(sweep_of(make("a", "vit", 90, 2.0, failures=["loses 5 points"])))
     assert (page.tone, page.reasons) == ("bad", ["a: loses 5 points"])
+
+
+def test_a_recorded_sweep_reads_back_and_has_its_page() -> None:
+    """Two models and four recipes, as `fimaq-deploy sweep` wrote them."""
+    text = RECORDED.read_text(encoding="utf-8")
+    sweep = Sweep.model_validate(json.loads(text))
+    assert sweep.to_json() == text
+    assert len({cell.model for cell in sweep.cells}) >= 2
+    assert len({cell.recipe for cell in sweep.cells}) >= 4
+    page = sweep_page(sweep)
+    assert {"accuracy-latency", "accuracy-size", "board", "builds"} == set(exhibits(page))
+    assert to_html(page).count("<svg") == 2
+    said = page_markdown(page)
+    assert all(cell.name in said for cell in sweep.cells)
+    assert exhibits(page)["board"].rows[0][0] == "●", "the most accurate is always on the front"
