@@ -1,0 +1,69 @@
+"""How often blocks run: linear in depth but for Fisher measurements, which run the blocks after the current one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.vision_transformer import Block
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from fimaq_deploy.calibration import quantize
+
+Make = Callable[..., Any]
+
+IMAGES, BATCH, ITERATIONS, MEASUREMENTS = 16, 8, 6, 2
+BATCHES = IMAGES // BATCH
+# A look each at the logits before rewrites, at tokens and at grids; the original runs once for its logits; at its turn
+# a block computes its target, is searched, learned, judged before and after, and passes its output on.
+FIXED = 3 + BATCHES + BATCHES + BATCHES + 2 * BATCHES + ITERATIONS + BATCHES
+
+
+@pytest.fixture
+def forwards() -> Iterator[Counter[str]]:
+    """Counts the forward calls of transformer blocks by the type of the block."""
+    counter: Counter[str] = Counter()
+
+    def count(module: nn.Module, _inputs: Any) -> None:
+        if isinstance(module, Block | SwinTransformerBlock):
+            counter[type(module).__name__] += 1
+
+    handle = register_module_forward_pre_hook(count)
+    yield counter
+    handle.remove()
+
+
+def settings(loss: str, sample: int) -> dict[str, Any]:
+    sizes = {"images": IMAGES, "batch_size": BATCH, "iterations": ITERATIONS, "fisher_images": sample}
+    return {**sizes, "loss": loss, "rank": MEASUREMENTS, "rounding": "straight_through"}
+
+
+@pytest.mark.parametrize(("loss", "measurements"), [("mse", 0), ("least_squares", 1), ("dplr", MEASUREMENTS)])
+def test_a_vit_runs_its_blocks_as_often_as_the_algorithm_needs(
+    tiny_vit: Make, random_images: Make, quick_recipe: Make, forwards: Counter[str], loss: str, measurements: int
+) -> None:
+    found = {}
+    for depth in (2, 4, 8):
+        forwards.clear()
+        quantize(tiny_vit(depth=depth), random_images(IMAGES), quick_recipe(reconstruction=settings(loss, BATCH)))
+        found[depth] = forwards["Block"]
+    # A measurement of one batch runs the block itself and, for every stage before a block, that block too.
+    expected = {depth: depth * (FIXED + measurements) + measurements * depth * (depth + 1) // 2 for depth in found}
+    assert found == expected
+
+
+def test_the_measurements_of_a_sample_cost_what_the_sample_costs(
+    tiny_swin: Make, random_images: Make, quick_recipe: Make, forwards: Counter[str]
+) -> None:
+    counts = []
+    for sample in (BATCH, IMAGES):
+        forwards.clear()
+        recipe = quick_recipe(reconstruction=settings("least_squares", sample))
+        quantize(tiny_swin(depths=(2, 2)), random_images(IMAGES, 32), recipe)
+        counts.append(forwards["SwinTransformerBlock"])
+    # 4 blocks measured once each; before the blocks come 1, 2, 4 and 5 stages (patch embedding and merging among them).
+    assert counts[1] - counts[0] == 4 + (1 + 2 + 4 + 5)
