@@ -3,6 +3,7 @@
     python benchmarks/reconstruction.py
     python benchmarks/reconstruction.py --models vit_s deit_s swin_t --images 1024 --no-reference --device cuda
     python benchmarks/reconstruction.py --sweep depth images iterations memory
+    benchmarks/gpu.sh
 
 Every run is a process of its own. The first command compares, on the shipped models and in one run, this package's
 recipe with `reference_loop.py` at `--reference-iterations` a block: the published number is 20,000, which nobody waits
@@ -41,7 +42,7 @@ from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.calibration.network import stages_of
 from fimaq_deploy.data.images import ImageSource, bundled_images, folder_images
 from fimaq_deploy.evaluate import agreement
-from fimaq_deploy.models import describe_model
+from fimaq_deploy.models import describe_model, find_device
 from fimaq_deploy.sources import generated_images
 
 OURS, REFERENCE = "ours", "reference"
@@ -105,6 +106,8 @@ def run(job: Job) -> Result:
     with peak_memory(job.device) as peak:
         started, started_cpu = time.perf_counter(), time.process_time()
         quantized, stages = (run_ours if job.method == OURS else run_reference)(job, model, images)
+        if job.device != "cpu":
+            torch.cuda.synchronize()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     original = fd.evaluate(model, test, batch_size=100)
     own = fd.evaluate(quantized, test, batch_size=100)
@@ -153,7 +156,7 @@ def run_ours(job: Job, model: nn.Module, images: Tensor) -> tuple[nn.Module, dic
 def run_reference(job: Job, model: nn.Module, images: Tensor) -> tuple[nn.Module, dict[str, tuple[float, int]]]:
     iterations, rank = job.reference
     recipe = published(fd.Recipe.load(job.recipe), iterations, rank)
-    quantized, seconds = reconstruct_plainly(model, images, recipe, _TARGET, job.seed)
+    quantized, seconds = reconstruct_plainly(model, images.to(job.device), recipe, _TARGET, job.seed)
     return quantized, {name: (each, iterations) for name, each in seconds.items()}
 
 
@@ -201,8 +204,9 @@ def own_bytes() -> int:
 
 
 def matrix_rate(device: str) -> float:
-    """FLOP/s of a large float32 matrix multiplication as learning computes it on this device, the best of five."""
+    """FLOP/s of a large matrix multiplication as learning computes it here (a GPU: in TF32), the best of five."""
     size = 4096 if device != "cpu" else 1024
+    torch.set_float32_matmul_precision("high" if device != "cpu" else "highest")
     a = torch.randn(size, size, device=device)
     best = 0.0
     for _ in range(5):
@@ -231,7 +235,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
         device=args.device,
         weights=args.weights,
         folders=(args.image_folder, args.eval_folder),
-        reference=(args.reference_iterations, args.reference_rank),
+        reference=(args.reference_iterations, 5),
         threads=args.threads,
     )
     if args.sweep:
@@ -239,12 +243,20 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
         return [varied(base, kind, value) for sweep in args.sweep for kind, value in SWEEPS[sweep]]
     methods = [OURS] if args.no_reference else [OURS, REFERENCE]
     return [
-        replace(base, model=model, recipe=recipe, method=method, seed=seed)
+        replace(with_rank(base, rank), model=model, recipe=recipe, method=method, seed=seed)
         for model in args.models
         for recipe in args.recipes
+        for rank in args.ranks or [None]
         for seed in args.seeds
         for method in methods
     ]
+
+
+def with_rank(job: Job, rank: int | None) -> Job:
+    """k for both ways; None: the recipe's and the paper's."""
+    if rank is None:
+        return job
+    return replace(job, settings=(*job.settings, f"reconstruction.rank={rank}"), reference=(job.reference[0], rank))
 
 
 def varied(job: Job, kind: str, value: int) -> Job:
@@ -301,8 +313,8 @@ def print_table(results: Sequence[Result], rate: float) -> None:
 def print_ratios(results: Sequence[Result]) -> dict[str, float]:
     """How many times longer the reference takes, in CPU seconds on a CPU and in seconds on a GPU."""
     found = {}
-    for key in dict.fromkeys((r.job.model, r.job.recipe) for r in results):
-        group = [r for r in results if (r.job.model, r.job.recipe) == key]
+    for key in dict.fromkeys((r.job.model, r.job.recipe, *r.job.settings) for r in results):
+        group = [r for r in results if (r.job.model, r.job.recipe, *r.job.settings) == key]
         cost = {
             method: [r.cpu_seconds if r.job.device == "cpu" else r.seconds for r in group if r.job.method == method]
             for method in (OURS, REFERENCE)
@@ -326,12 +338,16 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe fields, ours only")
     parser.add_argument("--no-reference", action="store_true")
     parser.add_argument("--reference-iterations", type=int, default=1000, help="a block; published: 20,000")
-    parser.add_argument("--reference-rank", type=int, default=5, help="k")
+    parser.add_argument("--ranks", nargs="+", type=int, help="k of both ways; default: the recipe's, and 5")
     parser.add_argument("--sweep", nargs="+", default=[], choices=sorted(SWEEPS), help="instead of the comparison")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     args = parser.parse_args()
+    try:
+        find_device(args.device)
+    except fd.UserError as error:
+        parser.error(str(error))
     rate = matrix_rate(args.device)
     results = run_all(jobs_of(args), args.workers)
     print_table(results, rate)
