@@ -18,6 +18,7 @@ from torch import Tensor
 from fimaq_deploy.calibration import fisher, parallel
 from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.gradients import Suffix, divergence_gradient
+from fimaq_deploy.calibration.rows import Rows
 from fimaq_deploy.recipe import Reconstruction
 
 # The block's current quantized outputs for the first so many images of the reconstruction set, in batches.
@@ -31,8 +32,8 @@ class BlockContext:
     suffix: the blocks after this one; features: the same up to the penultimate feature.
     """
 
-    z: Tensor
-    logits: Tensor
+    z: Tensor | Rows
+    logits: Tensor | Rows
     suffix: Suffix
     features: Suffix
     settings: Reconstruction
@@ -56,9 +57,9 @@ class BlockContext:
         logits = self.logits[where].to(output.device)
         return divergence_gradient(self.suffix, output, logits, self.settings.temperature).flatten(1)
 
-    def keep(self, batches: Iterable[Tensor]) -> Tensor:
+    def keep(self, batches: Iterable[Tensor]) -> Rows:
         """Store a measurement that has one row per image."""
-        return self.store.collect(batches, len(self.z))
+        return self.store.rows(self.store.collect(batches, len(self.z)), self.z.device)
 
 
 class _Mean:
@@ -93,6 +94,11 @@ class Objective:
     def deviation(self, output: Tensor, index: Tensor) -> Tensor:
         return (output - self.context.z[index].to(output.device)).flatten(1)
 
+    def stored(self) -> list[Rows]:
+        """What `cost` reads for a minibatch, apart from the block's inputs."""
+        own = (value for owner in (self, self.context) for value in getattr(owner, "__dict__", {}).values())
+        return [value for value in own if isinstance(value, Rows)]
+
     def release(self) -> None:
         """Give stored measurements back."""
 
@@ -118,7 +124,7 @@ class Brecq(Objective):
         return fisher.brecq(self.deviation(output, index), self.g[index]) / self.start
 
     def release(self) -> None:
-        self.context.store.release(self.g)
+        self.context.store.release(self.g.tensor)
 
 
 class Dplr(Objective):
@@ -211,7 +217,7 @@ class Feature(Objective):
         return settings.low_rank_weight * aligned + settings.diagonal_weight * local
 
     def release(self) -> None:
-        self.context.store.release(self.reference)
+        self.context.store.release(self.reference.tensor)
 
 
 class HeadDivergence(Objective):

@@ -36,6 +36,7 @@ from fimaq_deploy.calibration.network import Stage
 from fimaq_deploy.calibration.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.replay import Replay, arithmetic
 from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
+from fimaq_deploy.calibration.rows import Rows, read_ahead
 from fimaq_deploy.recipe import Reconstruction
 
 _CURVE_POINTS = 25
@@ -108,11 +109,11 @@ class BlockLearner:
     """Optimises one stage against one objective."""
 
     def __init__(
-        self, stage: nn.Module, objective: Objective, inputs: tuple[Tensor, Tensor], settings: Reconstruction
+        self, stage: nn.Module, objective: Objective, inputs: Sequence[Tensor | Rows], settings: Reconstruction
     ) -> None:
         self.stage, self.objective, self.settings = stage, objective, settings
-        self.fp_in, self.q_in = inputs
         self.device = next(stage.parameters()).device
+        self.fp_in, self.q_in = (each if isinstance(each, Rows) else Rows(each, self.device) for each in inputs)
         self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
         self.watched: list[tuple[int, Tensor]] = []
@@ -151,7 +152,7 @@ class BlockLearner:
         """Current outputs for the first `count` quantized inputs, without drops."""
         for quantizer in self.quantizers:
             quantizer.drop = 0.0
-        yield from run_batches(self.stage, self.q_in[:count], self.settings.batch_size)
+        yield from run_batches(self.stage, self.q_in.tensor[:count], self.settings.batch_size)
         for quantizer in self.quantizers:
             quantizer.drop = self.settings.qdrop
 
@@ -159,7 +160,7 @@ class BlockLearner:
         """Learn and settle. Returns why no more iterations were taken."""
         if not (self.optimisers or self.roundings):
             return NOTHING
-        order = minibatches(len(self.q_in), self.settings.batch_size)
+        order = read_ahead(minibatches(len(self.q_in), self.settings.batch_size), self._stored)
         with arithmetic(self.device, self.settings.precision):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
@@ -178,6 +179,14 @@ class BlockLearner:
             weight.settle_scale()
         self.stage.requires_grad_(False)
         return self.schedule.outcome
+
+    def _stored(self) -> list[Rows]:
+        """What a minibatch is read from."""
+        return [*((self.fp_in,) if self._mixes else ()), self.q_in, *self.objective.stored()]
+
+    @property
+    def _mixes(self) -> bool:
+        return bool(self.settings.qdrop) and self.fp_in.tensor is not self.q_in.tensor
 
     def _measurement_is_due(self, iteration: int) -> bool:
         """Evenly spaced over the ceiling, until the schedule winds down."""
@@ -232,11 +241,11 @@ class BlockLearner:
 
     def _mixed(self, index: Tensor) -> Tensor:
         """Block inputs with a share of their rows in full precision (QDrop)."""
-        quantized = self.q_in[index].to(self.device)
-        if not self.settings.qdrop or self.fp_in is self.q_in:
+        quantized = self.q_in[index]
+        if not self._mixes:
             return quantized
         keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
-        return torch.lerp(quantized, self.fp_in[index].to(self.device), keep.to(quantized.dtype))
+        return torch.lerp(quantized, self.fp_in[index], keep.to(quantized.dtype))
 
     def _regulariser(self) -> Tensor:
         return self.settings.rounding_weight * torch.stack([s.regulariser(self.exponent) for s in self.soft]).sum()
@@ -261,9 +270,10 @@ def reconstruct_block(
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
-        context = BlockContext(z, logits, suffix, features, settings, store)
+        device = next(stage.module.parameters()).device
+        context = BlockContext(store.rows(z, device), store.rows(logits, device), suffix, features, settings, store)
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
-        learner = BlockLearner(stage.module, objective, boundary, settings)
+        learner = BlockLearner(stage.module, objective, [store.rows(each, device) for each in boundary], settings)
         stopped = learner.learn()
         curve, iterations = learner.curve(), learner.schedule.iteration
         objective.release()
