@@ -3,8 +3,8 @@
 1. resolve the recipe and the targets, and refuse an output folder that cannot be written;
 2. load the model and the images;
 3. quantize on the grid that all targets execute, and save it;
-4. export ONNX: quantized and full-precision, and a twin with FP16 around the integers for the TensorRT family;
-5. compile an engine for each target that has a compiler here;
+4. export ONNX: quantized and full-precision, and both again in half precision for the TensorRT family;
+5. compile engines for each target that has a compiler here, and audit their layer plans;
 6. run every variant that can run on the evaluation images, and compare it with the one that it should equal;
 7. measure the latency of quantized and full-precision ONNX in turns;
 8. write the report and the manifest.
@@ -28,7 +28,7 @@ from fimaq_deploy import artifacts
 from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.calibration import parallel, quantize
 from fimaq_deploy.engines import Runner, availability, load_engine
-from fimaq_deploy.engines.tensorrt import FAMILY, build_engine
+from fimaq_deploy.engines.tensorrt import FAMILY
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.measure import Candidate, Originals, measure_accuracy, measure_latency, with_latency
@@ -40,14 +40,9 @@ from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.report.verdict import failures
 from fimaq_deploy.request import Request, default_out, resolve_targets
 from fimaq_deploy.sources import calibration_source, evaluation_source
-from fimaq_deploy.target import find_target
+from fimaq_deploy.twins import IMAGES, Twins, compile_twins, write_twins
 
-QUANTIZED, ONNX, FP_ONNX, TENSORRT_ONNX = (
-    "quantized.safetensors",
-    "model.onnx",
-    "model.fp32.onnx",
-    "model.tensorrt.onnx",
-)
+QUANTIZED, ONNX, FP_ONNX = "quantized.safetensors", "model.onnx", "model.fp32.onnx"
 FP_ROW, CPU = "onnx-fp32", "onnxruntime-cpu"
 TITLES = {
     "onnxruntime-cuda": "ONNX Runtime CUDA",
@@ -56,7 +51,7 @@ TITLES = {
     "tensorrt-rtx": "TensorRT-RTX",
 }
 
-_BYTES_PER_PARAMETER = 16  # float and quantized ONNX, twin, engine and safetensors together stay below it
+_BYTES_PER_PARAMETER = 20  # float and quantized ONNX, twins, engines and safetensors together stay below it
 _BYTES_ALWAYS = 16 * 2**20
 
 
@@ -159,6 +154,8 @@ class _Build:
     steps: list[schema.Step] = field(default_factory=list)
     statuses: list[schema.TargetStatus] = field(default_factory=list)
     runners: dict[str, Runner] = field(default_factory=dict)
+    twins: Twins | None = None
+    audits: list[schema.Audit] = field(default_factory=list)
 
     def run(self) -> schema.Report:
         with self._step("load"):
@@ -214,9 +211,9 @@ class _Build:
             shutil.copyfile(self.originals.onnx, self.folder / FP_ONNX)
         else:
             export_fp_onnx(self.model, self.folder / FP_ONNX)
-        half = next((name for name in self.request.targets if find_target(name).high_precision == "float16"), None)
-        if half:
-            export_onnx(self.quantized, self.folder / TENSORRT_ONNX, target=half)
+        family = [name for name in self.request.targets if name in FAMILY]
+        if family:
+            self.twins = write_twins(self.folder, self.quantized, self.model, self.calibration.take(IMAGES), family)
 
     def _compile(self) -> None:
         for number, name in enumerate(self.request.targets):
@@ -226,13 +223,11 @@ class _Build:
     def _compile_one(self, name: str) -> schema.TargetStatus:
         not_built, not_run = availability(name)
         status = schema.TargetStatus(name=name, not_built=not_built, not_run=not_run)
-        if name not in FAMILY or not_built:
+        if self.twins is None or name not in FAMILY or not_built:
             return status
-        try:
-            engine = build_engine(self.folder / TENSORRT_ONNX, self._file(name), name)
-        except UserError as error:
-            return status.model_copy(update={"not_built": str(error), "failed": True})
-        return status.model_copy(update={"compile_seconds": engine.build_seconds})
+        status, audit = compile_twins(self.twins, status)
+        self.audits += [audit] if audit else []
+        return status
 
     def _file(self, target: str) -> Path:
         """What a target runs."""
@@ -249,16 +244,26 @@ class _Build:
             Candidate("fake-quant", "PyTorch fake-quant", self.quantized, "pytorch-fp32", self.folder / QUANTIZED),
             Candidate("onnx-reference", "ONNX unoptimised", reference, "fake-quant", onnx),
             Candidate(CPU, "ONNX Runtime CPU", self.runners[CPU], "onnx-reference", onnx, deployed=True),
-            *(self._engine_candidate(status) for status in self.statuses if status.name != CPU),
+            *(one for status in self.statuses if status.name != CPU for one in self._engine_candidates(status)),
         ]
 
-    def _engine_candidate(self, status: schema.TargetStatus) -> Candidate:
+    def _engine_candidates(self, status: schema.TargetStatus) -> Iterator[Candidate]:
+        """The engine of one target, behind the full-precision one where there is one."""
         name, reason = status.name, status.not_built or status.not_run
-        if reason is None:
-            self.runners[name] = load_engine(self._file(name), name)
-        run = self.runners.get(name)
-        file = None if status.not_built else self._file(name)
-        return Candidate(name, TITLES[name], run, "onnx-reference", file, deployed=True, not_run=reason)
+        if self.twins is not None and name in FAMILY:
+            twin, file = f"{name}-{self.twins.short}", self.twins.original_engine(name)
+            run = self._loaded(twin, file, name, reason)
+            title = f"{TITLES[name]} {self.twins.short.upper()}"
+            found = None if status.not_built else file
+            yield Candidate(twin, title, run, "pytorch-fp32", found, not_run=reason, original=True)
+        run = self._loaded(name, self._file(name), name, reason)
+        found = None if status.not_built else self._file(name)
+        yield Candidate(name, TITLES[name], run, "onnx-reference", found, deployed=True, not_run=reason)
+
+    def _loaded(self, row: str, file: Path, target: str, not_run: str | None) -> Runner | None:
+        if not_run is None:
+            self.runners[row] = load_engine(file, target)
+        return self.runners.get(row)
 
     def _accuracy(self) -> list[schema.Row]:
         """The rows without their latency. What each predicted is left in a file."""
@@ -307,6 +312,7 @@ class _Build:
             steps=self.steps,
             grids=[schema.GridUse(**asdict(use)) for use in self.quantized.grids],
             sensitivity=[schema.Sensitivity(**asdict(one)) for one in self.quantized.sensitivity],
+            audits=self.audits,
             predictions=PREDICTIONS,
         )
 
@@ -318,8 +324,11 @@ class _Build:
             evaluation=evaluation.description,
             evaluation_images=evaluation.count or 0,
             labelled=evaluation.labelled,
-            notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes))),
+            notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *self._float_note()))),
         )
+
+    def _float_note(self) -> tuple[str, ...]:
+        return () if self.twins is None else (f"TensorRT: {self.twins.note}",)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from fimaq_deploy.errors import UserError
 
-HighPrecision = Literal["float16", "float32"]
+HighPrecision = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)

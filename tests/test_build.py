@@ -32,7 +32,8 @@ def test_every_artifact_is_there(result: BuildResult) -> None:
     assert {
         "model.onnx",
         "model.fp32.onnx",
-        "model.tensorrt.onnx",
+        "model.tensorrt-rtx.onnx",
+        "model.fp16.onnx",
         "quantized.safetensors",
         "recipe.yaml",
         "report.json",
@@ -94,6 +95,24 @@ def test_a_target_that_cannot_run_says_why(result: BuildResult) -> None:
     assert [target.name for target in result.report.targets] == list(TARGETS)
 
 
+def test_the_layer_plan_is_in_the_report(result: BuildResult) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    (audit,) = result.report.audits
+    assert (audit.target, audit.broken) == ("tensorrt-rtx", [])
+    assert [block.name for block in audit.blocks] == [
+        block.name for block in result.report.blocks if "tuning" not in block.name
+    ]
+    assert all(block.gemms == block.int8_gemms > 0 and block.twin_kernels for block in audit.blocks)
+
+
+def test_half_precision_is_a_row_and_says_why_it_is_float16(result: BuildResult) -> None:
+    row = result.report.row("tensorrt-rtx-fp16")
+    assert row is not None
+    assert (row.precision, row.deployed, row.title) == ("FP16", False, "TensorRT-RTX FP16")
+    assert (row.not_run is None) == (row.accuracy is not None)
+    assert any("FP16 around INT8" in note for note in result.report.data.notes)
+
+
 def test_every_block_was_reconstructed(result: BuildResult) -> None:
     iterations = {block.name: block.iterations for block in result.report.blocks}
     assert next(iter(iterations)) == "patch_embed"
@@ -101,7 +120,7 @@ def test_every_block_was_reconstructed(result: BuildResult) -> None:
 
 
 def test_the_onnx_files_are_valid_and_small(result: BuildResult) -> None:
-    for name in ("model.onnx", "model.fp32.onnx", "model.tensorrt.onnx"):
+    for name in ("model.onnx", "model.fp32.onnx", "model.tensorrt-rtx.onnx"):
         onnx.checker.check_model(result.out / name)
     assert (result.out / "model.onnx").stat().st_size < 0.7 * (result.out / "model.fp32.onnx").stat().st_size
 
@@ -132,7 +151,7 @@ def test_an_interrupted_build_resumes_to_the_same_bytes(result: BuildResult, tmp
         build("swin_digits", progress=interrupt, **arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
     resumed = build("swin_digits", resume=True, **arguments)
-    for name in ("model.onnx", "model.tensorrt.onnx", "quantized.safetensors", "recipe.yaml"):
+    for name in ("model.onnx", "model.tensorrt-rtx.onnx", "quantized.safetensors", "recipe.yaml"):
         assert (resumed.out / name).read_bytes() == (result.out / name).read_bytes(), name
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

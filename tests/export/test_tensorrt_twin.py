@@ -6,6 +6,7 @@ Beside them stand the placements that are known not to fuse, so that the audit i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ import torch
 from fimaq_deploy.engines.audit import BlockPlan, audit_log, broken_promises, kernel_counts
 from fimaq_deploy.engines.plan import read_plan
 from fimaq_deploy.engines.tensorrt import build_engine
-from fimaq_deploy.export import export_fp_onnx
+from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.export.fusion import guard_fused_products
+from fimaq_deploy.export.parity import differing_weights
 from fimaq_deploy.export.structure import read_structure
+from fimaq_deploy.target import find_target
 
 pytest.importorskip("tensorrt_rtx")
 
 TARGET = "tensorrt-rtx"
+INTEGERS = (ir.DataType.INT4, ir.DataType.INT8, ir.DataType.INT64)
 STAGES = {"parts.0": "patch_embed", "parts.1": "blocks.0", "parts.2": "head"}
 BLOCK = ("patch_embed", "blocks.0", "head")
 OPERANDS = ("blocks.0.operands.0", "blocks.0.operands.1", "blocks.0.operands.2")
@@ -114,6 +118,19 @@ def test_half_quantized_attention_is_not_fused(twin, plan_of):
 def test_a_clip_of_floats_before_the_output_projection_breaks_fusion(twin, plan_of):
     before, after = plan_of(twin("w8a8"))["blocks.0"], plan_of(with_clip(twin("w8a8"), PROJ))["blocks.0"]
     assert after.attention == "unfused" and after.kernels > before.kernels
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a16"])
+def test_bfloat16_around_the_same_integers_fuses_too(exported, tmp_path, plan_of, name):
+    model, half = exported(name, TARGET)
+    wide = replace(find_target(TARGET), high_precision="bfloat16")
+    path = export_onnx(model, tmp_path / "bf16.onnx", target=wide, input_shape=(3, 8, 8))
+    assert differing_weights(path, half) == differing_weights(path, exported(name)[1]) == []
+    file = ir.load(path)
+    assert {value.dtype for value in file.graph.initializers.values()} <= {*INTEGERS, ir.DataType.BFLOAT16}
+    (block,) = plan_of(file).values()
+    assert block.attention == {"w8a8": "int8", "w4a16": "bfloat16"}[name]
+    assert (block.int8_gemms, block.weight_only_gemms) == {"w8a8": (4, 0), "w4a16": (0, 3)}[name]
 
 
 def test_low_bits_clip_their_integers_and_fuse(twin, plan_of):
