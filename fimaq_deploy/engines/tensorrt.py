@@ -6,8 +6,13 @@ without a GPU, for the compute capabilities that are named; TensorRT builds only
 Polygraphy serves one of the two libraries at a time and binds it when its `trt` modules are imported; `_polygraphy` is
 the one door that chooses.
 
-Not covered: timing caches, weight streaming, CUDA graphs, and more than one input or profile. Running an engine needs a
-GPU, so no test of this project has run `load_tensorrt` beyond its refusals.
+What a library's version can do is decided in `fimaq_deploy.engines.versions`.
+
+Not run by any test of this project, because it needs a GPU or TensorRT 10 or 11:
+- `load_tensorrt` beyond its refusals: Polygraphy's runner with its device buffers, and CUDA graphs on TensorRT-RTX;
+- `build_engine` for target `tensorrt`: timing cache, hardware compatibility and its wheel's Python API.
+
+Not covered: weight streaming, CUDA graphs on TensorRT 10 and 11, and more than one input or profile.
 """
 
 from __future__ import annotations
@@ -26,6 +31,15 @@ from typing import Any
 
 from fimaq_deploy.engines.cuda import no_gpu
 from fimaq_deploy.engines.runner import Array, Dimension, Runner
+from fimaq_deploy.engines.versions import (
+    BuildOptions,
+    Version,
+    check_options,
+    check_version,
+    find_level,
+    parse_version,
+    passes_strong_typing,
+)
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export.files import write_whole
 
@@ -92,7 +106,7 @@ def build_engine(
     *,
     batch: BatchProfile | None = None,
     compute_for: Sequence[ComputeCapability] | None = None,
-    workspace_bytes: int | None = None,
+    options: BuildOptions | None = None,
     verbose: bool = False,
 ) -> EngineFile:
     """Compile an ONNX file with one image input.
@@ -100,23 +114,26 @@ def build_engine(
     batch: for a dynamic batch dimension; None is `BatchProfile()`.
     compute_for: the GPU generations of a TensorRT-RTX engine; None is all from Ampere on, so the engine is portable.
         Turing (7.5) has no integer kernel for the patch convolution, and an engine that serves it too has none at all.
-    workspace_bytes: the most scratch memory that a kernel may take; None is the library's default.
+    options: workspace, timing cache and hardware compatibility.
     verbose: keep the builder's whole log, which holds the compiled layer plan.
 
     Raises:
-        UserError: the library is not here, the file is missing or not ONNX, the library refuses the graph or an option,
-            or the engine cannot be written.
+        UserError: the library is not here or too old, the file is missing or not ONNX, the library refuses the graph or
+            an option, or the engine cannot be written.
     """
     reason = not_buildable(target)
     if reason:
         raise UserError(f"no {target} engine can be built here: {reason}")
     if not Path(onnx_path).is_file():
         raise UserError(f"no ONNX file {onnx_path}: name one that exists")
+    asked = options or BuildOptions()
+    check_options(target, asked)
     library = _polygraphy(target)
-    options = _config_options(library, target, compute_for, workspace_bytes)
+    check_version(target, library.version)
+    config = _config_options(library, target, compute_for, asked)
     started = time.perf_counter()
     with _messages(library, verbose) as log:
-        engine = _compile(library, Path(onnx_path), target, batch or BatchProfile(), options, log)
+        engine = _compile(library, Path(onnx_path), target, batch or BatchProfile(), config, asked.timing_cache, log)
     seconds = time.perf_counter() - started
     write_whole(Path(engine_path), memoryview(engine))
     return EngineFile(Path(engine_path), target, len(memoryview(engine)), seconds, log.getvalue() if verbose else "")
@@ -131,6 +148,10 @@ class _Polygraphy:
     logger: Any
     errors: type[Exception]
     library: Any
+
+    @property
+    def version(self) -> Version:
+        return parse_version(str(self.library.__version__))
 
 
 def _polygraphy(target: str) -> _Polygraphy:
@@ -161,11 +182,17 @@ def _messages(library: _Polygraphy, verbose: bool = False) -> Iterator[io.String
 
 
 def _config_options(
-    library: _Polygraphy, target: str, compute_for: Sequence[ComputeCapability] | None, workspace_bytes: int | None
+    library: _Polygraphy, target: str, compute_for: Sequence[ComputeCapability] | None, asked: BuildOptions
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if workspace_bytes is not None:
-        options["memory_pool_limits"] = {library.library.MemoryPoolType.WORKSPACE: workspace_bytes}
+    if asked.workspace_bytes is not None:
+        options["memory_pool_limits"] = {library.library.MemoryPoolType.WORKSPACE: asked.workspace_bytes}
+    if asked.timing_cache is not None:
+        options["load_timing_cache"] = asked.timing_cache
+    if asked.hardware_compatibility is not None:
+        levels = library.library.HardwareCompatibilityLevel.__members__
+        level = find_level(asked.hardware_compatibility, levels.keys(), library.version)
+        options["hardware_compatibility_level"] = levels[level]
     if target == "tensorrt-rtx":
         options["compute_capabilities"] = _known_capabilities(compute_for)
     elif compute_for is not None:
@@ -186,21 +213,24 @@ def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[Comp
 
 
 def _compile(
-    library: _Polygraphy, path: Path, target: str, batch: BatchProfile, options: dict[str, Any], log: io.StringIO
+    library: _Polygraphy,
+    path: Path,
+    target: str,
+    batch: BatchProfile,
+    options: dict[str, Any],
+    timing_cache: str | None,
+    log: io.StringIO,
 ) -> Any:
+    flags = library.library.NetworkDefinitionCreationFlag.__members__
     try:
-        built = library.trt.network_from_onnx_path(str(path), strongly_typed=_strongly_typed(library.library))
+        typed = passes_strong_typing(library.version, flags.keys())
+        built = library.trt.network_from_onnx_path(str(path), strongly_typed=typed)
         profile = _profile(library, built[1], batch, path)
         create: Any = library.rtx.CreateConfigRTX if library.rtx else library.trt.CreateConfig
         config = create(profiles=[profile], profiling_verbosity=library.library.ProfilingVerbosity.DETAILED, **options)
-        return library.trt.engine_bytes_from_network(built, config=config)
+        return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache)
     except library.errors as error:
         raise UserError(f"{target} cannot compile {path}: {_why(log.getvalue(), error)}") from error
-
-
-def _strongly_typed(library: Any) -> bool:
-    """Whether the flag must be passed: TensorRT 10 has it, later versions may know nothing else."""
-    return hasattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 def _profile(library: _Polygraphy, network: Any, batch: BatchProfile, path: Path) -> Any:
@@ -222,8 +252,10 @@ def _why(log: str, error: Exception) -> str:
     return " ".join("; ".join(dict.fromkeys(telling or lines or [str(error)])).split())[:500]
 
 
-def load_tensorrt(path: str | Path, target: str) -> Runner:
-    """A runner for an engine file, on the first GPU.
+def load_tensorrt(path: str | Path, target: str, *, cuda_graph: bool = False) -> Runner:
+    """A runner for an engine file, on the first GPU, with device buffers that are kept between calls.
+
+    cuda_graph: record the kernels of a batch size once and replay them: TensorRT-RTX alone does it by itself.
 
     Raises:
         UserError: no such file, no GPU or library here, or an engine of another version, library or GPU.
@@ -234,10 +266,13 @@ def load_tensorrt(path: str | Path, target: str) -> Runner:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no engine file {path}: name one that exists")
+    if cuda_graph and target != "tensorrt-rtx":
+        raise UserError(f"target {target} records no CUDA graphs here: load it without, or use tensorrt-rtx")
     library = _polygraphy(target)
     with _messages(library) as log:
         try:
-            active = library.trt.TrtRunner(library.trt.engine_from_bytes(file.read_bytes()))
+            engine = library.trt.engine_from_bytes(file.read_bytes())
+            active = library.trt.TrtRunner(_recording_context(library, engine) if cuda_graph else engine)
             active.activate()
         except library.errors as error:
             raise UserError(
@@ -250,6 +285,13 @@ def load_tensorrt(path: str | Path, target: str) -> Runner:
         return next(iter(outputs.values())).copy()  # type: ignore[no-any-return]
 
     return Runner(target, tuple(map(_dimension, shape)), run)
+
+
+def _recording_context(library: _Polygraphy, engine: Any) -> Any:
+    """An execution context that captures whole CUDA graphs."""
+    config = engine.create_runtime_config()
+    config.cuda_graph_strategy = library.library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(config)
 
 
 def _dimension(size: Any) -> Dimension:

@@ -8,6 +8,7 @@ import pytest
 
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.tensorrt import BatchProfile, build_engine, compute_capabilities, not_buildable, not_runnable
+from fimaq_deploy.engines.versions import BuildOptions
 from fimaq_deploy.errors import UserError
 
 pytest.importorskip("tensorrt_rtx")
@@ -72,3 +73,14 @@ def test_running_without_a_gpu_says_so(model_path):
     engine = build(model_path)
     with pytest.raises(UserError, match=r"tensorrt-rtx cannot run .*driver"):
         load_engine(engine.path)
+
+
+def test_a_workspace_limit_is_taken_and_a_timing_cache_is_refused(model_path):
+    assert build(model_path, options=BuildOptions(workspace_bytes=1 << 28)).size_bytes > 0
+    with pytest.raises(UserError, match="times no kernels"):
+        build(model_path, options=BuildOptions(timing_cache="timing.cache"))
+
+
+def test_a_portable_engine_starts_at_ampere(model_path):
+    (line,) = [one for one in build(model_path, compute_for=None, verbose=True).log.splitlines() if "[(8, 0)" in one]
+    assert "(12, 0)" in line and "(7, 5)" not in line

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from fimaq_deploy.engines.versions import (
+    BuildOptions,
+    check_options,
+    check_version,
+    find_level,
+    parse_version,
+    passes_strong_typing,
+)
+from fimaq_deploy.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [("10.13.0.35", (10, 13)), ("1.7.1.116", (1, 7)), ("11.0.0rc1", (11, 0)), ("11", (11, 0))]
+)
+def test_versions_are_read(text, version):
+    assert parse_version(text) == version
+
+
+def test_old_libraries_are_refused_with_the_version_that_will_do():
+    check_version("tensorrt", (10, 8))
+    check_version("tensorrt", (11, 0))
+    check_version("tensorrt-rtx", (1, 7))
+    with pytest.raises(UserError, match=r"tensorrt 10.3 is too old .* install 10.8"):
+        check_version("tensorrt", (10, 3))
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "asked"),
+    [((10, 8), ["STRONGLY_TYPED"], True), ((11, 0), [], False), ((11, 0), ["STRONGLY_TYPED"], True)],
+)
+def test_strong_typing_is_asked_for_where_there_is_a_choice(version, flags, asked):
+    assert passes_strong_typing(version, flags) is asked
+
+
+def test_options_that_a_target_cannot_take_name_what_takes_their_place():
+    check_options("tensorrt", BuildOptions(1 << 30, "timing.cache", "ampere_plus"))
+    check_options("tensorrt-rtx", BuildOptions(1 << 30))
+    with pytest.raises(UserError, match="times no kernels"):
+        check_options("tensorrt-rtx", BuildOptions(timing_cache="timing.cache"))
+    with pytest.raises(UserError, match="compute capabilities instead"):
+        check_options("tensorrt-rtx", BuildOptions(hardware_compatibility="ampere_plus"))
+    with pytest.raises(UserError, match="at least 0"):
+        check_options("tensorrt", BuildOptions(workspace_bytes=-1))
+
+
+def test_levels_are_those_of_the_library():
+    assert find_level("ampere-plus", ["NONE", "AMPERE_PLUS"], (10, 8)) == "AMPERE_PLUS"
+    with pytest.raises(UserError, match=r"TensorRT 10.8 has ampere_plus, none; name one"):
+        find_level("same_compute_capability", ["NONE", "AMPERE_PLUS"], (10, 8))
