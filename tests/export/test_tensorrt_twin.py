@@ -19,6 +19,7 @@ from fimaq_deploy.engines.plan import read_plan
 from fimaq_deploy.engines.tensorrt import build_engine
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.export.fusion import guard_fused_products
+from fimaq_deploy.export.lint import lint
 from fimaq_deploy.export.parity import differing_weights
 from fimaq_deploy.export.structure import read_structure
 from fimaq_deploy.target import find_target
@@ -144,11 +145,15 @@ def test_low_bits_clip_their_integers_and_fuse(twin, plan_of):
     assert not any(block.dequantized_weights for block in plan.values())
 
 
-def test_a_guarded_product_stays_in_integers_before_float_attention(twin, plan_of):
+def test_a_guarded_product_stays_in_integers_before_float_attention(twin, plan_of, tmp_path):
     model = without_pairs(twin("w8a8"), *OPERANDS, SOFTMAX)
+    ir.save(model, tmp_path / "bare.onnx")
+    assert "qkv-output" in {finding.rule for finding in lint(tmp_path / "bare.onnx", TARGET)}
     guard_fused_products(model.graph)
     (guard,) = [node for node in model.graph if node.op_type == "Clip"]
     assert guard.name == "blocks.0.qkv/Clip"
+    ir.save(model, tmp_path / "guarded.onnx")
+    assert "qkv-output" not in {finding.rule for finding in lint(tmp_path / "guarded.onnx", TARGET)}
     block = plan_of(model)["blocks.0"]
     assert (block.attention, block.int8_gemms, block.gemms, block.dequantized_weights) == ("float16", 2, 2, 0)
 

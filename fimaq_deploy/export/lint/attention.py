@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fimaq_deploy.export.lint.rule import Found, Place, rule
-from fimaq_deploy.export.structure import Attention, Structure, producer, readers, sources, stored_tensor
+from fimaq_deploy.export.structure import Attention, Product, Structure, producer, readers, sources, stored_tensor
 from fimaq_deploy.target import Target
 
 
@@ -45,7 +45,7 @@ def fused_qkv_results_are_quantized(found: Structure, target: Target) -> Found:
         done, _ = _split(attention)
         common = set.intersection(*(sources(each.value) for each in (attention.q, attention.k, attention.v)))
         qkv = next((product for product in found.products if product.node in common), None)
-        if qkv is None or done or not qkv.is_integer:
+        if qkv is None or done or not qkv.is_integer or _is_guarded(qkv):
             continue
         fits = _envelope(attention, target) is None
         yield Place(
@@ -53,8 +53,17 @@ def fused_qkv_results_are_quantized(found: Structure, target: Target) -> Found:
             qkv.node.outputs[0],
             "one product computes q, k and v in integers but its result is not quantized: its weights are "
             "dequantized at run time and it runs in floating point",
-            "quantize its result and the softmax output" if fits else "split it into three products, for q, k and v",
+            "quantize its result and the softmax output"
+            if fits
+            else "split it into three products, for q, k and v, or put a Clip at the float type's limits behind it",
         )
+
+
+def _is_guarded(product: Product) -> bool:
+    """Whether a Clip stands between a product with its bias and whoever splits it; see `export.fusion`."""
+    direct = list(readers(product.node.outputs[0]))
+    behind = [node for bias in direct if bias.op_type == "Add" for node in readers(bias.outputs[0])]
+    return any(node.op_type == "Clip" for node in (*direct, *behind))
 
 
 @rule("quantized-scores")
