@@ -6,8 +6,9 @@
 4. export ONNX: quantized and full-precision, and both again in half precision for the TensorRT family;
 5. compile engines for each target that has a compiler here, and audit their layer plans;
 6. run every variant that can run on the evaluation images, and compare it with the one that it should equal;
-7. measure the latency of quantized and full-precision ONNX in turns;
-8. write the report and the manifest.
+7. compare the quantized model with its files block by block;
+8. measure the latency of quantized and full-precision ONNX in turns;
+9. write the report and the manifest.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 from torch import nn
 
 from fimaq_deploy import artifacts
+from fimaq_deploy.bench import with_limits
 from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.calibration import parallel, quantize
 from fimaq_deploy.engines import Runner, availability, load_engine
@@ -33,6 +35,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.measure import Candidate, Originals, measure_accuracy, measure_latency, with_latency
 from fimaq_deploy.models import describe_model, load_model
+from fimaq_deploy.parity import ONNX, QUANTIZED, compare_files, compare_weights, to_schema
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema, to_html, to_markdown
 from fimaq_deploy.report.environment import describe_environment
@@ -42,7 +45,8 @@ from fimaq_deploy.request import Request, default_out, resolve_targets
 from fimaq_deploy.sources import calibration_source, evaluation_source
 from fimaq_deploy.twins import IMAGES, Twins, compile_twins, write_twins
 
-QUANTIZED, ONNX, FP_ONNX = "quantized.safetensors", "model.onnx", "model.fp32.onnx"
+FP_ONNX = "model.fp32.onnx"
+PARITY_IMAGES = 4
 FP_ROW, CPU = "onnx-fp32", "onnxruntime-cpu"
 TITLES = {
     "onnxruntime-cuda": "ONNX Runtime CUDA",
@@ -154,8 +158,10 @@ class _Build:
     steps: list[schema.Step] = field(default_factory=list)
     statuses: list[schema.TargetStatus] = field(default_factory=list)
     runners: dict[str, Runner] = field(default_factory=dict)
+    ran: dict[str, tuple[Path, str]] = field(default_factory=dict)
     twins: Twins | None = None
     audits: list[schema.Audit] = field(default_factory=list)
+    parity: list[schema.Parity] = field(default_factory=list)
 
     def run(self) -> schema.Report:
         with self._step("load"):
@@ -168,8 +174,10 @@ class _Build:
             self._compile()
         with self._step("evaluate"):
             rows = self._accuracy()
+        with self._step("parity"):
+            self.parity = self._compare_stages()
         with self._step("latency"):
-            rows = with_latency(rows, self._latency())
+            rows = with_limits(with_latency(rows, self._latency()), self.ran)
         return self._write(rows)
 
     @contextmanager
@@ -237,7 +245,8 @@ class _Build:
         """The variants in the order of the table; each is compared with the one that it should equal."""
         onnx, fp_onnx = self.folder / ONNX, self.folder / FP_ONNX
         reference = load_engine(onnx, CPU, optimisations=False)
-        self.runners = {FP_ROW: load_engine(fp_onnx, CPU), CPU: load_engine(onnx, CPU)}
+        self.ran = {FP_ROW: (fp_onnx, CPU), CPU: (onnx, CPU)}
+        self.runners = {row: load_engine(*file) for row, file in self.ran.items()}
         return [
             Candidate("pytorch-fp32", "PyTorch FP32", self.model, original=True),
             Candidate(FP_ROW, "ONNX Runtime FP32", self.runners[FP_ROW], "pytorch-fp32", fp_onnx, original=True),
@@ -262,6 +271,7 @@ class _Build:
 
     def _loaded(self, row: str, file: Path, target: str, not_run: str | None) -> Runner | None:
         if not_run is None:
+            self.ran[row] = (file, target)
             self.runners[row] = load_engine(file, target)
         return self.runners.get(row)
 
@@ -271,6 +281,13 @@ class _Build:
         rows, predictions = measure_accuracy(self._candidates(), self.evaluation, progress, self.originals)
         predictions.save(self.folder / PREDICTIONS)
         return rows
+
+    def _compare_stages(self) -> list[schema.Parity]:
+        """Block by block on a few images; not in TensorRT, which would compile another engine for it."""
+        weights = compare_weights(self.folder)
+        targets = [target for row, (_, target) in self.ran.items() if row != FP_ROW and target not in FAMILY]
+        images = self.evaluation.take(PARITY_IMAGES).to(self.request.device)
+        return [to_schema(each, weights) for each in compare_files(self.quantized, self.folder, images, targets)]
 
     def _latency(self) -> dict[str, list[schema.Latency]]:
         return measure_latency(self.runners)
@@ -310,6 +327,7 @@ class _Build:
             rows=list(rows),
             blocks=[schema.Block(**asdict(record)) for record in self.quantized.history],
             steps=self.steps,
+            parity=self.parity,
             grids=[schema.GridUse(**asdict(use)) for use in self.quantized.grids],
             sensitivity=[schema.Sensitivity(**asdict(one)) for one in self.quantized.sensitivity],
             audits=self.audits,

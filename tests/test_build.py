@@ -79,6 +79,14 @@ def test_every_row_keeps_its_promise(result: BuildResult) -> None:
     assert all(drop <= 0.5 for row in report.rows if (drop := report.drop(row)) is not None)
 
 
+def test_no_stage_parts_from_fake_quant(result: BuildResult) -> None:
+    assert [pair.to for pair in result.report.parity] == ["onnx-reference", "onnxruntime-cpu"]
+    assert all(pair.first_parting is None and pair.differing_weights == [] for pair in result.report.parity)
+    as_written = result.report.parity[0]
+    assert len(as_written.stages) > 5
+    assert all(stage.largest_step is not None and stage.largest_step <= 1 for stage in as_written.stages)
+
+
 def test_latency_is_paired(result: BuildResult) -> None:
     quantized, original = result.report.row("onnxruntime-cpu"), result.report.row("onnx-fp32")
     assert quantized is not None
@@ -86,6 +94,19 @@ def test_latency_is_paired(result: BuildResult) -> None:
     assert quantized.latency[0].ratio_to == "onnx-fp32"
     assert quantized.latency[0].p50_ms > 0
     assert original.latency[0].speedup is None
+
+
+def test_every_row_that_ran_shows_how_far_from_the_limit_it_is(result: BuildResult) -> None:
+    """The floor is of work and machine, so the quantized row's is lower: the same sums in a quarter of the bytes."""
+    quantized, original = result.report.row("onnxruntime-cpu"), result.report.row("onnx-fp32")
+    assert quantized is not None
+    assert original is not None
+    for ours, floats in zip(quantized.latency, original.latency, strict=True):
+        assert ours.floor_ms is not None
+        assert floats.floor_ms is not None
+        assert 0 < ours.floor_ms < floats.floor_ms
+    assert quantized.peak_memory_bytes is not None
+    assert quantized.peak_memory_bytes > quantized.size_bytes
 
 
 def test_a_target_that_cannot_run_says_why(result: BuildResult) -> None:

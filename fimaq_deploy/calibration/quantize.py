@@ -77,7 +77,10 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     rewritten = copy.deepcopy(model).eval()
     # The rewritten structure depends on neither images nor seed; the numbers come from the file.
     apply_rewrites(rewritten, torch.zeros(1, *_image_shape(model)), recipe.rewrites, 0)
-    twin = quantized_twin(rewritten, recipe, target, metadata["tokens"])
+    try:
+        twin = quantized_twin(rewritten, recipe, target, metadata["tokens"])
+    except KeyError as error:
+        raise UserError(f"quantized weights {path} belong to another model: they know no module {error}") from None
     load_frozen_state(twin, state)
     strip(twin)
     return QuantizedModel(twin, recipe, target, metadata["seed"], metadata["tokens"]).eval()

@@ -14,11 +14,13 @@ import typer
 
 from fimaq_deploy import __version__
 from fimaq_deploy.cli.audit import audit
+from fimaq_deploy.cli.bench import bench
 from fimaq_deploy.cli.build import build
 from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
 from fimaq_deploy.cli.lint import lint
+from fimaq_deploy.cli.parity import parity
 from fimaq_deploy.cli.recipes import recipes
 from fimaq_deploy.cli.sweep import sweep
 from fimaq_deploy.errors import UserError
@@ -29,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, audit, compare, sweep, lint, recipes, doctor):
+for command in (build, audit, bench, compare, sweep, lint, parity, recipes, doctor):
     app.command()(command)
 
 

@@ -22,7 +22,7 @@ def load_engine(path: str | Path, target: str | None = None, **options: Any) -> 
             here.
     """
     file = Path(path)
-    name = find_target(target or _guess(file)).name
+    name = find_target(target or guess_target(file)).name
     if name.startswith("onnxruntime-"):
         from fimaq_deploy.engines.onnxruntime import load_onnxruntime
 
@@ -36,7 +36,8 @@ def load_engine(path: str | Path, target: str | None = None, **options: Any) -> 
     return load_tensorrt(file, name, **options)
 
 
-def _guess(file: Path) -> str:
+def guess_target(file: Path) -> str:
+    """What runs a file, from its name: see `load_engine`."""
     if file.suffix == ".onnx":
         return "onnxruntime-cpu"
     if file.suffix != ".engine":

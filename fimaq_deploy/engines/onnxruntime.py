@@ -123,13 +123,16 @@ def load_onnxruntime(
     """A runner for an ONNX file with one image input; its first output is the logits. Arguments: see `open_session`."""
     session = open_session(path, optimisations=optimisations, provider=provider, threads=threads)
     (images,) = session.get_inputs()
-    logits = session.get_outputs()[0].name
+    names = [output.name for output in session.get_outputs()]
 
     def run(batch: Array) -> Array:
-        (result,) = session.run([logits], {images.name: batch})
+        (result,) = session.run(names[:1], {images.name: batch})
         return result  # type: ignore[no-any-return]
 
-    return Runner(f"onnxruntime-{provider}", tuple(map(_dimension, images.shape)), run)
+    def outputs(batch: Array) -> dict[str, Array]:
+        return dict(zip(names, session.run(names, {images.name: batch}), strict=True))
+
+    return Runner(f"onnxruntime-{provider}", tuple(map(_dimension, images.shape)), run, outputs)
 
 
 def _dimension(size: int | str | None) -> Dimension:

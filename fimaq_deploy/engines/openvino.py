@@ -52,7 +52,10 @@ def load_openvino(path: str | Path, *, threads: int | None = None) -> Runner:
     def run(images: Array) -> Array:
         return compiled(len(images))(images)[0].copy()  # type: ignore[no-any-return]
 
-    return Runner("openvino-cpu", shape, run)
+    def outputs(images: Array) -> dict[str, Array]:
+        return {port.get_any_name(): result.copy() for port, result in compiled(len(images))(images).items()}
+
+    return Runner("openvino-cpu", shape, run, outputs)
 
 
 def _read(path: Path) -> tuple[Any, Any]:

@@ -19,12 +19,20 @@ class Runner:
 
     name: what the engine is, for tables and messages.
     input_shape: the shape that it takes; None where any size will do.
+    outputs: images to everything that it returns, by name; None where that is the logits alone.
     """
 
-    def __init__(self, name: str, input_shape: tuple[Dimension, ...], run: Callable[[Array], Array]) -> None:
+    def __init__(
+        self,
+        name: str,
+        input_shape: tuple[Dimension, ...],
+        run: Callable[[Array], Array],
+        outputs: Callable[[Array], dict[str, Array]] | None = None,
+    ) -> None:
         self.name = name
         self.input_shape = input_shape
         self._run = run
+        self._outputs = outputs or (lambda images: {"logits": run(images)})
 
     def __call__(self, images: Array) -> Array:
         """Run one batch.
@@ -34,6 +42,11 @@ class Runner:
         """
         _check(self.name, self.input_shape, images)
         return self._run(np.ascontiguousarray(images))
+
+    def outputs(self, images: Array) -> dict[str, Array]:
+        """Run one batch and return every output by its name. Raises as calling it does."""
+        _check(self.name, self.input_shape, images)
+        return self._outputs(np.ascontiguousarray(images))
 
     def __repr__(self) -> str:
         return f"Runner({self.name}, images ({_text(self.input_shape)}))"

@@ -280,11 +280,14 @@ def load_tensorrt(path: str | Path, target: str, *, cuda_graph: bool = False) ->
             ) from error
     ((name, (_, shape)),) = active.get_input_metadata().items()
 
-    def run(images: Array) -> Array:
-        outputs = active.infer({name: images}, copy_outputs_to_host=True)
-        return next(iter(outputs.values())).copy()  # type: ignore[no-any-return]
+    def outputs(images: Array) -> dict[str, Array]:
+        found = active.infer({name: images}, copy_outputs_to_host=True)
+        return {name: result.copy() for name, result in found.items()}
 
-    return Runner(target, tuple(map(_dimension, shape)), run)
+    def run(images: Array) -> Array:
+        return next(iter(outputs(images).values()))
+
+    return Runner(target, tuple(map(_dimension, shape)), run, outputs)
 
 
 def _recording_context(library: _Polygraphy, engine: Any) -> Any:

@@ -39,17 +39,27 @@ class QuantizedTensor:
 
 
 def load_graph(path: str | Path) -> ir.Graph:
-    """The graph of an ONNX file.
+    """The graph of an ONNX file. Raises as `load_model`."""
+    return load_model(path).graph
+
+
+def load_model(path: str | Path) -> ir.Model:
+    """An ONNX file.
 
     Raises:
-        UserError: no such file, or not an ONNX model.
+        UserError: no such file, not an ONNX model, or one whose external data is missing.
     """
     try:
-        return ir.load(path).graph
+        model = ir.load(path)
     except FileNotFoundError:
         raise UserError(f"no ONNX file {path}: name one that exists") from None
     except Exception as error:  # protobuf's decoder has an exception of its own
-        raise UserError(f"{path} is not an ONNX model: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor) and not Path(value.const_value.path).is_file():
+            raise UserError(f"{path} keeps its numbers in {value.const_value.path}, which is missing: copy it too")
+    return model
 
 
 def integer_weights(path: str | Path) -> dict[str, NDArray[np.int8]]:

@@ -36,7 +36,6 @@ from fimaq_deploy.target import HighPrecision, Target, find_target
 
 OPSET = 21
 INPUT, OUTPUT = "images", "logits"
-BOUNDARY = "boundary/"
 
 _WEIGHT_OPERATORS = (
     torch.ops.fimaq.dequantize_weight.default,
@@ -50,19 +49,17 @@ def export_onnx(
     *,
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    boundaries: bool = False,
 ) -> Path:
     """Write a frozen quantized model as QDQ ONNX.
 
     target: whose high-precision type the file has; None is float32, which every runtime here reads.
     input_shape: (C, H, W); None reads it from the timm model inside.
-    boundaries: also output every stage's result but the last, named `boundary/<stage>`; for parity checks.
 
     Raises:
         UserError: unknown target, or the file cannot be written.
     """
     rules = find_target(target) if isinstance(target, str) else target
-    return _export(quantized, Path(path), rules, input_shape, boundaries)
+    return _export(quantized, Path(path), rules, input_shape)
 
 
 def export_fp_onnx(
@@ -77,31 +74,22 @@ def export_fp_onnx(
 
 
 class _Exported(nn.Module):
-    """The model between float32 images and float32 logits, with the stages' results beside them if asked for."""
+    """The model between float32 images and float32 logits."""
 
-    def __init__(self, model: nn.Module, precision: HighPrecision, boundaries: bool) -> None:
+    def __init__(self, model: nn.Module, precision: HighPrecision) -> None:
         super().__init__()
         self.dtype = getattr(torch, precision)
         self.model = model if precision == "float32" else copy.deepcopy(model).to(self.dtype)
-        self.boundaries = boundaries
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        x = images.to(self.dtype)
-        if not self.boundaries:
-            return (self.model(x).float(),)
-        results = []
-        for stage in self.model.stages:  # type: ignore[union-attr]
-            x = stage.module(x)
-            results.append(x.float())
-        return (results[-1], *results[:-1])
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.to(self.dtype)).float()
 
 
-def _export(model: nn.Module, path: Path, rules: Target | None, shape: Sequence[int] | None, boundaries: bool) -> Path:
+def _export(model: nn.Module, path: Path, rules: Target | None, shape: Sequence[int] | None) -> Path:
     precision: HighPrecision = rules.high_precision if rules else "float32"
     if shape is None:
         shape = _input_shape(model)
-    names = [f"{BOUNDARY}{stage.name}" for stage in model.stages[:-1]] if boundaries else []  # type: ignore[index,union-attr]
-    program = _trace(_Exported(model, precision, boundaries).eval(), shape, [OUTPUT, *names])
+    program = _trace(_Exported(model, precision).eval(), shape)
     found: ir.Model = program.model
     passes.rename_initializers(found.graph)
     passes.clean(found, transpose_first=precision == "float32")
@@ -122,7 +110,7 @@ def _input_shape(model: nn.Module) -> tuple[int, int, int]:
     return kernel.shape[1], height, width
 
 
-def _trace(module: nn.Module, shape: Sequence[int], outputs: Sequence[str]) -> Any:
+def _trace(module: nn.Module, shape: Sequence[int]) -> Any:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with _quiet(), torch.no_grad():
         return torch.onnx.export(
@@ -132,7 +120,7 @@ def _trace(module: nn.Module, shape: Sequence[int], outputs: Sequence[str]) -> A
             opset_version=OPSET,
             dynamic_shapes=({0: "batch"},),
             input_names=[INPUT],
-            output_names=list(outputs),
+            output_names=[OUTPUT],
             custom_translation_table=TRANSLATIONS,
             optimize=False,
             verbose=False,

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.export.inspection import load_model
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -164,13 +165,18 @@ class Structure:
     attentions: tuple[Attention, ...]
 
 
-def read_structure(path: str | Path) -> Structure:
+def read_structure(path: str | Path, batch: int | None = None) -> Structure:
     """Read an ONNX file and find what it computes. Shapes are inferred where the file does not say them.
+
+    batch: the first size of every input, so that no shape depends on it; None leaves it as the file has it.
 
     Raises:
         UserError: no such file, not an ONNX model, one without nodes, or one whose external data is missing.
     """
-    graph = _prepared(_read_model(Path(path))).graph
+    model = load_model(path)
+    if batch is not None:
+        _fix_batch(model.graph, batch)
+    graph = _prepared(model).graph
     opset = graph.opset_imports.get("") or graph.opset_imports.get("ai.onnx")
     if not len(graph) or opset is None:
         raise UserError(f"{path} holds no ONNX graph: name a complete .onnx file")
@@ -185,18 +191,14 @@ def read_structure(path: str | Path) -> Structure:
     )
 
 
-def _read_model(path: Path) -> ir.Model:
-    try:
-        model = ir.load(path)
-    except FileNotFoundError:
-        raise UserError(f"no ONNX file {path}: name one that exists") from None
-    except Exception as error:  # protobuf's decoder has an exception of its own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor) and not Path(value.const_value.path).is_file():
-            raise UserError(f"{path} keeps its numbers in {value.const_value.path}, which is missing: copy it too")
-    return model
+def _fix_batch(graph: ir.Graph, batch: int) -> None:
+    """Give every input its batch size, and forget the shapes that were written for any."""
+    for value in graph.inputs:
+        if value.shape is not None and len(value.shape):
+            value.shape = ir.Shape([batch, *value.shape[1:]])
+    for node in graph:
+        for output in node.outputs:
+            output.shape = None
 
 
 def _prepared(model: ir.Model) -> ir.Model:

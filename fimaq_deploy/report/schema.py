@@ -188,6 +188,12 @@ class StageParity(_Part):
     name: str
     largest_difference: Difference = Field(description="Largest absolute difference; null where it is not finite.")
     differing: float = Field(description="Share of the elements, in percent, that differ by more than the tolerance.")
+    largest_step: int | None = Field(
+        None,
+        description="By how many steps integers differ at most: those of the stage's own quantizers as written, those "
+        "of the one that it feeds where it is fused; null without any.",
+    )
+    flipped: float | None = Field(None, description="Share of those integers, in percent, that differ.")
 
 
 class Parity(_Part):
@@ -196,6 +202,7 @@ class Parity(_Part):
     to: str = Field(description="The id of the other row.")
     stages: list[StageParity]
     first_parting: str | None = Field(None, description="The first stage beyond the tolerance.")
+    differing_weights: list[str] = Field([], description="Weights whose integers differ from the quantized model's.")
 
 
 class Step(_Part):

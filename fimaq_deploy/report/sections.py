@@ -406,6 +406,8 @@ def _parity(report: Report) -> tuple[Exhibit, ...]:
             _title(report, pair.to),
             "not finite" if stage.largest_difference is None else f"{stage.largest_difference:.2g}",
             f"{stage.differing:.2g}",
+            "" if stage.largest_step is None else str(stage.largest_step),
+            "" if stage.flipped is None else f"{stage.flipped:.2g}",
         )
         for pair in pairs
         for stage in pair.stages
@@ -418,7 +420,7 @@ def _parity(report: Report) -> tuple[Exhibit, ...]:
             "Largest difference from fake-quant. Stages without a mark are equal."
             if drawn
             else "Largest difference from fake-quant.",
-            ("stage", "against", "largest difference", "differing %"),
+            ("stage", "against", "largest difference", "differing %", "steps", "flipped %"),
             lines,
             paint=charts.parity(pairs, {row.id: row.title for row in report.rows}) if drawn else None,
             height=list_height(len({line[0] for line in lines})),

@@ -116,8 +116,7 @@ class Tiny(nn.Module):
 
     @property
     def stages(self) -> list[Any]:
-        names = ("patch_embed", "blocks.0", "head")
-        return [SimpleNamespace(name=n, module=m) for n, m in zip(names, self.parts, strict=True)]
+        return [SimpleNamespace(name=f"parts.{number}", module=part) for number, part in enumerate(self.parts)]
 
     def forward(self, images: Tensor) -> Tensor:
         for part in self.parts:

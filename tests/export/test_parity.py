@@ -1,44 +1,147 @@
-"""Parity of a model with itself, and of a model whose file was made from other numbers."""
+"""A quantized model against its file, as written and fused, and against files with one wrong number."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import onnx
 import pytest
 import torch
 
+from fimaq_deploy.calibration.quantize import quantize
+from fimaq_deploy.cli import main
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export import check_grids, compare_stages, parity
+from fimaq_deploy.export import check_grids, compare_stages, export_onnx, parity
 from fimaq_deploy.export.inspection import load_graph
+from fimaq_deploy.models import load_model
+from fimaq_deploy.parity import check_parity
+from fimaq_deploy.recipe import Recipe
+
+# Of a stage's output, relative to its spread, when every quantizer got the runtime's integers: float sums alone.
+ROUNDING = 1e-4
+CHANGED = "blocks.1"
 
 
-def test_stages_agree_with_the_file(exported, images):
-    model, _ = exported("w4a4")
-    report = compare_stages(model, images, threads=1)
-    assert [stage.name for stage in report.stages] == ["patch_embed", "blocks.0", "head"]
-    assert report.first_parting is None and report.agreement == 1
-    assert max(stage.relative_difference for stage in report.stages) < 1e-4
-    assert report.largest_logit_difference < 1e-4
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_the_first_stage_that_parts_is_named(exported, images, monkeypatch):
-    model, _ = exported("w4a4")
-    export = parity.export_onnx
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, images):
+    """quantized.safetensors and model.onnx of a shipped model, and the model itself."""
+    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0}, scale_search={"candidates": 8})
+    model = quantize(load_model("vit_digits"), images, recipe, "tensorrt-rtx")
+    made = tmp_path_factory.mktemp("parity")
+    model.save(made / "quantized.safetensors")
+    export_onnx(model, made / "model.onnx")
+    return made, model
 
-    def export_of_another_bias(quantized, path, **options):
-        bias = quantized.parts[1].proj.bias
-        before = bias.detach().clone()
-        with torch.no_grad():
-            bias[0] += 5
-        try:
-            return export(quantized, path, **options)
-        finally:
-            bias.data.copy_(before)
 
-    monkeypatch.setattr(parity, "export_onnx", export_of_another_bias)
-    report = compare_stages(model, images, threads=1)
-    assert report.first_parting is not None and report.first_parting.name == "blocks.0"
-    # The head got the file's own tokens, so it does not part, while the whole chain does.
-    assert report.stages[2].differing_share < 0.01 < report.stages[2].accumulated_share
+def changed(folder, out, name, change) -> Path:
+    """model.onnx with one stored tensor changed."""
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), name))
+    onnx.save(model, out / "model.onnx")
+    return out / "model.onnx"
+
+
+def test_every_quantizer_is_within_one_step_of_the_file_as_written(folder, images):
+    made, model = folder
+    report = compare_stages(model, made / "model.onnx", images, threads=1)
+    assert [stage.name for stage in report.stages] == [stage.name for stage in model.stages]
+    assert report.as_written and report.first_parting is None and report.agreement == 1
+    assert all(stage.flips.largest_step <= 1 and stage.flips.flipped < 1e-3 for stage in report.stages)
+    assert max(stage.relative_difference for stage in report.stages) < ROUNDING
+
+
+def test_the_fused_file_is_judged_by_the_integers_behind_each_stage(folder, images):
+    made, model = folder
+    report = compare_stages(model, made / "model.onnx", images, optimisations=True, threads=1)
+    assert not report.as_written and report.first_parting is None
+    assert [stage.flips is None for stage in report.stages] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("optimisations", [False, True])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (f"{CHANGED}.mlp.fc2.bias", lambda bias: bias + np.resize(np.array([0.3, -0.3], np.float32), bias.shape)),
+        (f"{CHANGED}.mlp.fc1.input_quantizer.scale", lambda scale: scale * np.float32(1.25)),
+        (f"{CHANGED}.attn.proj.q_weight", lambda weight: -weight),
+    ],
+)
+def test_the_first_stage_that_parts_is_named(folder, images, tmp_path, name, change, optimisations):
+    made, model = folder
+    path = changed(made, tmp_path, name, change)
+    report = compare_stages(model, path, images, optimisations=optimisations, threads=1)
+    assert report.first_parting is not None and report.first_parting.name == CHANGED
+    # The stages behind it got the file's own tokens, so they do not part, while the whole chain does.
+    behind = report.stages[3:]
+    assert all(stage.differing_share < 0.05 < stage.accumulated_share for stage in behind)
+
+
+def test_without_quantizers_floats_are_judged(exported, images):
+    model, path = exported("w4a16")
+    batch = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    report = compare_stages(model, path, batch, threads=1)
+    assert [stage.flips for stage in report.stages] == [None] * 3 and report.first_parting is None
+
+
+def test_the_file_of_another_model_is_refused(folder, exported, images):
+    with pytest.raises(UserError, match=r"has no node of stage 'blocks\.0'"):
+        compare_stages(folder[1], exported("w8a8")[1], images)
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code or 0
+
+
+def test_the_command_compares_a_folder(folder, capsys):
+    assert run("parity", folder[0], "--model", "vit_digits", "--count", 4) == 0
+    text = capsys.readouterr().out
+    assert "model.onnx: integer weights equal" in text
+    assert "onnx-reference: " in text and "onnxruntime-cpu: 100.00 % of 4 images" in text
+
+
+def test_the_command_fails_where_they_part(folder, tmp_path, capsys):
+    changed(folder[0], tmp_path, f"{CHANGED}.attn.proj.q_weight", lambda weight: -weight)
+    (tmp_path / "quantized.safetensors").write_bytes((folder[0] / "quantized.safetensors").read_bytes())
+    assert run("parity", tmp_path, "--model", "vit_digits", "--count", 2, "--json", "-") == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["schema"] == "fimaq-deploy/parity/1"
+    assert document["weights"] == {"model.onnx": [f"{CHANGED}.attn.proj.q_weight"]}
+    assert [each["first_parting"] for each in document["comparisons"]] == [CHANGED, CHANGED]
+    assert f"failed: onnx-reference parts at {CHANGED}" in captured.err
+
+
+def test_a_quantized_model_alone_is_exported_for_the_occasion(folder, tmp_path):
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((folder[0] / "quantized.safetensors").read_bytes())
+    outcome = check_parity(alone, model="vit_digits", count=2)
+    assert outcome.partings == [] and outcome.weights == {"model.onnx": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere",), "no quantized model nowhere"),
+        ((".",), "no quantized model"),
+        (("{folder}",), "name it with --model"),
+        (("{folder}", "--model", "vit_digits", "--count", "0"), "expected at least 1"),
+        (("{folder}", "--model", "swin_digits"), "belong to another model"),
+    ],
+)
+def test_bad_input_is_one_line(folder, capsys, arguments, said):
+    assert run("parity", *(argument.format(folder=folder[0]) for argument in arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
 
 
 def test_weights_are_compared_exactly(exported, tmp_path):

@@ -1,0 +1,54 @@
+"""Peak memory of a process that loads one file, runs it, and does nothing else.
+
+The process loads neither torch nor this process's memory; Python and the runtime themselves are included. A GPU's
+memory is not.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+_SIDE = 224  # of images, where an engine takes any size
+_RUNS = 3
+
+
+def peak_memory_bytes(path: str | Path, target: str, batch: int = 1, threads: int | None = None) -> int | None:
+    """Run a file alone and say how much memory was resident at most; None where the system does not tell.
+
+    Raises:
+        RuntimeError: the process failed although this one could load the file.
+    """
+    request = json.dumps({"path": str(path), "target": target, "batch": batch, "threads": threads})
+    done = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"running {path} alone failed: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def own_peak_bytes() -> int | None:
+    """The peak of this process. Not `ru_maxrss`: on Linux a new process inherits its parent's."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+    return None if line is None else 1024 * int(line.split()[1])
+
+
+def _run_alone(path: str, target: str, batch: int, threads: int | None) -> int | None:
+    from fimaq_deploy.engines.load import load_engine
+
+    options = {"threads": threads} if threads is not None and target.endswith("-cpu") else {}
+    runner = load_engine(path, target, **options)
+    images = np.zeros((batch, *(side or _SIDE for side in runner.input_shape[1:])), np.float32)
+    for _ in range(_RUNS):
+        runner(images)
+    return own_peak_bytes()
+
+
+if __name__ == "__main__":
+    print(json.dumps(_run_alone(**json.loads(sys.argv[1]))))
