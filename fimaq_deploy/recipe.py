@@ -110,7 +110,8 @@ class Reconstruction(_Strict):
     rank: Count = Field(5, description="k: Fisher measurements a block, evenly spaced over its iterations (dplr).")
     fisher_images: Count = Field(
         128,
-        description="How many of the images a Fisher measurement takes; each runs all blocks after the current one.",
+        description="Images that a block's Fisher measurements take together, each at least a minibatch; every one of "
+        "them runs all blocks after the current one.",
     )
     temperature: Positive = Field(20.0, description="Of the class probabilities that Fisher measurements compare.")
     low_rank_weight: NonNegative = Field(1.0, description="p1: of the Fisher part with signs or rank.")

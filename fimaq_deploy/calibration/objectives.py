@@ -1,7 +1,7 @@
 """The reconstruction losses at work: what each one measures at a block before and while it is optimised.
 
 An objective is made for one block. `refresh` takes new measurements with the block's current outputs; `cost` is the
-loss of a minibatch. `fisher.py` holds the formulas. Statistics over images come from the first `fisher_images` of them,
+loss of a minibatch. `fisher.py` holds the formulas. Statistics over images come from a sample of them,
 because every measurement runs all blocks after this one; measurements of each image go to the activation store.
 
 Nothing here fetches a number from the device: that would make the host wait for it.
@@ -39,10 +39,10 @@ class BlockContext:
     settings: Reconstruction
     store: ActivationStore
 
-    @property
-    def sample(self) -> int:
-        """How many images the statistics over images are taken from."""
-        return min(self.settings.fisher_images, len(self.z))
+    def sample(self, measurements: int) -> int:
+        """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
+        share = -(-self.settings.fisher_images // max(measurements, 1))
+        return min(max(share, self.settings.batch_size), len(self.z))
 
     def deviations(self, outputs: CurrentOutputs, count: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For each batch its place in the set, the current output ẑ and the deviation d = ẑ - z as (B, a)."""
@@ -138,7 +138,7 @@ class Dplr(Objective):
 
     def refresh(self, outputs: CurrentOutputs) -> None:
         context = self.context
-        batches = list(context.deviations(outputs, context.sample))
+        batches = list(context.deviations(outputs, context.sample(self.refreshes)))
         gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
         d = torch.cat([each for _, _, each in batches])
         mean = parallel.current().mean
@@ -182,7 +182,7 @@ class LeastSquares(Objective):
 
     def refresh(self, outputs: CurrentOutputs) -> None:
         context, fit, mean = self.context, fisher.LeastSquaresFit(), _Mean()
-        batches = list(context.deviations(outputs, context.sample))
+        batches = list(context.deviations(outputs, context.sample(self.refreshes)))
         for where, output, d in batches:
             fit.add(d, context.gradient(where, output))
         fit.sums = [parallel.current().sum(total) for total in fit.sums]
@@ -205,7 +205,7 @@ class Feature(Objective):
         context, mean = self.context, _Mean()
         whole = context.deviations(outputs, len(context.z))
         self.reference = context.keep(context.features(context.z[w].to(o.device)) for w, o, _ in whole)
-        for where, output, d in context.deviations(outputs, context.sample):
+        for where, output, d in context.deviations(outputs, context.sample(self.refreshes)):
             features = context.features(output)
             mean.add(len(d), fisher.mse(features - self.reference[where].to(d.device)), fisher.mse(d))
         self.starts = mean.result()
@@ -239,7 +239,7 @@ class Divergence(HeadDivergence):
     @torch.no_grad()
     def refresh(self, outputs: CurrentOutputs) -> None:
         context, mean = self.context, _Mean()
-        for where, output, d in context.deviations(outputs, context.sample):
+        for where, output, d in context.deviations(outputs, context.sample(self.refreshes)):
             mean.add(len(d), self.divergence(output, context.logits[where]), fisher.mse(d))
         self.starts = mean.result()
 
