@@ -5,6 +5,8 @@ they become infinite without a word. So the model runs on calibration images and
 is measured, not only what modules return: unscaled attention scores overflow first. Images that were not seen may reach
 further, hence the margin. bfloat16 has float32's range, and 8 significant bits in place of 11.
 
+What a Swin's mask adds to hidden scores (-1e4 in a quantized model) is a result like any other, and fits.
+
 Not covered: sums inside an operator, which the engines keep in float32.
 """
 

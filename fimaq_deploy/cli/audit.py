@@ -29,7 +29,7 @@ def audit(
     ] = None,
     require: Annotated[
         str | None,
-        typer.Option(help="Promises, with commas, that must hold; see the README. Default: all that need no twin."),
+        typer.Option(help="Promises, with commas, that must hold. Default: what every quantized file should keep."),
     ] = None,
     twin: Annotated[
         Path | None, typer.Option(metavar="FP16.onnx", help="The full-precision model, to compare kernels with.")

@@ -293,6 +293,20 @@ def test_the_softmax_has_its_own_bits(tiny_vit: Make) -> None:
     assert quantizers.softmax.integer_range().high == 127
 
 
+@pytest.mark.parametrize(
+    ("target", "asked", "bits"), [("tensorrt", None, 8), ("tensorrt", 4, 4), ("openvino-cpu", None, 4)]
+)
+def test_the_softmax_keeps_the_bits_that_fuse_unless_told(
+    tiny_vit: Make, target: str, asked: int | None, bits: int
+) -> None:
+    """TensorRT's fused attention cannot clip its weights to fewer integers than the container has."""
+    model = tiny_vit()
+    recipe = Recipe().replace(activations={"bits": 4}, attention={"softmax_bits": asked})
+    twin = quantized_twin(model, recipe, find_target(target), attention_tokens(model, images_for(model, 1)))
+    quantizers = twin.blocks[0].attn.quantizers
+    assert (quantizers.q.grid.bits, quantizers.softmax.grid.bits) == (4, bits)
+
+
 def test_too_many_tokens_leave_attention_alone(tiny_vit: Make) -> None:
     model = tiny_vit()
     tokens = dict.fromkeys(attention_tokens(model, images_for(model, 1)), 577)
