@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
-from fimaq_deploy.report.canvas import FAINT, MARKERS, SERIES, SURFACE, add_key, name_axes
+from fimaq_deploy.report.canvas import FAINT, MARKERS, MUTED, SERIES, SURFACE, add_key, name_axes
 from fimaq_deploy.report.charts import tell_apart
 from fimaq_deploy.report.html import render
 from fimaq_deploy.report.page import Card, Exhibit, Page, Section, Tone, compact
@@ -16,7 +16,7 @@ from fimaq_deploy.report.table import change_text, size_text, times_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEADER = ("", "model", "recipe", "runs on", "top-1 %", "points", "ms", "speed-up", "size")
+HEADER = ("model", "recipe", "runs on", "top-1 %", "points", "ms", "speed-up", "size", "front")
 
 _ABOUT = (
     "Builds are timed minutes apart and a machine's speed drifts, so the milliseconds for one image are those of the "
@@ -72,10 +72,9 @@ def headline(sweep: Sweep) -> str:
 
 
 def cells(place: Place) -> tuple[str, ...]:
-    """One line of the leaderboard in the order of HEADER; a dot first where it is on the front."""
+    """One line of the leaderboard in the order of HEADER, with a dot where it is on the front."""
     line = place.line
     return (
-        _FRONT if place.on_front else "",
         place.cell.model,
         place.cell.recipe,
         line.title,
@@ -84,6 +83,7 @@ def cells(place: Place) -> tuple[str, ...]:
         "" if place.milliseconds is None else f"{place.milliseconds:.2f}",
         "" if line.speedup is None else times_text(line.speedup),
         size_text(line.size_bytes),
+        _FRONT if place.on_front else "",
     )
 
 
@@ -213,7 +213,9 @@ def _paint(points: Sequence[_Point], exact: Sequence[tuple[str, float, float]], 
             axes.plot([], [], color=color, marker="o", linestyle="none", label=name)
         tell_apart(axes, [(p.cost.value, p.top1, p.recipe) for p in front], max(p.cost.value for p in points))
         name_axes(axes, axis, "top-1, %")
-        add_key(axes)
+        for name, marker in markers.items():
+            axes.plot([], [], color=MUTED, marker=marker, linestyle="none", label=name)
+        add_key(axes, columns=3)
 
     return paint
 
