@@ -7,17 +7,22 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo compare test check format clean
 
 help:
 	@echo "make demo    quantize, export, compile and check a shipped model; ends in a table"
+	@echo "make compare the demo against the build that was accepted last, .ci/baseline"
 	@echo "make test    run the tests"
 	@echo "make check   lint and formatting"
 	@echo "make format  rewrite the sources in the project's format"
 	@echo "make clean   remove .venv and build"
 
 demo: $(INSTALLED)
-	$(BIN)/fimaq-deploy build --model swin_digits --out build/swin_digits --overwrite
+	$(BIN)/fimaq-deploy build --model swin_digits --sensitivity 64 --out build/swin_digits --overwrite
+
+compare: demo
+	$(BIN)/fimaq-deploy compare build/swin_digits .ci/baseline --max-drop 1 --max-growth 10 --annotations \
+		--html build/compare.html --markdown build/compare.md --junit build/compare.xml
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -108,9 +109,9 @@ def add_key(axes: Axes, columns: int = 2) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.4, handlelength=1.4)
 
 
-def list_names(axes: Axes, names: Sequence[str]) -> None:
-    """Names down the left side, the first on top, at y = 0, 1, …"""
-    axes.set_yticks(range(len(names)), [shorten(name) for name in names])
+def list_names(axes: Axes, names: Sequence[str], length: int = 24) -> None:
+    """Names down the left side, the first on top, at y = 0, 1, … None is longer than `length` signs."""
+    axes.set_yticks(range(len(names)), [shorten(name, length) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
@@ -136,6 +137,11 @@ def use_log_scale(axes: Axes, axis: Literal["x", "y"]) -> None:
     plain = low > 5e-4 and high < 2e4
     chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if plain else power_text(value)))
     chosen.set_minor_formatter(NullFormatter())
+
+
+def power_below(value: float) -> float:
+    """The largest power of ten that is not above a positive value; 1 for zero and for values from 0.1 to 1,000."""
+    return 1.0 if value <= 0 or 0.1 <= value < 1000 else 10.0 ** math.floor(math.log10(value))
 
 
 def power_text(value: float) -> str:

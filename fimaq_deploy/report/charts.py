@@ -21,6 +21,8 @@ from fimaq_deploy.report.canvas import (
     apart,
     list_names,
     name_axes,
+    power_below,
+    power_text,
     shorten,
     use_log_scale,
 )
@@ -117,6 +119,7 @@ def convergence(blocks: Sequence[Block]) -> Paint:
                 label=shorten(name) if told else None,
             )
         use_log_scale(axes, "y")
+        axes.locator_params(axis="x", integer=True)
         name_axes(axes, "iteration", "error relative to its first value")
         add_key(axes)
 
@@ -156,26 +159,19 @@ def clipping(grids: Sequence[GridUse]) -> Paint:
 
 def sensitivity(found: Sequence[Sensitivity]) -> Paint:
     """Loss with one quantized alone, and what is spared when one is left out."""
+    unit = power_below(max(max(abs(one.alone), abs(one.spared)) for one in found))
 
     def paint(axes: Axes) -> None:
         places = range(len(found))
-        alone, spared = [one.alone for one in found], [one.spared for one in found]
+        alone, spared = [one.alone / unit for one in found], [one.spared / unit for one in found]
         axes.hlines(places, 0, alone, color=SERIES[0], linewidth=2, alpha=0.4)
         axes.scatter(alone, places, s=46, color=SERIES[0], edgecolor=SURFACE, label="quantized alone", zorder=3)
-        axes.scatter(
-            spared,
-            places,
-            s=34,
-            marker="D",
-            color=SURFACE,
-            edgecolor=SERIES[1],
-            linewidth=1.6,
-            label="spared",
-            zorder=4,
-        )
+        hollow = {"color": SURFACE, "edgecolor": SERIES[1], "linewidth": 1.6}
+        axes.scatter(spared, places, s=34, marker="D", label="spared", zorder=4, **hollow)
         axes.axvline(0, color=MUTED, linewidth=1)
-        list_names(axes, [one.name for one in found])
-        name_axes(axes, "Fisher loss of the logits")
+        axes.locator_params(axis="x", nbins=6)
+        list_names(axes, [one.name for one in found], 31)
+        name_axes(axes, "Fisher loss of the logits" + ("" if unit == 1 else f", in {power_text(unit)}"))
         add_key(axes)
 
     return paint

@@ -65,6 +65,13 @@ def test_powers(value: float, text: str) -> None:
     assert canvas.power_text(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "power"), [(0.00043, 1e-4), (0.001, 1e-3), (0.5, 1), (999, 1), (5000, 1000), (0, 1), (9.99e-7, 1e-7)]
+)
+def test_the_unit_of_small_and_large_values(value: float, power: float) -> None:
+    assert canvas.power_below(value) == pytest.approx(power)
+
+
 def test_a_long_name_keeps_its_end() -> None:
     assert canvas.shorten("layers.2.blocks.17.attn.proj", 12) == "…7.attn.proj"
     assert canvas.shorten("blocks.0", 12) == "blocks.0"

@@ -23,6 +23,7 @@ from fimaq_deploy.report.compare import load_build
 from fimaq_deploy.report.comparison import Judgement, Thresholds
 from fimaq_deploy.report.predictions import PREDICTIONS
 
+BASELINE = Path(__file__).parents[2] / ".ci" / "baseline"
 REPETITIONS = 20
 # What a busy machine adds to the ratio of two engines that are timed in turns; benchmarks/compare_rates.py measures it.
 NOISE = 30.0
@@ -137,6 +138,18 @@ def test_other_hardware_is_exit_code_2(built: BuildResult, tmp_path: Path, capsy
     assert told.startswith("--max-slowdown cannot be judged: other hardware, Another Processor")
     assert "not judged" in printed.out
     assert run(tmp_path, built.out) == 0
+
+
+def test_the_baseline_of_ci_is_whole() -> None:
+    """`make compare` judges the demo against it; after an accepted change it is the demo's two files."""
+    baseline = load_build(BASELINE)
+    assert baseline.report.model.name == "swin_digits"
+    assert baseline.predictions is not None
+    (row,) = baseline.report.deployed
+    assert (row.id, row.not_run) == (CPU, None)
+    found = judge(baseline, [baseline], Thresholds(max_drop=1, max_growth=10))
+    assert (found.exit_code, found.comparisons[0].notes) == (0, [])
+    assert {path.name for path in BASELINE.iterdir()} == {"report.json", PREDICTIONS}
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 DESKTOP, PHONE = 1280, 390
 RECORDED = Path(__file__).parent / "data" / "sweep.json"
 
-# Every chart with the size of its box, the number of shapes in it, and the texts that reach beyond its edges.
+# Every chart with the size of its box, the number of shapes in it, and the texts that reach beyond its edges or lie on
+# each other.
 CHARTS = """() => [...document.querySelectorAll('svg')].map(svg => {
     const box = svg.getBoundingClientRect();
     const beyond = text => {
@@ -32,6 +33,10 @@ CHARTS = """() => [...document.querySelectorAll('svg')].map(svg => {
             || own.top < box.top - 1 || own.bottom > box.bottom + 1;
     };
     const texts = [...svg.querySelectorAll('text')];
+    const boxes = texts.map(text => text.getBoundingClientRect());
+    const cover = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > a.height / 3;
+    const pairs = boxes.flatMap((a, i) => boxes.slice(i + 1).map((b, j) => [a, b, i, i + 1 + j]));
     return {
         name: svg.getAttribute('aria-label'),
         width: box.width,
@@ -39,6 +44,7 @@ CHARTS = """() => [...document.querySelectorAll('svg')].map(svg => {
         shapes: [...svg.querySelectorAll('path, use')].filter(shape => shape.getBoundingClientRect().width > 0).length,
         texts: texts.length,
         font: Math.min(...texts.map(text => text.getBoundingClientRect().height)),
+        covered: pairs.filter(([a, b]) => cover(a, b)).map(([, , i, j]) => [i, j].map(k => texts[k].textContent)),
         cut: texts.filter(beyond).map(text => text.textContent),
     };
 })"""
@@ -117,6 +123,7 @@ def check(opened: Opened, path: Path, charts: int) -> None:
         assert min(chart["shapes"], chart["texts"]) > 3, chart
         assert chart["font"] > 8, chart
         assert chart["cut"] == [], chart
+        assert chart["covered"] == [], chart
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= opened.page.evaluate("innerWidth")
     assert opened.page.evaluate(OUTSIDE) == []
 
