@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 _SIDE = 224  # of images, where an engine takes any size
-_RUNS = 3
+_RUNS = 2
 
 
 def peak_memory_bytes(path: str | Path, target: str, batch: int = 1, threads: int | None = None) -> int | None:
