@@ -38,6 +38,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no qdrop": ("reconstruction.qdrop=0", *BLOCKS_ALONE),
     "searched weight scales": ("reconstruction.weight_scale_lr=0", *BLOCKS_ALONE),
     "given biases and norms": ("reconstruction.other_lr=0", *BLOCKS_ALONE),
+    "roundings and activation scales": (
+        "reconstruction.weight_scale_lr=0",
+        "reconstruction.other_lr=0",
+        *BLOCKS_ALONE,
+    ),
     "no rewrite": ("rewrites.norm=false", *BLOCKS_ALONE),
     "rewrite heads": ("rewrites.heads=true", *BLOCKS_ALONE),
     "rewrite rotation": ("rewrites.rotation=true", *BLOCKS_ALONE),
