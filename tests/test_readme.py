@@ -58,7 +58,8 @@ def test_a_block_that_is_not_run_has_options_that_exist(block: Block) -> None:
         text=True,
         check=True,
     ).stdout
-    assert [option for option in re.findall(r"--[a-z-]+", block.code) if option not in usage] == []
+    ours = block.code.partition("build")[2]  # behind a launcher's own options
+    assert [option for option in re.findall(r"--[a-z-]+", ours) if option not in usage] == []
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\w+)$", README, re.M))

@@ -25,8 +25,9 @@ from fimaq_deploy.report.predictions import PREDICTIONS
 
 BASELINE = Path(__file__).parents[2] / ".ci" / "baseline"
 REPETITIONS = 20
-# What a busy machine adds to the ratio of two engines that are timed in turns; benchmarks/compare_rates.py measures it.
-NOISE = 30.0
+# A suite may run on a machine that has four times too much to do: 48 % was seen there, between two engines of a third
+# of a millisecond that are timed in turns. benchmarks/compare_rates.py measures how often smaller limits are exceeded.
+NOISE = 100.0
 
 
 @pytest.fixture(scope="module")
