@@ -206,13 +206,28 @@ class _Forced:
 
 
 def _in_layout_of(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The same integers, where the file may quantize k after its transpose: whichever layout fits better."""
+    """The same integers, where the file may quantize k after its transpose: whichever layout fits better.
+
+    And where `export.products` gave rows an axis of their own or cut an image into windows.
+    """
+    if theirs.ndim == ours.ndim + 1:
+        return theirs.squeeze(1)
     turned = theirs.transpose(-2, -1)
+    if ours.shape not in (theirs.shape, turned.shape):
+        return _image_of(theirs, ours.shape)
     if theirs.shape != ours.shape:
         return turned
     if turned.shape != ours.shape:
         return theirs
     return min((theirs, turned), key=lambda each: float((each != ours).float().mean()))
+
+
+def _image_of(windows: Tensor, shape: Sequence[int]) -> Tensor:
+    """(N, C, H, W) from windows (N, rows, columns, C · height · width)."""
+    count, channels, height, width = shape
+    _, rows, columns, _ = windows.shape
+    split = windows.reshape(count, rows, columns, channels, height // rows, width // columns)
+    return split.permute(0, 3, 1, 4, 2, 5).reshape(shape)
 
 
 def _integers_of(quantizer: Any, x: Tensor) -> Tensor:
@@ -282,10 +297,11 @@ def _compare(
 def differing_weights(first: str | Path, second: str | Path) -> Sequence[str]:
     """The weights whose integers differ between two files, or that only one of them has. Compared exactly.
 
-    A file is ONNX, or the `quantized.safetensors` that a quantized model is saved as.
+    A file is ONNX, or the `quantized.safetensors` that a quantized model is saved as. A convolution in one file and the
+    product that it is in the other have the same weights.
     """
     ours, theirs = _stored_integers(first), _stored_integers(second)
-    both = {name for name in ours.keys() & theirs.keys() if np.array_equal(ours[name], theirs[name])}
+    both = {name for name in ours.keys() & theirs.keys() if np.array_equal(_matrix(ours[name]), _matrix(theirs[name]))}
     return sorted((ours.keys() | theirs.keys()) - both)
 
 
@@ -296,3 +312,8 @@ def _stored_integers(path: str | Path) -> dict[str, Array]:
 
     state, _ = read_state(Path(path))
     return {name: tensor.numpy() for name, tensor in state.items() if name.endswith(".q_weight")}
+
+
+def _matrix(weights: Array) -> Array:
+    """Weights as [in, out]; a convolution's are [out, in, height, width]."""
+    return weights.reshape(len(weights), -1).T if weights.ndim == 4 else weights

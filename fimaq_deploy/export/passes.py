@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 import ml_dtypes
 import numpy as np
@@ -16,19 +17,22 @@ from onnxscript.optimizer import optimize_ir
 # 144-token windows stay two constants and one Add, which every runtime folds when it loads.
 LARGEST_CONSTANT = 2**20
 
+# A change of a graph, in place.
+Rewrite = Callable[[ir.Graph], None]
+
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _CONSUMERS_OF_WEIGHTS = ("MatMul", "Conv", "Gemm")
 _INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
 
 
-def clean(model: ir.Model, transpose_first: bool) -> None:
-    """Everything the exporter left for later, in place. `transpose_first`: see `transpose_before_quantizing`."""
+def clean(model: ir.Model, rewrites: Iterable[Rewrite] = ()) -> None:
+    """Everything the exporter left for later, in place. `rewrites`: what this twin alone needs."""
     pack_int4(model.graph)
     optimize_ir(model, should_fold=lambda n: n.op_type not in _QUANTIZERS, output_size_limit=LARGEST_CONSTANT)
     drop_idle_clips(model.graph)
     drop_idle_pads(model.graph)
-    if transpose_first:
-        transpose_before_quantizing(model.graph)
+    for rewrite in rewrites:
+        rewrite(model.graph)
     passes.RemoveUnusedNodesPass()(model)
     _name_nodes(model.graph)
     Sequential(
@@ -115,7 +119,7 @@ def transpose_before_quantizing(graph: ir.Graph) -> None:
     qkv projection falls back to FP16 (RTX 1.7.1, measured).
     """
     for node in [node for node in graph if node.op_type == "Transpose"]:
-        if (chain := _quantizing_chain(node.inputs[0])) is None:
+        if (chain := quantizing_chain(node.inputs[0])) is None:
             continue
         first, last = chain[0], chain[-1]
         last.outputs[0].shape = node.outputs[0].shape
@@ -128,7 +132,7 @@ def transpose_before_quantizing(graph: ir.Graph) -> None:
             step.outputs[0].shape = node.outputs[0].shape
 
 
-def _quantizing_chain(value: ir.Value | None) -> list[ir.Node] | None:
+def quantizing_chain(value: ir.Value | None) -> list[ir.Node] | None:
     """The [Clip], QuantizeLinear, DequantizeLinear that end in a value which nothing else uses."""
     chain: list[ir.Node] = []
     for kind in ("DequantizeLinear", "QuantizeLinear", "Clip"):

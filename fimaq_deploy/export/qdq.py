@@ -29,7 +29,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.export import fusion, passes
+from fimaq_deploy.export import fusion, passes, products
 from fimaq_deploy.export.files import write_whole
 from fimaq_deploy.export.translate import TRANSLATIONS
 from fimaq_deploy.target import HighPrecision, Target, find_target
@@ -37,6 +37,7 @@ from fimaq_deploy.target import HighPrecision, Target, find_target
 OPSET = 21
 INPUT, OUTPUT = "images", "logits"
 
+_CPU_REWRITES = (passes.transpose_before_quantizing, products.patches_as_product, products.rows_as_batch)
 _WEIGHT_OPERATORS = (
     torch.ops.fimaq.dequantize_weight.default,
     torch.ops.fimaq.dequantize_weight_blocked.default,
@@ -92,7 +93,7 @@ def _export(model: nn.Module, path: Path, rules: Target | None, shape: Sequence[
     program = _trace(_Exported(model, precision).eval(), shape)
     found: ir.Model = program.model
     passes.rename_initializers(found.graph)
-    passes.clean(found, transpose_first=precision == "float32")
+    passes.clean(found, _CPU_REWRITES if precision == "float32" else ())
     if rules and rules.clip == "integers":
         fusion.clip_integers(found.graph)
     if rules and rules.splits_products:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fimaq_deploy.bundled import BUNDLED
+from fimaq_deploy.calibration.layers import quantized_layers
 from fimaq_deploy.calibration.quantize import quantize
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.onnxruntime import optimised_operators
@@ -165,9 +166,52 @@ def test_block_weights_become_integer_kernels_in_onnxruntime(exported):
     assert optimised_operators(exported("w4a16")[1])["MatMulNBits"] == 3
 
 
+@pytest.mark.parametrize(("name", "products"), [("w8a8", 6), ("offset", 6), ("unsigned", 6)])
+def test_every_quantized_product_becomes_an_integer_kernel_in_onnxruntime(exported, name, products):
+    # Patches, qkv, q kᵀ, weights v, proj and head.
+    found = optimised_operators(exported(name)[1])
+    assert found["MatMulIntegerToFloat"] + found["QLinearMatMul"] == products
+    assert not set(found) & {"MatMul", "FusedMatMul", "Gemm", "Conv", "DequantizeLinear"}
+
+
+def test_the_patch_embedding_is_a_product_for_cpus_and_a_convolution_for_tensorrt(exported):
+    assert operators(exported("w8a8")[1])["Conv"] == 0
+    assert operators(exported("w8a8", "tensorrt")[1])["Conv"] == 1
+
+
+def test_a_convolution_whose_windows_overlap_stays_one(tmp_path, images):
+    class Overlapping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("q", torch.randint(-128, 128, (4, 3, 3, 3), dtype=torch.int8))
+            self.register_buffer("scale", torch.rand(4).half().float() / 64)
+
+        def forward(self, x):
+            x = torch.ops.fimaq.quantize_dequantize(x, torch.tensor(1 / 32), 0, -128, 127)
+            weight = torch.ops.fimaq.dequantize_weight(self.q, self.scale, 0)
+            return torch.nn.functional.conv2d(x, weight, stride=1).flatten(1)
+
+    model = Overlapping().eval()
+    path = export_onnx(model, tmp_path / "overlapping.onnx", input_shape=(3, 8, 8))
+    assert operators(path)["Conv"] == 1
+    np.testing.assert_allclose(run(path, images), model(images).numpy(), atol=EXACT)
+
+
+@pytest.mark.parametrize("name", ["vit_digits", "swin_digits"])
+def test_a_w8a8_model_for_onnxruntime_keeps_no_linear_layer_in_floats(tmp_path, name):
+    images = torch.rand(16, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0})
+    quantized = quantize(BUNDLED[name].create().eval(), images, recipe, "onnxruntime-cpu")
+    found = optimised_operators(export_onnx(quantized, tmp_path / "model.onnx"))
+    layers, blocks = len(list(quantized_layers(quantized))), found["Softmax"]
+    assert found["MatMulIntegerToFloat"] == layers
+    assert found["MatMul"] + found["FusedMatMul"] == 2 * blocks, "the float matmuls inside attention"
+    assert not set(found) & {"Gemm", "Conv", "DequantizeLinear"}
+
+
 def test_nodes_are_named_after_their_modules(exported):
     names = {node.name for node in onnx.load(exported("w8a8")[1]).graph.node}
-    assert {"parts.1.qkv/MatMul", "parts.1.norm/LayerNormalization", "parts.0/Conv"} <= names
+    assert {"parts.1.qkv/MatMul", "parts.1.norm/LayerNormalization", "parts.0/MatMul"} <= names
 
 
 def test_an_export_leaves_the_module_as_it_was(exported):
