@@ -115,7 +115,8 @@ def test_a_finished_sweep_builds_nothing_and_says_what_failed(
     assert "failed: vit_digits-bad: 6-bit weights in blocks of 64" in printed.err
     assert "2/3 vit_digits-bad" in printed.err
     assert "Wrote" in printed.out
-    assert all(name in printed.out for name in ("w8a8", "w4a8", "ONNX Runtime"))
+    # A narrow console wraps the engine's title.
+    assert all(name in printed.out for name in ("w8a8", "w4a8", "ONNX", "Runtime"))
 
 
 def test_a_changed_cell_is_stale(plan: Path, whole: SweepResult) -> None:
