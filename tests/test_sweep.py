@@ -104,8 +104,9 @@ def _wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> 
 
 
 def test_a_finished_sweep_builds_nothing_and_says_what_failed(
-    plan: Path, whole: SweepResult, capsys: pytest.CaptureFixture[str]
+    plan: Path, whole: SweepResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     before = {path: path.stat().st_mtime_ns for path in whole.out.glob("vit_digits-*/*")}
     with pytest.raises(SystemExit) as ended:
         main(["sweep", str(plan), "--out", str(whole.out)])
