@@ -3,8 +3,8 @@
 Learning rates follow the schedule's progress from 0 to 1. While nothing is decided, progress is iteration / ceiling.
 The loss is averaged over windows of iterations; once `patience` windows in a row have not brought an improvement, the
 rest of the schedule is run through in a quarter of the iterations used so far, so that a block that stops early has
-seen every learning rate too. Losses are compared only within one Fisher measurement, because each new one changes the
-scale.
+seen every learning rate too. A new Fisher measurement changes the scale of the loss: the first window after it is taken
+to stand where the last one before it stood.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Schedule:
         self.iteration = 0
         self.winding_from: int | None = None
         self.end = ceiling
-        self._best, self._worse = float("inf"), 0
+        self._best = self._last = float("inf")
+        self._worse, self._rescale = 0, False
         self._sum, self._count = torch.zeros(()), 0
 
     def __iter__(self) -> Iterator[int]:
@@ -63,13 +64,16 @@ class Schedule:
 
     def restart(self) -> None:
         """The loss has a new scale from here on."""
-        self._best, self._worse = float("inf"), 0
+        self._rescale = self._last < float("inf")
         self._sum, self._count = torch.zeros(()), 0
 
     def _judge(self, mean: float) -> None:
+        if self._rescale:
+            self._best, self._last, self._rescale = self._best * mean / self._last, mean, False
+            return
         improved = mean < self._best * (1 - TOLERANCE)
         self._worse = 0 if improved else self._worse + 1
-        self._best = min(self._best, mean)
+        self._best, self._last = min(self._best, mean), mean
         if self._worse >= self.patience:
             self._wind_down()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,17 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.status import Status
 
-stdout = Console(highlight=False, markup=False)
-stderr = Console(stderr=True, highlight=False, markup=False)
+_LOG_WIDTH = 120  # of a file or a CI log, where Rich would assume 80 columns and cut names in tables
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _LOG_WIDTH
+    return console
+
+
+stdout, stderr = _console(), _console(stderr=True)
 
 
 def print_failure(text: str) -> None:

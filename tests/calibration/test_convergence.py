@@ -54,10 +54,13 @@ def test_an_improvement_has_to_be_worth_it(better: float) -> None:
     assert schedule.outcome == (CEILING if better == 0.98 else CONVERGED)
 
 
-def test_a_new_measurement_starts_the_comparison_again() -> None:
-    schedule = Schedule(1000, patience=2)
+@pytest.mark.parametrize(("better", "outcome"), [(1.0, CONVERGED), (0.95, CEILING)])
+def test_the_comparison_goes_on_across_measurements_of_other_scales(better: float, outcome: str) -> None:
+    schedule = Schedule(1600, patience=3)
     for iteration in schedule:
-        if iteration % (2 * WINDOW) == 0:
+        measurement, window = divmod(iteration // WINDOW, 4)
+        if iteration % (4 * WINDOW) == 0:
             schedule.restart()
-        schedule.observe(torch.ones(()))
-    assert schedule.outcome == CEILING
+        # What a window brings is lost from sight where a measurement begins, three windows in four count.
+        schedule.observe(torch.tensor(7.0**measurement * better ** (3 * measurement + window)))
+    assert schedule.outcome == outcome
