@@ -91,15 +91,20 @@ class ActivationGrid:
         return IntegerRange(-offset, top - offset)
 
 
-def activation_grid(bits: int, scheme: Literal["auto", "symmetric", "asymmetric"], target: Target) -> ActivationGrid:
+def activation_grid(
+    bits: int, scheme: Literal["auto", "symmetric", "asymmetric"], target: Target, *, nonnegative: bool = False
+) -> ActivationGrid:
     """The grid for a number of bits that a target executes; `auto` is asymmetric wherever that costs no time.
+
+    nonnegative: the tensor has no values below zero. Its offset is 0, and an unsigned container whose zero point is 0
+        costs no kernel anything.
 
     Raises:
         UserError: the target cannot execute the grid that was asked for.
     """
     executable = bits < 8 or target.asymmetric_8bit
     if scheme == "auto":
-        free = bits < 8 or (target.asymmetric_8bit and target.cheap_zero_points)
+        free = bits < 8 or (target.asymmetric_8bit and (target.cheap_zero_points or nonnegative))
         return ActivationGrid(bits, "asymmetric" if free else "symmetric")
     if scheme == "asymmetric" and not executable:
         raise UserError(

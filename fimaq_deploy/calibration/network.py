@@ -200,8 +200,8 @@ def _quantized_layer(
     return kind(layer, weights, inputs)
 
 
-def _activation_grid(bits: int, recipe: Recipe, target: Target) -> ActivationGrid | None:
-    return None if bits == 16 else activation_grid(bits, recipe.activations.scheme, target)
+def _activation_grid(bits: int, recipe: Recipe, target: Target, *, nonnegative: bool = False) -> ActivationGrid | None:
+    return None if bits == 16 else activation_grid(bits, recipe.activations.scheme, target, nonnegative=nonnegative)
 
 
 def _attention_quantizers(attention: Any, recipe: Recipe, target: Target, tokens: int) -> AttentionQuantizers:
@@ -213,7 +213,8 @@ def _attention_quantizers(attention: Any, recipe: Recipe, target: Target, tokens
     softmax_bits = recipe.attention.softmax_bits or max(bits, envelope.least_softmax_bits if envelope else bits)
     if not integer or 16 in (bits, softmax_bits):
         return AttentionQuantizers(None, None)
-    return AttentionQuantizers(_activation_grid(bits, recipe, target), _activation_grid(softmax_bits, recipe, target))
+    operands = _activation_grid(bits, recipe, target)
+    return AttentionQuantizers(operands, _activation_grid(softmax_bits, recipe, target, nonnegative=True))
 
 
 @torch.no_grad()

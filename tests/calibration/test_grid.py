@@ -50,6 +50,13 @@ def test_auto_is_asymmetric_wherever_the_target_can() -> None:
     assert all(activation_grid(bits, "auto", find_target("tensorrt")).scheme == "asymmetric" for bits in (3, 4, 6))
 
 
+@pytest.mark.parametrize(("target", "scheme"), [("openvino-cpu", "asymmetric"), ("tensorrt", "symmetric")])
+def test_what_is_never_negative_uses_all_of_an_unsigned_container_where_there_is_one(target: str, scheme: str) -> None:
+    grid = activation_grid(8, "auto", find_target(target), nonnegative=True)
+    assert grid.scheme == scheme
+    assert activation_grid(8, "symmetric", find_target(target), nonnegative=True).scheme == "symmetric", "as asked"
+
+
 def test_an_asked_for_scheme_is_never_changed() -> None:
     for bits in ACTIVATION_BITS:
         assert activation_grid(bits, "symmetric", find_target("onnxruntime-cpu")).scheme == "symmetric"
