@@ -59,10 +59,10 @@ MODELS = {
     "swin_t": "swin_tiny_patch4_window7_224",
 }
 RUNTIMES = ("onnxruntime-cpu", "openvino-cpu")
-CALIBRATION_IMAGES, CALIBRATION_SEED, TEST_SEED = 16, 1, 2
+CALIBRATION_IMAGES, CALIBRATION_SEED, TEST_SEED = 64, 1, 2
 SEARCH_ONLY = {
-    "reconstruction": {"iterations": 0, "images": CALIBRATION_IMAGES, "batch_size": 8},
-    "scale_search": {"images": CALIBRATION_IMAGES, "candidates": 16},
+    "reconstruction": {"iterations": 0, "images": CALIBRATION_IMAGES},
+    "scale_search": {"images": CALIBRATION_IMAGES},
     "tuning": {"iterations": 0},
 }
 

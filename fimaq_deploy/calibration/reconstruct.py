@@ -124,7 +124,6 @@ class BlockLearner:
         self.exponent, self.sign_lr = (torch.zeros((), device=self.device) for _ in range(2))
         self.regularised = False
         self.group = parallel.current()
-        self.iterate = Replay(self._iteration, self.device, capture=self.group.size == 1)
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
         settings = self.settings
@@ -161,15 +160,18 @@ class BlockLearner:
         if not (self.optimisers or self.roundings):
             return NOTHING
         order = read_ahead(minibatches(len(self.q_in), self.settings.batch_size), self._stored)
+        # Not an attribute: in a cycle of references the block's activations would outlive it.
+        iterate = Replay(self._iteration, self.device, capture=self.group.size == 1)
         with arithmetic(self.device, self.settings.precision):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
                     self.objective.refresh(self.outputs)
                     self.schedule.restart()
-                    self.iterate.forget()
-                self._set_rates()
+                    iterate.forget()
+                if self._set_rates():
+                    iterate.forget()
                 index = next(order)
-                loss, output = self.iterate(index)
+                loss, output = iterate(index)
                 self.schedule.observe(loss)
                 self._watch(iteration, output, index)
         for quantizer in self.quantizers:
@@ -193,8 +195,11 @@ class BlockLearner:
         refreshes, ceiling = self.objective.refreshes, self.schedule.ceiling
         return self.schedule.winding_from is None and iteration * refreshes % ceiling < refreshes
 
-    def _set_rates(self) -> None:
-        """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up."""
+    def _set_rates(self) -> bool:
+        """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up.
+
+        Returns whether the iteration computes something else from now on.
+        """
         progress, warm_up = self.schedule.progress, self.settings.warm_up
         factor = (1 + math.cos(math.pi * progress)) / 2
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
@@ -202,9 +207,9 @@ class BlockLearner:
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
         self.sign_lr.fill_(self.settings.weight_lr * (1 - progress))
         self.exponent.fill_(20 - 18 * max(progress - warm_up, 0) / max(1 - warm_up, 1e-9))
-        if self.soft and not self.regularised and progress >= warm_up:
-            self.regularised = True
-            self.iterate.forget()
+        sets_in = bool(self.soft) and not self.regularised and progress >= warm_up
+        self.regularised |= sets_in
+        return sets_in
 
     def _iteration(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """One step on the minibatch `index`: its loss and its outputs. Runs the same kernels every time."""

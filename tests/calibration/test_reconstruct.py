@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ from fimaq_deploy.calibration.layers import (
     quantized_layers,
 )
 from fimaq_deploy.calibration.network import Stage, attention_tokens, quantized_twin, stages_of
-from fimaq_deploy.calibration.objectives import Objective
+from fimaq_deploy.calibration.objectives import OBJECTIVES, Objective
 from fimaq_deploy.calibration.reconstruct import (
     BlockLearner,
     BlockRecord,
@@ -246,6 +248,21 @@ def test_a_block_without_anything_to_learn_takes_no_iterations(prepared: Make) -
         quantizer.grid = None
     record = block.learn()
     assert (record.iterations, record.stopped, record.curve) == (0, "nothing to learn", ())
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+def test_a_blocks_activations_do_not_outlive_it(prepared: Make, loss: str) -> None:
+    """In a cycle of references they would wait for the garbage collector, which sees objects and not gigabytes."""
+    block = prepared(iterations=4, loss=loss)
+    activations = [weakref.ref(tensor) for tensor in (block.fp_in, block.q_in, block.z, block.logits)]
+    gc.collect()
+    gc.disable()
+    try:
+        block.learn()
+        del block
+        assert [reference() for reference in activations] == [None] * 4
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32", "tf32", "bfloat16"])
