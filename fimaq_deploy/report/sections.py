@@ -173,13 +173,14 @@ def _block_errors(blocks: Sequence[Block]) -> Exhibit | None:
         _block_errors_title(blocks),
         "Squared error of each block's output relative to the output's power, before and after learning. Further left "
         "is better.",
-        ("block", "error before", "error after", "iterations", "seconds"),
+        ("block", "error before", "error after", "iterations", "stopped", "seconds"),
         tuple(
             (
                 block.name,
                 f"{block.loss_before:.3g}",
                 f"{block.loss_after:.3g}",
                 str(block.iterations),
+                block.stopped,
                 f"{block.seconds:.1f}",
             )
             for block in blocks

@@ -112,7 +112,7 @@ def test_markdown_says_it_all() -> None:
         "TensorRT-RTX: not run: no driver.",
         "ONNX Runtime with PyTorch FP32",
         "| tensorrt-rtx | in 0.5 s | no: no NVIDIA driver |",
-        "| blocks.0 | 0.01 | 0.001 | 100 | 1.5 |",
+        "| blocks.0 | 0.01 | 0.001 | 100 | ceiling | 1.5 |",
         "fimaq-deploy build --model swin_digits",
     ):
         assert expected in text
