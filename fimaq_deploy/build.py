@@ -3,7 +3,7 @@
 1. resolve the recipe and the targets, and refuse an output folder that cannot be written;
 2. load the model and the images;
 3. quantize on the grid that all targets execute, and save it;
-4. export ONNX: quantized and full-precision, and both again in half precision for the TensorRT family;
+4. export ONNX, quantized and full-precision: each is traced once, and written in half precision too for TensorRT;
 5. compile engines for each target that has a compiler here, and audit their layer plans;
 6. run every variant that can run on the evaluation images, and compare it with the one that it should equal;
 7. compare the quantized model with its files block by block;
@@ -32,7 +32,7 @@ from fimaq_deploy.calibration import parallel, quantize
 from fimaq_deploy.engines import Runner, availability, load_engine
 from fimaq_deploy.engines.tensorrt import FAMILY
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export import export_fp_onnx, export_onnx
+from fimaq_deploy.export import export_fp_onnx, trace
 from fimaq_deploy.measure import Candidate, Originals, measure_accuracy, measure_latency, with_latency
 from fimaq_deploy.models import describe_model, load_model
 from fimaq_deploy.parity import ONNX, QUANTIZED, compare_files, compare_weights, to_schema
@@ -43,7 +43,7 @@ from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.report.verdict import failures
 from fimaq_deploy.request import Request, default_out, resolve_targets
 from fimaq_deploy.sources import calibration_source, evaluation_source
-from fimaq_deploy.twins import IMAGES, Twins, compile_twins, write_twins
+from fimaq_deploy.twins import IMAGES, Twins, choose_floats, compile_twins, write_twins
 
 FP_ONNX = "model.fp32.onnx"
 PARITY_IMAGES = 4
@@ -214,14 +214,16 @@ class _Build:
         self.quantized.save(self.folder / QUANTIZED)
 
     def _export(self) -> None:
-        export_onnx(self.quantized, self.folder / ONNX)
+        traced, original = trace(self.quantized), self.folder / FP_ONNX
+        traced.write(self.folder / ONNX)
         if self.originals and self.originals.onnx and self.originals.onnx.is_file():
-            shutil.copyfile(self.originals.onnx, self.folder / FP_ONNX)
+            shutil.copyfile(self.originals.onnx, original)
         else:
-            export_fp_onnx(self.model, self.folder / FP_ONNX)
+            export_fp_onnx(self.model, original)
         family = [name for name in self.request.targets if name in FAMILY]
         if family:
-            self.twins = write_twins(self.folder, self.quantized, self.model, self.calibration.take(IMAGES), family)
+            floats = choose_floats(self.quantized, self.model, self.calibration.take(IMAGES))
+            self.twins = write_twins(self.folder, traced, original, floats, family)
 
     def _compile(self) -> None:
         for number, name in enumerate(self.request.targets):

@@ -19,7 +19,7 @@ from fimaq_deploy.calibration.network import stages_of
 from fimaq_deploy.engines.audit import EXPECTED, BlockPlan, audit_log, broken_promises, kernel_counts
 from fimaq_deploy.engines.tensorrt import EngineFile, build_engine
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export import export_fp_onnx, export_onnx
+from fimaq_deploy.export import Traced, convert_fp_onnx
 from fimaq_deploy.export.structure import read_structure
 from fimaq_deploy.report import schema
 from fimaq_deploy.target import HighPrecision, Target, find_target
@@ -55,19 +55,26 @@ class Twins:
         return self.folder / f"model.{self.short}.{target}.engine"
 
 
-def write_twins(folder: Path, quantized: Any, model: nn.Module, images: Tensor, targets: Sequence[str]) -> Twins:
-    """Choose the float type and write the ONNX files.
+def choose_floats(quantized: Any, model: nn.Module, images: Tensor) -> tuple[HighPrecision, str]:
+    """The float type that holds what both models compute, and why.
 
     quantized: a `QuantizedModel`; model: the original. images: calibration images (N, C, H, W).
-    targets: names of the TensorRT family.
     """
-    peaks = largest_values(quantized.stages, images) + largest_values(stages_of(model), images)
-    high_precision, note = choose_type(peaks)
-    twins = Twins(folder, high_precision, note)
-    rules: list[Target] = [replace(find_target(name), high_precision=high_precision) for name in targets]
+    return choose_type(largest_values(quantized.stages, images) + largest_values(stages_of(model), images))
+
+
+def write_twins(
+    folder: Path, quantized: Traced, original: Path, floats: tuple[HighPrecision, str], targets: Sequence[str]
+) -> Twins:
+    """Write the ONNX files. Nothing is traced for them.
+
+    original: the float32 file. floats: of `choose_floats`. targets: names of the TensorRT family.
+    """
+    twins = Twins(folder, *floats)
+    rules: list[Target] = [replace(find_target(name), high_precision=twins.high_precision) for name in targets]
     for target in rules:
-        export_onnx(quantized, twins.onnx(target.name), target=target)
-    export_fp_onnx(model, twins.original_onnx, target=rules[0])
+        quantized.write(twins.onnx(target.name), target)
+    convert_fp_onnx(original, twins.original_onnx, target=rules[0])
     return twins
 
 

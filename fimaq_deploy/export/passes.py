@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Callable, Iterable
 
 import ml_dtypes
 import numpy as np
@@ -17,22 +16,22 @@ from onnxscript.optimizer import optimize_ir
 # 144-token windows stay two constants and one Add, which every runtime folds when it loads.
 LARGEST_CONSTANT = 2**20
 
-# A change of a graph, in place.
-Rewrite = Callable[[ir.Graph], None]
-
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _CONSUMERS_OF_WEIGHTS = ("MatMul", "Conv", "Gemm")
 _INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
 
 
-def clean(model: ir.Model, rewrites: Iterable[Rewrite] = ()) -> None:
-    """Everything the exporter left for later, in place. `rewrites`: what this twin alone needs."""
+def clean(model: ir.Model) -> None:
+    """Everything the exporter left for later, in place."""
+    rename_initializers(model.graph)
     pack_int4(model.graph)
     optimize_ir(model, should_fold=lambda n: n.op_type not in _QUANTIZERS, output_size_limit=LARGEST_CONSTANT)
     drop_idle_clips(model.graph)
     drop_idle_pads(model.graph)
-    for rewrite in rewrites:
-        rewrite(model.graph)
+
+
+def finish(model: ir.Model) -> None:
+    """Remove what nothing reads, name the nodes, and forget what the exporter noted. In place, after `clean`."""
     passes.RemoveUnusedNodesPass()(model)
     _name_nodes(model.graph)
     Sequential(

@@ -1,9 +1,11 @@
 """PyTorch modules to ONNX files, opset 21, dynamic batch, standard operators only.
 
-1. torch traces the module with a batch of 2 and a symbolic batch dimension,
+1. torch traces the module once, in float32, with a batch of 2 and a symbolic batch dimension,
 2. `translate` turns the quantization operators into Clip, QuantizeLinear and DequantizeLinear,
 3. `passes` folds constants and tidies, leaving weights as INT8 or INT4 initializers,
-4. the result is checked and written whole.
+4. for each file, the graph is rewritten as its target needs it: `products` for CPUs, `fusion` for TensorRT, whose
+   floats `precision` makes float16 or bfloat16,
+5. the result is checked and written whole.
 
 One quantized model has a twin for each high-precision type: float32 for ONNX Runtime and OpenVINO, float16 or bfloat16
 around INT8 for TensorRT. The integers are the same. Inputs (`images`) and outputs (`logits`) are float32 in each.
@@ -16,23 +18,25 @@ Not covered: files over 2 GB (external data).
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fimaq_deploy.export import fusion, passes, products
 from fimaq_deploy.export.files import write_whole
+from fimaq_deploy.export.inspection import load_model
+from fimaq_deploy.export.precision import lower_precision
 from fimaq_deploy.export.translate import TRANSLATIONS
-from fimaq_deploy.target import HighPrecision, Target, find_target
+from fimaq_deploy.target import Target, find_target
 
 OPSET = 21
 INPUT, OUTPUT = "images", "logits"
@@ -60,7 +64,7 @@ def export_onnx(
         UserError: unknown target, or the file cannot be written.
     """
     rules = find_target(target) if isinstance(target, str) else target
-    return _export(quantized, Path(path), rules, input_shape)
+    return trace(quantized, input_shape).write(path, rules)
 
 
 def export_fp_onnx(
@@ -74,34 +78,65 @@ def export_fp_onnx(
     return export_onnx(model, path, target=target, input_shape=input_shape)
 
 
-class _Exported(nn.Module):
-    """The model between float32 images and float32 logits."""
+@dataclass(frozen=True)
+class Traced:
+    """A model as a float32 graph, from which the file of any target is written. Made by `trace`.
 
-    def __init__(self, model: nn.Module, precision: HighPrecision) -> None:
-        super().__init__()
-        self.dtype = getattr(torch, precision)
-        self.model = model if precision == "float32" else copy.deepcopy(model).to(self.dtype)
+    weights: how many of its tensors are integers and must stay so.
+    """
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images.to(self.dtype)).float()
+    model: ir.Model
+    weights: int = 0
+
+    def write(self, path: str | Path, target: str | Target | None = None) -> Path:
+        """Write the file of a target, and leave this graph as it is. Arguments and errors as of `export_onnx`."""
+        rules = find_target(target) if isinstance(target, str) else target
+        model = self.model.clone()
+        if rules is None or rules.high_precision == "float32":
+            for rewrite in _CPU_REWRITES:
+                rewrite(model.graph)
+        passes.finish(model)
+        return _write(model, rules, self.weights, Path(path))
 
 
-def _export(model: nn.Module, path: Path, rules: Target | None, shape: Sequence[int] | None) -> Path:
-    precision: HighPrecision = rules.high_precision if rules else "float32"
-    if shape is None:
-        shape = _input_shape(model)
-    program = _trace(_Exported(model, precision).eval(), shape)
-    found: ir.Model = program.model
-    passes.rename_initializers(found.graph)
-    passes.clean(found, _CPU_REWRITES if precision == "float32" else ())
-    if rules and rules.clip == "integers":
-        fusion.clip_integers(found.graph)
-    if rules and rules.splits_products:
-        fusion.guard_fused_products(found.graph)
-    passes.require_standard(found, _count_weights(program.exported_program))
-    _sign(found)
-    write_whole(path, ir.serde.serialize_model(found).SerializeToString(deterministic=True))
+def trace(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> Traced:
+    """Trace a float32 model, quantized and frozen or not. Arguments as in `export_onnx`.
+
+    The graph shares the model's numbers: write what is wanted of it before they change.
+    """
+    program = _trace(model.eval(), input_shape or _input_shape(model))
+    passes.clean(program.model)
+    return Traced(program.model, _count_weights(program.exported_program))
+
+
+def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Target) -> Path:
+    """Write a target's file from the float32 file that `export_fp_onnx` wrote, without the model.
+
+    Raises:
+        UserError: unknown target, a file that cannot be read, or one that cannot be written.
+    """
+    rules = find_target(target) if isinstance(target, str) else target
+    return _write(load_model(source), rules, 0, Path(path))
+
+
+def _write(model: ir.Model, rules: Target | None, weights: int, path: Path) -> Path:
+    """What every file gets in the end. `model` is changed; `weights` is `Traced.weights`."""
+    if rules is not None:
+        _suit(model.graph, rules)
+    passes.require_standard(model, weights)
+    _sign(model)
+    write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))
     return path
+
+
+def _suit(graph: ir.Graph, rules: Target) -> None:
+    """What a target's compiler needs. Integers are clipped first, by float32 scales, which no type has rounded."""
+    if rules.clip == "integers":
+        fusion.clip_integers(graph)
+    if rules.high_precision != "float32":
+        lower_precision(graph, rules.high_precision)
+    if rules.splits_products:
+        fusion.guard_fused_products(graph)
 
 
 def _input_shape(model: nn.Module) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
-from fimaq_deploy.export import export_onnx
+from fimaq_deploy.export import Traced, trace
 
 SHAPE = (3, 8, 8)
 Span = tuple[int, int, int]  # zero point, low, high
@@ -140,17 +141,18 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Tiny, Path]]:
-    """A model of `MODELS` by name, and its file for a target; each is made once."""
-    folder, made = tmp_path_factory.mktemp("onnx"), dict[Any, tuple[Tiny, Path]]()
+    """A model of `MODELS` by name, and its file for a target. Each model is traced once."""
+    folder = tmp_path_factory.mktemp("onnx")
 
+    @cache
+    def traced(name: str) -> tuple[Tiny, Traced]:
+        torch.manual_seed(0)
+        model = MODELS[name]().eval()
+        return model, trace(model, SHAPE)
+
+    @cache
     def make(name: str, target: str | None = None) -> tuple[Tiny, Path]:
-        if (name, target) not in made:
-            torch.manual_seed(0)
-            model = MODELS[name]().eval()
-            made[name, target] = (
-                model,
-                export_onnx(model, folder / f"{name}.{target}.onnx", target=target, input_shape=SHAPE),
-            )
-        return made[name, target]
+        model, graph = traced(name)
+        return model, graph.write(folder / f"{name}.{target}.onnx", target)
 
     return make

@@ -130,7 +130,8 @@ def floats_are_the_targets(found: Structure, target: Target) -> Found:
 
 
 def _scale_type(pair: Pair) -> ir.DataType | None:
-    scale = input_of(pair.nodes[0], 1)
+    """The float type that others read; images may be quantized in their own."""
+    scale = input_of(pair.nodes[-1], 1)
     return None if scale is None else scale.dtype
 
 

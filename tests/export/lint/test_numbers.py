@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 TENSORRT, CPU = "tensorrt-rtx", "onnxruntime-cpu"
 
@@ -65,6 +66,14 @@ def test_the_float_type_is_the_targets(sketch, judged, floats, said):
     findings = judged(drawn, linear(drawn), TENSORRT)
     assert [(f.rule, f.severity) for f in findings] == ([("precision", "warning")] if said else [])
     assert said is None or said in findings[0].problem
+
+
+def test_float32_may_be_quantized_where_float16_comes_out(sketch, judged):
+    drawn = sketch()
+    scale, zero = drawn.store(np.float32(0.05)), drawn.store(np.int8(0))
+    integers = drawn.node("QuantizeLinear", drawn.node("Cast", "x", to=TensorProto.FLOAT), scale, zero)
+    x = drawn.node("DequantizeLinear", integers, drawn.scale(0.05), zero)
+    assert judged(drawn, drawn.node("MatMul", x, drawn.weight(64, 64)), TENSORRT) == ()
 
 
 def test_half_precision_on_a_cpu_is_a_warning(sketch, judged):
