@@ -54,6 +54,10 @@ class Target:
     clip: where grids smaller than their container are clipped, before QuantizeLinear or behind it. INT8 Clip compiles
         on TensorRT-RTX and keeps attention fused; TensorRT 10 and 11 could not be tried, and floats compile everywhere.
     splits_products: whether its compiler splits a product whose result is split, and loses the integers with that.
+    patches: how the patch embedding is written. Behind an INT8 convolution TensorRT-RTX leaves Swin a transposing
+        kernel, behind a product of windows none. TensorRT 10 and 11, where neither could be tried, get the convolution.
+    drops_rows: whether rows of the last block that nobody reads are left out. The float32 file keeps them: it is what
+        everything else is compared with.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Target:
     integer_attention: bool = True
     clip: Literal["floats", "integers"] = "floats"
     splits_products: bool = False
+    patches: Literal["convolution", "product"] = "product"
+    drops_rows: bool = False
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
@@ -104,6 +110,8 @@ TARGETS: dict[str, Target] = {
             _TENSORRT_BLOCKS,
             _TENSORRT_RULES,
             splits_products=True,
+            patches="convolution",
+            drops_rows=True,
         ),
         Target(
             "tensorrt-rtx",
@@ -115,6 +123,7 @@ TARGETS: dict[str, Target] = {
             any_int4=True,
             clip="integers",
             splits_products=True,
+            drops_rows=True,
         ),
         Target(
             "onnxruntime-cpu",
@@ -170,6 +179,8 @@ def combine(targets: Iterable[Target]) -> Target:
         integer_attention=any(target.integer_attention for target in found),
         clip="integers" if all(target.clip == "integers" for target in found) else "floats",
         splits_products=any(target.splits_products for target in found),
+        patches="product" if all(target.patches == "product" for target in found) else "convolution",
+        drops_rows=all(target.drops_rows for target in found),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fimaq_deploy.export.passes import has_integer_weights, numpy_of
-from fimaq_deploy.export.structure import readers
+from fimaq_deploy.export.structure import MOVES, readers
 
 
 def clip_integers(graph: ir.Graph) -> None:
@@ -73,9 +73,10 @@ def guard_fused_products(graph: ir.Graph) -> None:
 
 
 def _splits_unquantized(reshape: ir.Node) -> bool:
-    """Whether several nodes read parts of a result, and none of them quantizes it."""
+    """Whether several nodes read parts of a result, and none of them quantizes it or reads it whole."""
     ends = list(readers(reshape.outputs[0]))
-    return len(ends) > 1 and not any(node.op_type in ("Clip", "QuantizeLinear") for node in ends)
+    read_whole = any(use.node.op_type not in MOVES for use in reshape.outputs[0].uses())
+    return len(ends) > 1 and not read_whole and not any(node.op_type in ("Clip", "QuantizeLinear") for node in ends)
 
 
 def _is_integer_product(value: ir.Value) -> bool:

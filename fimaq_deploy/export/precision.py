@@ -27,6 +27,7 @@ from fimaq_deploy.target import HighPrecision
 
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _RESULT_TYPES = ("dtype", "output_dtype", "to")
+_BEFORE_QUANTIZING = frozenset({"Clip", "Reshape", "Transpose"})
 _READ_SHAPES = frozenset({"Shape", "Size"})
 
 
@@ -61,13 +62,22 @@ def _keep_images(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _quantizers(images: Iterable[ir.Value]) -> Iterator[ir.Node]:
-    """Each QuantizeLinear of the images, and the Clip that stands between where the grid is smaller than INT8."""
-    for node in [node for value in images for node in value.consumers()]:
-        behind = node.outputs[0].consumers() if node.op_type == "Clip" else ()
-        if node.op_type == "QuantizeLinear":
-            yield node
-        elif behind and all(each.op_type == "QuantizeLinear" for each in behind):
-            yield from (node, *behind)
+    """Each QuantizeLinear of the images, and what stands between: a Clip where the grid is smaller than INT8, and the
+    Reshape and Transpose that `products` cuts windows with.
+    """
+    for value in images:
+        for node in value.consumers():
+            yield from _until_quantized(node)
+
+
+def _until_quantized(node: ir.Node) -> list[ir.Node]:
+    """A node and those behind it, up to QuantizeLinear; none if anything else reads what it computes."""
+    if node.op_type == "QuantizeLinear":
+        return [node]
+    if node.op_type not in _BEFORE_QUANTIZING:
+        return []
+    behind = [_until_quantized(each) for each in node.outputs[0].consumers()]
+    return [node, *(each for found in behind for each in found)] if behind and all(behind) else []
 
 
 def _own(graph: ir.Graph, constant: ir.Value) -> ir.Value:

@@ -1,9 +1,10 @@
-"""Layers rewritten as the one form that CPU runtimes compute in integers: a MatMul of three axes or more.
+"""Layers rewritten as the one form that every runtime computes in integers: a MatMul of three axes or more.
 
 ONNX Runtime has no INT8 convolution with a float result: it would dequantize the images again and convolve floats. And
 a MatMul of two axes with its bias becomes Gemm there, which needs an INT32 bias to stay in integers: the head would
-dequantize its weights in each run. OpenVINO computes either form in integers. Not for TensorRT, which has the INT8
-convolution. The numbers are the same.
+dequantize its weights in each run. OpenVINO computes either form in integers. TensorRT-RTX has an INT8 convolution, but
+leaves a kernel behind it that moves the channels last, and has none for Turing; the head is left to it as it is. The
+numbers are the same.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def _cut_windows(graph: ir.Graph, conv: ir.Node, chain: list[ir.Node]) -> None:
     height, width = list(conv.inputs[1].shape)[2:]
     rows, columns = sides[0] // height, sides[1] // width
     tape = Tape()
-    split = tape.op("Reshape", [chain[0].inputs[0], _integers(graph, [0, channels, rows, height, columns, width])])
+    split = tape.op("Reshape", [chain[0].inputs[0], integers(graph, [0, channels, rows, height, columns, width])])
     moved = tape.op("Transpose", [split], {"perm": [0, 2, 4, 1, 3, 5]})
-    windows = tape.op("Reshape", [moved, _integers(graph, [0, rows, columns, channels * height * width])])
+    windows = tape.op("Reshape", [moved, integers(graph, [0, rows, columns, channels * height * width])])
     _start_with(graph, chain, tape, windows, ir.Shape([batch, rows, columns, channels * height * width]))
 
 
@@ -101,7 +102,7 @@ def _channels_last(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     elif node.op_type == "Reshape" and len(node.outputs[0].shape or ()) == 3:
         for use in list(node.outputs[0].uses()):
             if use.node.op_type == "Transpose" and _moves(use.node, [0, 2, 1]):
-                shape = _integers(graph, [0, value.shape[1] * value.shape[2], value.shape[3]])
+                shape = integers(graph, [0, value.shape[1] * value.shape[2], value.shape[3]])
                 tokens = ir.node("Reshape", [value, shape])
                 tokens.outputs[0].dtype, tokens.outputs[0].shape = value.dtype, use.node.outputs[0].shape
                 graph.insert_before(use.node, tokens)
@@ -129,7 +130,7 @@ def rows_as_batch(graph: ir.Graph) -> None:
 
 def _add_axis(graph: ir.Graph, product: ir.Node, chain: list[ir.Node]) -> None:
     batch, width = product.inputs[0].shape
-    axes = _integers(graph, [1])
+    axes = integers(graph, [1])
     tape = Tape()
     _start_with(graph, chain, tape, tape.op("Unsqueeze", [chain[0].inputs[0], axes]), ir.Shape([batch, 1, width]))
     uses = list(product.outputs[0].uses())
@@ -151,8 +152,8 @@ def _drop_axis(graph: ir.Graph, nodes: list[ir.Node], axes: ir.Value) -> None:
         node.outputs[0].shape = ir.Shape([batch, 1, width])
 
 
-def _integers(graph: ir.Graph, values: list[int]) -> ir.Value:
-    """A constant of the graph."""
+def integers(graph: ir.Graph, values: list[int]) -> ir.Value:
+    """An initializer of INT64; equal ones are shared."""
     name = "axes_" + "_".join(map(str, values))
     if name not in graph.initializers:
         value = ir.Value(name=name, const_value=ir.tensor(np.array(values, np.int64), name=name))

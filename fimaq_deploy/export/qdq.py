@@ -3,8 +3,8 @@
 1. torch traces the module once, in float32, with a batch of 2 and a symbolic batch dimension,
 2. `translate` turns the quantization operators into Clip, QuantizeLinear and DequantizeLinear,
 3. `passes` folds constants and tidies, leaving weights as INT8 or INT4 initializers,
-4. for each file, the graph is rewritten as its target needs it: `products` for CPUs, `fusion` for TensorRT, whose
-   floats `precision` makes float16 or bfloat16,
+4. for each file, the graph is rewritten as its target needs it: `products` for CPUs and TensorRT-RTX, `fusion` and
+   `rows` for TensorRT, whose floats `precision` makes float16 or bfloat16,
 5. the result is checked and written whole.
 
 One quantized model has a twin for each high-precision type: float32 for ONNX Runtime and OpenVINO, float16 or bfloat16
@@ -31,7 +31,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from fimaq_deploy.export import fusion, passes, products
+from fimaq_deploy.export import fusion, passes, products, rows
 from fimaq_deploy.export.files import write_whole
 from fimaq_deploy.export.inspection import load_model
 from fimaq_deploy.export.precision import lower_precision
@@ -41,7 +41,7 @@ from fimaq_deploy.target import Target, find_target
 OPSET = 21
 INPUT, OUTPUT = "images", "logits"
 
-_CPU_REWRITES = (passes.transpose_before_quantizing, products.patches_as_product, products.rows_as_batch)
+_CPU_REWRITES = (passes.transpose_before_quantizing, products.rows_as_batch)
 _WEIGHT_OPERATORS = (
     torch.ops.fimaq.dequantize_weight.default,
     torch.ops.fimaq.dequantize_weight_blocked.default,
@@ -95,6 +95,8 @@ class Traced:
         if rules is None or rules.high_precision == "float32":
             for rewrite in _CPU_REWRITES:
                 rewrite(model.graph)
+        if rules is None or rules.patches == "product":
+            products.patches_as_product(model.graph)
         passes.finish(model)
         return _write(model, rules, self.weights, Path(path))
 
@@ -137,6 +139,8 @@ def _suit(graph: ir.Graph, rules: Target) -> None:
         lower_precision(graph, rules.high_precision)
     if rules.splits_products:
         fusion.guard_fused_products(graph)
+    if rules.drops_rows:
+        rows.drop_unread_rows(graph)
 
 
 def _input_shape(model: nn.Module) -> tuple[int, int, int]:

@@ -95,24 +95,33 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    def __init__(self, width: int, classes: int, span: Span | None) -> None:
+    """pool: "mean" of the tokens, or "first", the class token of a ViT."""
+
+    def __init__(self, width: int, classes: int, span: Span | None, pool: str = "mean") -> None:
         super().__init__()
+        self.pool = pool
         self.norm, self.fc = nn.LayerNorm(width), Linear(width, classes, span)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.norm(x).mean(1))
+        tokens = self.norm(x)
+        return self.fc(tokens[:, 0] if self.pool == "first" else tokens.mean(1))
 
 
 class Tiny(nn.Module):
     """16 tokens, 2 heads, one block; `stages` as a QuantizedModel has them."""
 
     def __init__(
-        self, span: Span | None = INT8, softmax: Span | None = SOFTMAX, width: int = 32, **weights: Any
+        self,
+        span: Span | None = INT8,
+        softmax: Span | None = SOFTMAX,
+        width: int = 32,
+        pool: str = "mean",
+        **weights: Any,
     ) -> None:
         super().__init__()
         edge = None if span is None else INT8
         self.parts = nn.ModuleList(
-            [Patches(width, edge), Block(width, 2, span, softmax, **weights), Head(width, 10, edge)]
+            [Patches(width, edge), Block(width, 2, span, softmax, **weights), Head(width, 10, edge, pool)]
         )
 
     @property
@@ -131,6 +140,7 @@ MODELS: dict[str, Callable[[], Tiny]] = {
     "offset": lambda: Tiny(OFFSET, (0, 0, 15), bits=3),
     "unsigned": lambda: Tiny(UINT8, (0, 0, 255)),
     "w4a16": lambda: Tiny(None, None, width=128, bits=4, block=64),
+    "class-token": lambda: Tiny(pool="first"),
 }
 
 

@@ -5,7 +5,7 @@ Beside them stand the placements that are known not to fuse, so that the audit i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,33 +35,38 @@ OPERANDS = ("blocks.0.operands.0", "blocks.0.operands.1", "blocks.0.operands.2")
 SOFTMAX, PROJ = "blocks.0.softmax", "blocks.0.proj.quantize"
 
 
-@pytest.fixture
-def twin(exported, tmp_path: Path) -> Callable[[str], ir.Model]:
-    """The file of a model of `MODELS` for TensorRT-RTX, its nodes named after the stages of a timm model."""
-
-    def load(name: str) -> ir.Model:
-        model = ir.load(exported(name, TARGET)[1])
-        for node in model.graph:
-            for part, stage in STAGES.items():
-                node.name = node.name.replace(part, stage)
-        return model
-
-    return load
+def named(path: Path) -> ir.Model:
+    """A file of `Tiny`, its nodes named after the stages of a timm model."""
+    model = ir.load(path)
+    for node in model.graph:
+        for part, stage in STAGES.items():
+            node.name = node.name.replace(part, stage)
+    return model
 
 
 @pytest.fixture
-def plan_of(tmp_path: Path) -> Callable[[ir.Model], dict[str, BlockPlan]]:
-    """What a file is compiled to for compute capability 8.9, by block."""
+def twin(exported) -> Callable[[str], ir.Model]:
+    """The file of a model of `MODELS` for TensorRT-RTX."""
+    return lambda name: named(exported(name, TARGET)[1])
 
-    def compiled(model: ir.Model) -> dict[str, BlockPlan]:
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> Callable[..., dict[str, BlockPlan]]:
+    """What a file is compiled to for one compute capability, by block."""
+
+    def compiled(model: ir.Model, capability: tuple[int, int] = (8, 9)) -> dict[str, BlockPlan]:
         path = tmp_path / "model.onnx"
         ir.save(model, path)
-        log = build_engine(path, tmp_path / "engine", TARGET, compute_for=[(8, 9)], verbose=True).log
+        log = build_engine(path, tmp_path / "engine", TARGET, compute_for=[capability], verbose=True).log
         blocks = audit_log(log, read_structure(path))
-        assert sum(block.kernels for block in blocks) == sum(kernel.kind != "shape_call" for kernel in read_plan(log))
+        assert total(blocks) == sum(kernel.kind != "shape_call" for kernel in read_plan(log))
         return {block.name: block for block in blocks}
 
     return compiled
+
+
+def total(blocks: Iterable[BlockPlan]) -> int:
+    return sum(block.kernels for block in blocks)
 
 
 def without_pairs(model: ir.Model, *modules: str) -> ir.Model:
@@ -166,6 +171,24 @@ def test_only_unquantized_splits_are_guarded(twin):
         model = twin(name)
         guard_fused_products(model.graph)
         assert len(list(model.graph)) == before
+
+
+def test_a_norm_before_the_class_token_is_one_kernel_with_what_surrounds_it(exported, twin, plan_of, tmp_path):
+    bare = replace(find_target(TARGET), drops_rows=False)
+    export_onnx(exported("class-token")[0], tmp_path / "all.onnx", target=bare, input_shape=(3, 8, 8))
+    every_row, first_row = plan_of(named(tmp_path / "all.onnx")), plan_of(twin("class-token"))
+    assert first_row["head"].kernels < every_row["head"].kernels
+    assert total(first_row.values()) <= total(every_row.values())
+    assert first_row["blocks.0"].attention == "int8" and not any(block.lost_gemms for block in first_row.values())
+
+
+def test_patches_as_a_product_run_in_integers_on_turing_too(exported, twin, plan_of, tmp_path):
+    convolved = replace(find_target(TARGET), patches="convolution")
+    export_onnx(exported("w8a8")[0], tmp_path / "conv.onnx", target=convolved, input_shape=(3, 8, 8))
+    files = (named(tmp_path / "conv.onnx"), twin("w8a8"))
+    before, after = (plan_of(file, (7, 5))["patch_embed"] for file in files)
+    assert (before.int8_gemms, before.dequantized_weights) == (0, 1)
+    assert (after.int8_gemms, after.dequantized_weights) == (1, 0)
 
 
 class FloatAttention(torch.nn.Module):
