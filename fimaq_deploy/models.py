@@ -130,7 +130,7 @@ def describe_model(model: nn.Module, name: str = "") -> ModelInfo:
     require_supported(model)
     config: Mapping[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {"crop_pct": 1.0})
     resolved = resolve_data_config(pretrained_cfg=config)
-    shape = _input_shape(model)
+    shape = image_shape(model)
     known = shape[0] == 3 or "mean" in config
     return ModelInfo(
         name=name or config.get("architecture") or type(model).__name__,
@@ -489,12 +489,18 @@ def _difference(own: State, state: State) -> str | None:
 # --- what a module reads ---
 
 
-def _input_shape(model: nn.Module) -> tuple[int, int, int]:
+def image_shape(model: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) of the images that a timm model takes, quantized or not.
+
+    Raises:
+        UserError: it has no fixed image size.
+    """
     embed: Any = model.patch_embed
     if embed.img_size is None:
         raise UserError("the model has no fixed image size (patch_embed.img_size is None): create it with img_size=...")
     height, width = embed.img_size
-    return embed.proj.in_channels, height, width
+    kernels = next(tensor for tensor in embed.proj.state_dict().values() if tensor.ndim == 4)
+    return kernels.shape[1], height, width
 
 
 def _per_channel(values: Iterable[float], channels: int) -> tuple[float, ...]:

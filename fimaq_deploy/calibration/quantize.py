@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_froze
 from fimaq_deploy.calibration.tune import tune
 from fimaq_deploy.calibration.usage import GridUse, grid_use
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models import image_shape
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, combine, find_target
 
@@ -76,7 +76,7 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     check_structure(model)
     rewritten = copy.deepcopy(model).eval()
     # The rewritten structure depends on neither images nor seed; the numbers come from the file.
-    apply_rewrites(rewritten, torch.zeros(1, *_image_shape(model)), recipe.rewrites, 0)
+    apply_rewrites(rewritten, torch.zeros(1, *image_shape(model)), recipe.rewrites, 0)
     try:
         twin = quantized_twin(rewritten, recipe, target, metadata["tokens"])
     except KeyError as error:
@@ -84,11 +84,6 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     load_frozen_state(twin, state)
     strip(twin)
     return QuantizedModel(twin, recipe, target, metadata["seed"], metadata["tokens"]).eval()
-
-
-def _image_shape(model: nn.Module) -> tuple[int, int, int]:
-    embed: Any = model.patch_embed
-    return embed.proj.in_channels, *embed.img_size
 
 
 @torch.no_grad()
@@ -186,7 +181,7 @@ def _check_batch(batch: Tensor, earlier: list[Tensor]) -> None:
 
 
 def _check_size(model: nn.Module, images: Tensor) -> None:
-    size, expected = tuple(images.shape[1:]), _image_shape(model)
+    size, expected = tuple(images.shape[1:]), image_shape(model)
     if size != expected and not getattr(model, "dynamic_img_size", False):
         raise UserError(f"calibration images are {size}, the model expects {expected}: resize them")
 

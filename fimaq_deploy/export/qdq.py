@@ -36,6 +36,7 @@ from fimaq_deploy.export.files import write_whole
 from fimaq_deploy.export.inspection import load_model
 from fimaq_deploy.export.precision import lower_precision
 from fimaq_deploy.export.translate import TRANSLATIONS
+from fimaq_deploy.models import image_shape
 from fimaq_deploy.target import Target, find_target
 
 OPSET = 21
@@ -106,7 +107,7 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> 
 
     The graph shares the model's numbers: write what is wanted of it before they change.
     """
-    program = _trace(model.eval(), input_shape or _input_shape(model))
+    program = _trace(model.eval(), input_shape or image_shape(getattr(model, "model", model)))
     passes.clean(program.model)
     return Traced(program.model, _count_weights(program.exported_program))
 
@@ -141,13 +142,6 @@ def _suit(graph: ir.Graph, rules: Target) -> None:
         fusion.guard_fused_products(graph)
     if rules.drops_rows:
         rows.drop_unread_rows(graph)
-
-
-def _input_shape(model: nn.Module) -> tuple[int, int, int]:
-    embed: Any = getattr(model, "model", model).patch_embed
-    kernel = next(tensor for tensor in embed.proj.state_dict().values() if tensor.ndim == 4)
-    height, width = embed.img_size
-    return kernel.shape[1], height, width
 
 
 def _trace(module: nn.Module, shape: Sequence[int]) -> Any:
