@@ -113,7 +113,8 @@ def build_engine(
 
     batch: for a dynamic batch dimension; None is `BatchProfile()`.
     compute_for: the GPU generations of a TensorRT-RTX engine; None is all from Ampere on, so the engine is portable.
-        Turing (7.5) has no integer kernel for the patch convolution, and an engine that serves it too has none at all.
+        Turing (7.5) takes no INT4, and has no integer kernel for a patch convolution as other tools write it: an engine
+        that serves it too would have none at all.
     options: workspace, timing cache and hardware compatibility.
     verbose: keep the builder's whole log, which holds the compiled layer plan.
 
