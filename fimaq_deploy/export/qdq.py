@@ -56,7 +56,7 @@ def export_onnx(
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
 ) -> Path:
-    """Write a frozen quantized model as QDQ ONNX.
+    """Write a frozen quantized model as QDQ ONNX. For several targets, `trace` it once and write each from that.
 
     target: whose high-precision type the file has; None is float32, which every runtime here reads.
     input_shape: (C, H, W); None reads it from the timm model inside.
