@@ -56,8 +56,7 @@ class Target:
     splits_products: whether its compiler splits a product whose result is split, and loses the integers with that.
     patches: how the patch embedding is written. Behind an INT8 convolution TensorRT-RTX leaves Swin a transposing
         kernel, behind a product of windows none. TensorRT 10 and 11, where neither could be tried, get the convolution.
-    drops_rows: whether rows of the last block that nobody reads are left out. The float32 file keeps them: it is what
-        everything else is compared with.
+    drops_rows: whether rows of the last block that nobody reads are left out.
     """
 
     name: str
@@ -73,7 +72,7 @@ class Target:
     clip: Literal["floats", "integers"] = "floats"
     splits_products: bool = False
     patches: Literal["convolution", "product"] = "product"
-    drops_rows: bool = False
+    drops_rows: bool = True
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
@@ -111,7 +110,6 @@ TARGETS: dict[str, Target] = {
             _TENSORRT_RULES,
             splits_products=True,
             patches="convolution",
-            drops_rows=True,
         ),
         Target(
             "tensorrt-rtx",
@@ -123,7 +121,6 @@ TARGETS: dict[str, Target] = {
             any_int4=True,
             clip="integers",
             splits_products=True,
-            drops_rows=True,
         ),
         Target(
             "onnxruntime-cpu",

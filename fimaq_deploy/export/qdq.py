@@ -3,8 +3,8 @@
 1. torch traces the module once, in float32, with a batch of 2 and a symbolic batch dimension,
 2. `translate` turns the quantization operators into Clip, QuantizeLinear and DequantizeLinear,
 3. `passes` folds constants and tidies, leaving weights as INT8 or INT4 initializers,
-4. for each file, the graph is rewritten as its target needs it: `products` for CPUs and TensorRT-RTX, `fusion` and
-   `rows` for TensorRT, whose floats `precision` makes float16 or bfloat16,
+4. for each file, the graph is rewritten as its target needs it: `products` for CPUs and TensorRT-RTX, `fusion` for
+   TensorRT, whose floats `precision` makes float16 or bfloat16, and `rows` for all,
 5. the result is checked and written whole.
 
 One quantized model has a twin for each high-precision type: float32 for ONNX Runtime and OpenVINO, float16 or bfloat16
@@ -126,6 +126,8 @@ def _write(model: ir.Model, rules: Target | None, weights: int, path: Path) -> P
     """What every file gets in the end. `model` is changed; `weights` is `Traced.weights`."""
     if rules is not None:
         _suit(model.graph, rules)
+    if rules is None or rules.drops_rows:
+        rows.drop_unread_rows(model.graph)
     passes.require_standard(model, weights)
     _sign(model)
     write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))
@@ -140,8 +142,6 @@ def _suit(graph: ir.Graph, rules: Target) -> None:
         lower_precision(graph, rules.high_precision)
     if rules.splits_products:
         fusion.guard_fused_products(graph)
-    if rules.drops_rows:
-        rows.drop_unread_rows(graph)
 
 
 def _trace(module: nn.Module, shape: Sequence[int]) -> Any:
