@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from fimaq_deploy.export.passes import has_integer_weights, numpy_of
+from fimaq_deploy.export.passes import has_integer_weights, numpy_of, stored
 from fimaq_deploy.export.structure import MOVES, readers
 
 
@@ -51,12 +51,7 @@ def _clip(name: str | None, value: ir.Value, bounds: list[ir.Value]) -> ir.Node:
 
 def _stored(graph: ir.Graph, scalar: np.ndarray) -> ir.Value:
     """A scalar as an initializer; equal ones are shared."""
-    name = f"{scalar.dtype.name}_{float(scalar):g}"
-    if name not in graph.initializers:
-        tensor = ir.tensor(scalar, name=name)
-        value = ir.Value(name=name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        graph.register_initializer(value)
-    return graph.initializers[name]
+    return stored(graph, f"{scalar.dtype.name}_{float(scalar):g}", scalar)
 
 
 def guard_fused_products(graph: ir.Graph) -> None:

@@ -197,6 +197,20 @@ def is_integer_weight(node: ir.Node | None) -> bool:
     return stored is not None and stored.const_value is not None and stored.dtype in _INTEGERS
 
 
+def stored(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """An initializer; where there is one of this name already, that one."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def integers(graph: ir.Graph, values: list[int]) -> ir.Value:
+    """An initializer of INT64; equal ones are shared."""
+    return stored(graph, "axes_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+
 def numpy_of(value: ir.Value | None) -> np.ndarray | None:
     """The constant behind a value; INT4 is unpacked to int8."""
     if value is None or value.const_value is None:

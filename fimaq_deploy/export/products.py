@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from fimaq_deploy.export.passes import is_integer_weight, quantizing_chain
+from fimaq_deploy.export.passes import integers, is_integer_weight, quantizing_chain
 
 
 def patches_as_product(graph: ir.Graph) -> None:
@@ -150,13 +150,3 @@ def _drop_axis(graph: ir.Graph, nodes: list[ir.Node], axes: ir.Value) -> None:
     for node in nodes:
         batch, width = node.outputs[0].shape
         node.outputs[0].shape = ir.Shape([batch, 1, width])
-
-
-def integers(graph: ir.Graph, values: list[int]) -> ir.Value:
-    """An initializer of INT64; equal ones are shared."""
-    name = "axes_" + "_".join(map(str, values))
-    if name not in graph.initializers:
-        value = ir.Value(name=name, const_value=ir.tensor(np.array(values, np.int64), name=name))
-        value.dtype, value.shape = ir.DataType.INT64, ir.Shape([len(values)])
-        graph.register_initializer(value)
-    return graph.initializers[name]

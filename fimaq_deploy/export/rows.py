@@ -14,8 +14,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from fimaq_deploy.export.passes import has_integer_weights, numpy_of
-from fimaq_deploy.export.products import integers
+from fimaq_deploy.export.passes import has_integer_weights, integers, numpy_of
 
 _ROW_WISE = frozenset(
     {
