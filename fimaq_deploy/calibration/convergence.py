@@ -64,7 +64,7 @@ class Schedule:
 
     def restart(self) -> None:
         """The loss has a new scale from here on."""
-        self._rescale = self._last < float("inf")
+        self._rescale = 0 < self._last < float("inf")
         self._sum, self._count = torch.zeros(()), 0
 
     def _judge(self, mean: float) -> None:

@@ -64,3 +64,12 @@ def test_the_comparison_goes_on_across_measurements_of_other_scales(better: floa
         # What a window brings is lost from sight where a measurement begins, three windows in four count.
         schedule.observe(torch.tensor(7.0**measurement * better ** (3 * measurement + window)))
     assert schedule.outcome == outcome
+
+
+def test_a_loss_of_zero_has_no_scale_to_carry_over() -> None:
+    schedule = Schedule(400, patience=1)
+    for iteration in schedule:
+        if iteration == WINDOW:
+            schedule.restart()
+        schedule.observe(torch.zeros(()))
+    assert schedule.outcome == CONVERGED
