@@ -50,7 +50,7 @@ class Target:
     least_product: the smallest K and N of a matrix product that is worth quantizing.
     cheap_zero_points: whether a zero point costs its integer kernels nothing; where it does, `auto` is symmetric.
     integer_attention: whether the matmuls inside attention are faster in integers. They multiply two activations, which
-        ONNX Runtime packs anew for each call: its float kernels win.
+        ONNX Runtime packs anew for each call: its float kernels are as fast, and exact.
     clip: where grids smaller than their container are clipped, before QuantizeLinear or behind it. INT8 Clip compiles
         on TensorRT-RTX and keeps attention fused; TensorRT 10 and 11 could not be tried, and floats compile everywhere.
     splits_products: whether its compiler splits a product whose result is split, and loses the integers with that.
