@@ -42,6 +42,7 @@ class Row:
     gemms: int
     int8: int
     weight_only: int
+    left_alone: int
     lost: int
     attention: dict[str, int]
     dequantized: int
@@ -64,6 +65,7 @@ def read_row(model: str, recipe: str, sms: str, blocks: Sequence[BlockPlan]) -> 
         gemms=sum(block.gemms for block in blocks),
         int8=sum(block.int8_gemms for block in blocks),
         weight_only=sum(block.weight_only_gemms for block in blocks),
+        left_alone=sum(block.left_alone for block in blocks),
         lost=sum(len(block.lost_gemms) for block in blocks),
         attention=dict(Counter(block.attention for block in blocks if block.attention)),
         dequantized=sum(block.dequantized_weights for block in blocks),
@@ -104,7 +106,8 @@ def print_table(rows: Sequence[Row]) -> None:
 def _facts(row: Row) -> tuple[str, ...]:
     attention = ", ".join(f"{count} {kind}" for kind, count in sorted(row.attention.items()))
     worse = ", ".join(f"{name} {own}/{twin}" for name, (own, twin) in row.worse.items()) or "none"
-    gemms = f"{row.int8} + {row.weight_only} of {row.gemms}"
+    left = f", {row.left_alone} left alone" if row.left_alone else ""
+    gemms = f"{row.int8} + {row.weight_only} of {row.gemms}{left}"
     return gemms, attention, str(row.dequantized), f"{row.kernels}, {row.twin_kernels}", worse
 
 

@@ -54,8 +54,11 @@ class Activations(_Strict):
 
 
 class Edge(_Strict):
-    """The patch embedding and the classifier head; None takes the recipe's own bits."""
+    """The patch embedding and the classifier head; bits of None are the recipe's own."""
 
+    quantize: Literal["auto", "always", "never"] = Field(
+        "auto", description="auto: unless a target is as fast without; always; never: in high precision."
+    )
     weight_bits: WeightBits | None = None
     activation_bits: ActivationBits | None = None
 

@@ -13,6 +13,9 @@ from typing import Literal
 
 from fimaq_deploy.errors import UserError
 
+# A product with fewer inputs or outputs gains nothing from integers on a CPU.
+LEAST_PRODUCT = 16
+
 HighPrecision = Literal["float16", "bfloat16", "float32"]
 
 
@@ -51,12 +54,13 @@ class Target:
     cheap_zero_points: whether a zero point costs its integer kernels nothing; where it does, `auto` is symmetric.
     integer_attention: whether the matmuls inside attention are faster in integers. They multiply two activations, which
         ONNX Runtime packs anew for each call: its float kernels are as fast, and exact.
+    integer_pooled_head: whether a head behind a mean over tokens is as fast in integers. TensorRT-RTX ends a kernel in
+        the middle of its QuantizeLinear.
     clip: where grids smaller than their container are clipped, before QuantizeLinear or behind it. INT8 Clip compiles
         on TensorRT-RTX and keeps attention fused; TensorRT 10 and 11 could not be tried, and floats compile everywhere.
     splits_products: whether its compiler splits a product whose result is split, and loses the integers with that.
     patches: how the patch embedding is written. Behind an INT8 convolution TensorRT-RTX leaves Swin a transposing
         kernel, behind a product of windows none. TensorRT 10 and 11, where neither could be tried, get the convolution.
-    drops_rows: whether rows of the last block that nobody reads are left out.
     """
 
     name: str
@@ -69,10 +73,10 @@ class Target:
     any_int4: bool = False
     cheap_zero_points: bool = True
     integer_attention: bool = True
+    integer_pooled_head: bool = True
     clip: Literal["floats", "integers"] = "floats"
     splits_products: bool = False
     patches: Literal["convolution", "product"] = "product"
-    drops_rows: bool = True
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
@@ -88,6 +92,7 @@ _TENSORRT_RULES = frozenset(
         "integer-bias",
         "integer-type",
         "operator-format",
+        "pooled-head",
         "qkv-output",
         "quantized-scores",
         "residual",
@@ -108,6 +113,7 @@ TARGETS: dict[str, Target] = {
             _TENSORRT_ATTENTION,
             _TENSORRT_BLOCKS,
             _TENSORRT_RULES,
+            integer_pooled_head=False,
             splits_products=True,
             patches="convolution",
         ),
@@ -118,6 +124,7 @@ TARGETS: dict[str, Target] = {
             _TENSORRT_ATTENTION,
             _TENSORRT_BLOCKS,
             _TENSORRT_RULES,
+            integer_pooled_head=False,
             any_int4=True,
             clip="integers",
             splits_products=True,
@@ -129,11 +136,20 @@ TARGETS: dict[str, Target] = {
             None,
             _ONNXRUNTIME_BLOCKS,
             _CPU_RULES | _ONNXRUNTIME_RULES,
-            16,
+            LEAST_PRODUCT,
             integer_attention=False,
         ),
         Target("onnxruntime-cuda", "float32", True, None, _ONNXRUNTIME_BLOCKS),
-        Target("openvino-cpu", "float32", True, None, _ONNXRUNTIME_BLOCKS, _CPU_RULES, 16, cheap_zero_points=False),
+        Target(
+            "openvino-cpu",
+            "float32",
+            True,
+            None,
+            _ONNXRUNTIME_BLOCKS,
+            _CPU_RULES,
+            LEAST_PRODUCT,
+            cheap_zero_points=False,
+        ),
     )
 }
 
@@ -153,8 +169,8 @@ def find_target(name: str) -> Target:
 def combine(targets: Iterable[Target]) -> Target:
     """The strictest rules of several targets: what every one of them executes.
 
-    Attention is in integers as soon as one target is faster so. The high-precision type is the first target's; it does
-    not change what is learned.
+    Attention is in integers as soon as one target is faster so, a pooled head in floats. The high-precision type is the
+    first target's; it does not change what is learned.
 
     Raises:
         UserError: no target was given.
@@ -174,10 +190,10 @@ def combine(targets: Iterable[Target]) -> Target:
         any_int4=all(target.any_int4 for target in found),
         cheap_zero_points=all(target.cheap_zero_points for target in found),
         integer_attention=any(target.integer_attention for target in found),
+        integer_pooled_head=all(target.integer_pooled_head for target in found),
         clip="integers" if all(target.clip == "integers" for target in found) else "floats",
         splits_products=any(target.splits_products for target in found),
         patches="product" if all(target.patches == "product" for target in found) else "convolution",
-        drops_rows=all(target.drops_rows for target in found),
     )
 
 

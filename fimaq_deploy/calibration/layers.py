@@ -230,8 +230,9 @@ def activation_quantizers(module: nn.Module) -> Iterator[tuple[str, ActivationQu
 
 
 def high_precision_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Biases, norms and the like, ready to be learned: every parameter below a module that no quantizer owns."""
-    owned = {id(layer.weight) for _, layer in quantized_layers(module)}
+    """Biases, norms and the like, ready to be learned: every parameter below a module but the weights of its layers."""
+    layers = (layer for layer in module.modules() if isinstance(layer, QuantizedLayer | nn.Linear | nn.Conv2d))
+    owned = {id(layer.weight) for layer in layers}
     return [
         parameter.requires_grad_()
         for name, parameter in module.named_parameters()

@@ -32,8 +32,9 @@ from fimaq_deploy.calibration.layers import (
     QuantizedLinear,
     QuantizedWindowAttention,
 )
+from fimaq_deploy.calibration.placement import edge_of, left_alone
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.recipe import Edge, Recipe
+from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target
 
 # What a shifted window's mask adds to the scores of tokens that are hidden. With timm's -100 a hidden token weighs
@@ -153,7 +154,9 @@ def _expect(name: str, module: nn.Module, types: tuple[type[nn.Module], ...]) ->
 
 
 def quantized_twin(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[str, int]) -> nn.Module:
-    """A deep copy of the model with every layer replaced by its quantized twin, still computing in full precision.
+    """A deep copy of the model with its layers replaced by quantized twins, still computing in full precision.
+
+    What `placement.left_alone` names keeps its floats.
 
     tokens: the sequence length that each attention module sees, for the target's attention envelope.
 
@@ -161,12 +164,13 @@ def quantized_twin(model: nn.Module, recipe: Recipe, target: Target, tokens: dic
         UserError: the model's structure is not understood, or the target cannot execute the recipe's grids.
     """
     twin = copy.deepcopy(model).eval()
+    alone = left_alone(model, recipe, target, tokens)
     for name, module in list(twin.named_modules()):
-        if isinstance(module, nn.Linear | nn.Conv2d) and min(module.weight.shape[:2]) > 0:
+        if isinstance(module, nn.Linear | nn.Conv2d) and name not in alone:
             _replace(twin, name, _quantized_layer(name, module, recipe, target))
     for name, module in list(twin.named_modules()):
         if isinstance(module, Attention | WindowAttention):
-            quantizers = _attention_quantizers(module, recipe, target, tokens[name])
+            quantizers = AttentionQuantizers(*_attention_grids(recipe, target) if name not in alone else (None, None))
             kind = QuantizedAttention if isinstance(module, Attention) else QuantizedWindowAttention
             _replace(twin, name, kind(module, quantizers))
         elif isinstance(module, SwinTransformerBlock) and module.attn_mask is not None:
@@ -179,16 +183,10 @@ def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), leaf, module)
 
 
-def _edge_of(name: str, recipe: Recipe) -> Edge:
-    if name.startswith("patch_embed"):
-        return recipe.patch_embed
-    return recipe.head if name.split(".")[0] in ("head", "head_dist") else Edge()
-
-
 def _quantized_layer(
     name: str, layer: nn.Linear | nn.Conv2d, recipe: Recipe, target: Target
 ) -> QuantizedLinear | QuantizedConv2d:
-    edge = _edge_of(name, recipe)
+    edge = edge_of(name, recipe)
     bits = edge.weight_bits or recipe.weights.bits
     block = recipe.weights.block_size
     own_width = edge.weight_bits is not None and edge.weight_bits != recipe.weights.bits
@@ -204,17 +202,12 @@ def _activation_grid(bits: int, recipe: Recipe, target: Target, *, nonnegative: 
     return None if bits == 16 else activation_grid(bits, recipe.activations.scheme, target, nonnegative=nonnegative)
 
 
-def _attention_quantizers(attention: Any, recipe: Recipe, target: Target, tokens: int) -> AttentionQuantizers:
-    head_size = attention.qkv.weight.shape[0] // (3 * attention.num_heads)
-    envelope = target.attention
-    outside = envelope is not None and envelope.broken_rule(head_size, tokens) is not None
-    integer = recipe.attention.quantize == "auto" and target.integer_attention and not outside
-    bits = recipe.activations.bits
+def _attention_grids(recipe: Recipe, target: Target) -> tuple[ActivationGrid | None, ActivationGrid | None]:
+    """Of q, k and v, and of the softmax output."""
+    bits, envelope = recipe.activations.bits, target.attention
     softmax_bits = recipe.attention.softmax_bits or max(bits, envelope.least_softmax_bits if envelope else bits)
-    if not integer or 16 in (bits, softmax_bits):
-        return AttentionQuantizers(None, None)
     operands = _activation_grid(bits, recipe, target)
-    return AttentionQuantizers(operands, _activation_grid(softmax_bits, recipe, target, nonnegative=True))
+    return operands, _activation_grid(softmax_bits, recipe, target, nonnegative=True)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from fimaq_deploy.calibration.activations import ActivationStore
 from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
 from fimaq_deploy.calibration.layers import freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
+from fimaq_deploy.calibration.placement import left_alone
 from fimaq_deploy.calibration.reconstruct import BlockRecord, reconstruct_block, relative_error, run_batches
 from fimaq_deploy.calibration.scale_search import search_stage
 from fimaq_deploy.calibration.sensitivity import Sensitivity, measure_sensitivity
@@ -35,13 +36,14 @@ class QuantizedModel(nn.Module):
 
     model: the timm module, its layers replaced by frozen twins. history: how each block was reconstructed.
     grids: how its tensors fill their grids. sensitivity: what each block and layer costs, where that was asked for.
-    tokens: the sequence length of each attention module.
+    tokens: the sequence length of each attention module. left_alone: what stays in high precision, with the reason.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, target: Target, seed: int, tokens: dict[str, int]) -> None:
         super().__init__()
         self.model = model
         self.recipe, self.target, self.seed, self.tokens = recipe, target, seed, tokens
+        self.left_alone: dict[str, str] = {}
         self.history: list[BlockRecord] = []
         self.grids: list[GridUse] = []
         self.sensitivity: list[Sensitivity] = []
@@ -83,7 +85,9 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
         raise UserError(f"quantized weights {path} belong to another model: they know no module {error}") from None
     load_frozen_state(twin, state)
     strip(twin)
-    return QuantizedModel(twin, recipe, target, metadata["seed"], metadata["tokens"]).eval()
+    quantized = QuantizedModel(twin, recipe, target, metadata["seed"], metadata["tokens"])
+    quantized.left_alone = left_alone(rewritten, recipe, target, metadata["tokens"])
+    return quantized.eval()
 
 
 @torch.no_grad()
@@ -131,6 +135,7 @@ def quantize(
         tokens = attention_tokens(rewritten, taken[:1].to(device))
         twin = quantized_twin(rewritten, recipe, rules, tokens)
         quantized = QuantizedModel(twin, parallel.divided(recipe, group.size), rules, seed, tokens)
+        quantized.left_alone = left_alone(rewritten, recipe, rules, tokens)
         checkpoints = Checkpoints(
             resume if group.leads else None, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed)
         )

@@ -134,7 +134,7 @@ class BlockLearner:
         if settings.weight_scale_lr:
             scales = [scale for q in self.weights for scale in q.learn_scale()]
             groups.append({"params": scales, "lr": settings.weight_scale_lr})
-        if settings.other_lr:
+        if settings.other_lr and not self._is_exact:
             groups.append({"params": high_precision_parameters(self.stage), "lr": settings.other_lr})
         groups = merged(groups)
         return [self._adam(groups)] if groups else []
@@ -185,6 +185,11 @@ class BlockLearner:
     def _stored(self) -> list[Rows]:
         """What a minibatch is read from."""
         return [*((self.fp_in,) if self._mixes else ()), self.q_in, *self.objective.stored()]
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether the stage computes what the original does: nothing is quantized in it or before it."""
+        return self.fp_in.tensor is self.q_in.tensor and not (self.quantizers or self.weights)
 
     @property
     def _mixes(self) -> bool:

@@ -17,7 +17,8 @@ from fimaq_deploy.cli.document import JsonOption, write_document
 if TYPE_CHECKING:
     from fimaq_deploy.engines.audit import EngineAudit
 
-_HEADER = ("block", "kernels", "twin", "GEMMs", "INT8", "weight-only", "attention", "dequantized", "conversions")
+_PRODUCTS = ("GEMMs", "INT8", "weight-only", "left alone")
+_HEADER = ("block", "kernels", "twin", *_PRODUCTS, "attention", "dequantized", "conversions")
 
 
 def audit(
@@ -63,7 +64,7 @@ def _print(audits: Sequence[EngineAudit]) -> None:
         table = Table(*_HEADER, title=_title(each), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
         for block in each.blocks:
             counts = (block.kernels, block.twin_kernels, block.gemms, block.int8_gemms, block.weight_only_gemms)
-            rest = (block.attention, block.dequantized_weights, block.conversions)
+            rest = (block.left_alone, block.attention, block.dequantized_weights, block.conversions)
             table.add_row(block.name, *("" if value is None else str(value) for value in (*counts, *rest)))
         stdout.print(table)
 

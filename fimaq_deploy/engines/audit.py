@@ -5,6 +5,8 @@ floating point still runs and still gives the right answers, only slower. The pl
 
 - a *GEMM* is a product with stored weights (MatMul, Gemm, Conv) of the file. It runs in INT8 where a matrix kernel
   computes it that reads integers on both sides, and *weight-only* where a matrix kernel casts its integer weights;
+- a product that gains nothing from integers, because it is tiny or multiplies one row an image as a classifier does, is
+  no GEMM where the file leaves it in floats: it is counted as *left alone*;
 - *attention* is fused where a block has one attention kernel for each softmax of the file;
 - a *weight is dequantized at run time* where a kernel of its own writes it to memory as floats;
 - a *conversion* is a kernel that only moves numbers or changes their type.
@@ -32,7 +34,7 @@ import onnx_ir as ir
 from fimaq_deploy.engines.plan import Kernel, PlanTensor, read_plan
 from fimaq_deploy.engines.tensorrt import FAMILY, ComputeCapability, build_engine
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export.structure import Product, Structure, read_structure
+from fimaq_deploy.export.structure import Product, Structure, is_left_alone, read_structure
 
 _STAGE = re.compile(r"(?:layers\.\d+\.)?blocks\.\d+|layers\.\d+\.downsample|patch_embed|(?:fc_)?norm|head")
 # torch's older exporter repeats every module: /layers/layers.0/blocks/blocks.1/attn/qkv/MatMul.
@@ -54,6 +56,7 @@ _INTEGERS = frozenset({"Int8", "Int4", "UInt8"})
 class BlockPlan:
     """The kernels of one block; what they mean is said above.
 
+    left_alone: products of the file that are in floats and gain nothing from integers; no GEMMs.
     attention: the type that fused attention reads, "unfused", or None in a block without attention.
     twin_kernels: kernels of the same block in the full-precision twin, None without one.
     float_gemms: the products that do not run in INT8, as nodes of the file.
@@ -71,6 +74,7 @@ class BlockPlan:
     twin_kernels: int | None = None
     float_gemms: tuple[str, ...] = ()
     lost_gemms: tuple[str, ...] = ()
+    left_alone: int = 0
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,8 @@ def _places(kernels: Sequence[Kernel], home: Mapping[str, str], order: Sequence[
 def _block(
     name: str, own: Sequence[Kernel], kernels: Sequence[Kernel], file: Structure, home: Mapping[str, str]
 ) -> BlockPlan:
-    products = [product for product in file.products if product.weight and home[plan_name(product.node)] == name]
+    inside = [product for product in file.products if product.weight and home[plan_name(product.node)] == name]
+    products = [product for product in inside if not is_left_alone(product, file.graph)]
     found = [(product, _execution(plan_name(product.node), kernels)) for product in products]
     softmaxes = sum(home[plan_name(attention.softmax)] == name for attention in file.attentions)
     return BlockPlan(
@@ -253,6 +258,7 @@ def _block(
         conversions=sum(_is_conversion(kernel) for kernel in own),
         float_gemms=tuple(plan_name(product.node) for product, how in found if how != "int8"),
         lost_gemms=tuple(plan_name(product.node) for product, how in found if _is_lost(product, how)),
+        left_alone=len(inside) - len(products),
     )
 
 

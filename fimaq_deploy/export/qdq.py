@@ -126,8 +126,7 @@ def _write(model: ir.Model, rules: Target | None, weights: int, path: Path) -> P
     """What every file gets in the end. `model` is changed; `weights` is `Traced.weights`."""
     if rules is not None:
         _suit(model.graph, rules)
-    if rules is None or rules.drops_rows:
-        rows.drop_unread_rows(model.graph)
+    rows.drop_unread_rows(model.graph)
     passes.require_standard(model, weights)
     _sign(model)
     write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))

@@ -10,6 +10,7 @@ the branches of If and Loop.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from onnx_ir.passes import common as passes
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export.inspection import load_model
+from fimaq_deploy.target import LEAST_PRODUCT
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -207,6 +209,32 @@ def _prepared(model: ir.Model) -> ir.Model:
         model = passes.InlinePass()(model).model
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return passes.ShapeInferencePass(check_type=False, strict_mode=False)(model).model
+
+
+def is_left_alone(product: Product, graph: ir.Graph) -> bool:
+    """Whether a product with stored weights is in floats and gains nothing from integers: tiny, or one row an image."""
+    weight = product.weight
+    if weight is None or weight.dequantizer is not None:
+        return False
+    return _is_tiny(weight.value) or reads_one_row(product, graph)
+
+
+def _is_tiny(weights: ir.Value) -> bool:
+    """Whether a matrix, or a convolution's kernels, have few inputs or outputs."""
+    sizes = [size for size in weights.shape or () if isinstance(size, int)]
+    if len(sizes) != len(weights.shape or ()) or len(sizes) < 2:
+        return False
+    return min(sizes if len(sizes) == 2 else (sizes[0], math.prod(sizes[1:]))) < LEAST_PRODUCT
+
+
+def reads_one_row(product: Product, graph: ir.Graph) -> bool:
+    """Whether a product multiplies one row an image: at a batch of one, a vector and a matrix."""
+    if product.node.op_type == "Conv" or not product.activations:
+        return False
+    shape, images = (value.shape for value in (product.activations[0].value, graph.inputs[0]))
+    if not shape or not images or len(shape) < 2 or shape.is_unknown_dim(0):
+        return False
+    return shape[0] == images[0] and all(size == 1 for size in shape[1:-1])
 
 
 def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:

@@ -165,6 +165,9 @@ class AuditBlock(_Part):
     gemms: int
     int8_gemms: int
     weight_only_gemms: int = Field(0, description="GEMMs that read integer weights and decode them themselves.")
+    left_alone: int = Field(
+        0, description="Products in floats that gain nothing from integers, tiny or of one row an image; no GEMMs."
+    )
     attention: str | None = Field(None, description="'int8', 'float16', ... where it is fused, 'unfused', or null.")
     dequantized_weights: int = Field(
         description="Weights that a kernel of its own writes to memory as floats while the engine runs."

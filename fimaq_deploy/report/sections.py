@@ -381,7 +381,9 @@ def _plan_title(audit: Audit) -> str:
     attention = sorted({block.attention for block in audit.blocks if block.attention})
     decoded = sum(block.weight_only_gemms for block in audit.blocks)
     told = f", attention {' and '.join(attention)}" if attention else ""
-    return f"{int8} of {gemms} GEMMs run in INT8{f', {decoded} weight-only' if decoded else ''}{told}"
+    left = sum(block.left_alone for block in audit.blocks)
+    others = "".join(f", {count} {kind}" for count, kind in ((decoded, "weight-only"), (left, "left alone")) if count)
+    return f"{int8} of {gemms} GEMMs run in INT8{others}{told}"
 
 
 def _plan_cells(block: AuditBlock) -> tuple[str, ...]:

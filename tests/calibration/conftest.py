@@ -85,6 +85,8 @@ def quick_recipe() -> Callable[..., Recipe]:
     base = Recipe().replace(
         weights={"bits": 4},
         activations={"bits": 4},
+        patch_embed={"quantize": "always"},
+        head={"quantize": "always"},
         rewrites={"norm": False, "heads": False, "rotation": False},
         scale_search={"candidates": 16},
         reconstruction={**size, **method, **rates},

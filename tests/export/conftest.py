@@ -166,3 +166,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Ti
         return model, graph.write(folder / f"{name}.{target}.onnx", target)
 
     return make
+
+
+@pytest.fixture
+def every_row(exported, tmp_path, monkeypatch) -> Callable[[str], Path]:
+    """Writes the model with a class token for a target without `rows`: its last block computes every row."""
+    traced = trace(exported("class-token")[0], SHAPE)
+
+    def write(target: str) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr("fimaq_deploy.export.rows.drop_unread_rows", lambda graph: None)
+            return traced.write(tmp_path / "every-row.onnx", target)
+
+    return write

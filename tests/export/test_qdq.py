@@ -200,7 +200,8 @@ def test_a_convolution_whose_windows_overlap_stays_one(tmp_path, images):
 @pytest.mark.parametrize("name", ["vit_digits", "swin_digits"])
 def test_a_w8a8_model_for_onnxruntime_keeps_no_linear_layer_in_floats(tmp_path, name):
     images = torch.rand(16, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0})
+    whole = {"quantize": "always"}
+    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0}, head=whole, patch_embed=whole)
     quantized = quantize(BUNDLED[name].create().eval(), images, recipe, "onnxruntime-cpu")
     found = optimised_operators(export_onnx(quantized, tmp_path / "model.onnx"))
     layers, blocks = len(list(quantized_layers(quantized))), found["Softmax"]

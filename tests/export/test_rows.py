@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,13 @@ import onnx_ir as ir
 import pytest
 
 from fimaq_deploy.engines import load_engine
-from fimaq_deploy.export import compare_stages, export_onnx
+from fimaq_deploy.export import compare_stages
 from fimaq_deploy.export.rows import drop_unread_rows
-from fimaq_deploy.target import find_target
 
 
 @pytest.fixture
-def whole(exported, tmp_path) -> Path:
-    """A file with a class token whose last block computes every row."""
-    bare = replace(find_target("onnxruntime-cpu"), drops_rows=False)
-    return export_onnx(exported("class-token")[0], tmp_path / "whole.onnx", target=bare, input_shape=(3, 8, 8))
+def whole(every_row) -> Path:
+    return every_row("onnxruntime-cpu")
 
 
 def spared(source: Path, path: Path) -> ir.Model:

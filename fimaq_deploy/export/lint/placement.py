@@ -5,12 +5,25 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from fimaq_deploy.export.lint.rule import Found, Place, at_pair, listed, rule
-from fimaq_deploy.export.structure import MOVES, PRODUCTS, QUANTIZERS, Structure, integer_type, operand, readers
+from fimaq_deploy.export.structure import (
+    MOVES,
+    PRODUCTS,
+    QUANTIZERS,
+    Structure,
+    integer_type,
+    operand,
+    producer,
+    readers,
+    reads_one_row,
+)
 from fimaq_deploy.target import Target
 
 # What ONNX Runtime's optimiser carries integers through, and where it stops.
 _CARRIED = frozenset({"Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _NOT_CARRIED = MOVES - _CARRIED - {"Expand", "Identity"}
+_MEANS = frozenset({"GlobalAveragePool", "ReduceMean"})
+# What may stand between a mean over tokens and the head that reads it.
+_BEHIND_MEANS = MOVES | QUANTIZERS | {"Cast", "Clip", "LayerNormalization"}
 # Operators with an integer form of their own where their result is quantized too.
 _INTEGER_IF_REQUANTIZED = frozenset(
     {"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax", "Where"}
@@ -58,6 +71,22 @@ def tiny_products_stay_floats(found: Structure, target: Target) -> Found:
             )
 
 
+@rule("pooled-head", "warning")
+def heads_behind_a_mean_stay_floats(found: Structure, target: Target) -> Found:
+    for product in found.products:
+        weight = product.weight
+        if weight is None or weight.dequantizer is None or not reads_one_row(product, found.graph):
+            continue
+        if _is_mean(product.activations[0].value):
+            yield Place(
+                product.node,
+                product.activations[0].value,
+                "a quantized product of one row an image, behind a mean over tokens: it compiles to more kernels than "
+                "in floating point",
+                "leave it in floating point",
+            )
+
+
 @rule("moved-integers")
 def integers_are_read_where_they_are_made(found: Structure, target: Target) -> Found:
     if found.opset < 21:
@@ -82,6 +111,14 @@ def integers_are_read_where_they_are_made(found: Structure, target: Target) -> F
                     f"{move.op_type} between DequantizeLinear and a product, which therefore runs in floating point",
                     f"put the {move.op_type} before QuantizeLinear",
                 )
+
+
+def _is_mean(value: ir.Value) -> bool:
+    """Whether a value is a mean, moved, normalized or quantized."""
+    node = producer(value)
+    while node is not None and node.op_type in _BEHIND_MEANS:
+        node = producer(node.inputs[0])
+    return node is not None and node.op_type in _MEANS
 
 
 def _adds_activations(add: ir.Node) -> bool:

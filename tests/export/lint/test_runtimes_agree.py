@@ -25,6 +25,7 @@ needs_rtx = pytest.mark.skipif(not_buildable(RTX) is not None, reason="TensorRT-
 class Plan:
     """What a graph was compiled to."""
 
+    kernels: int
     int8_gemms: int
     fused_attentions: int
 
@@ -37,7 +38,7 @@ def compiled(tmp_path):
         log = build_engine(path, tmp_path / "sketch.engine", RTX, compute_for=[(8, 9)], verbose=True).log
         layers = [line for line in log.splitlines() if "LayerType: " in line]
         gemms = [line for line in layers if "LayerType: gemm" in line and "Datatype: Int8" in line]
-        return Plan(len(gemms), sum("_mha_" in line.split(",")[0] for line in layers))
+        return Plan(len(layers), len(gemms), sum("_mha_" in line.split(",")[0] for line in layers))
 
     return build
 
@@ -117,6 +118,33 @@ def test_rtx_falls_back_to_floats(sketch, judged, compiled, rule):
     output = FLOATING.get(rule, linear)(drawn)
     assert rule in {None, *(finding.rule for finding in judged(drawn, output, RTX))}
     assert compiled(drawn, output).int8_gemms == (0 if rule else 1)
+
+
+def pooled(drawn, quantized=True, pool="mean"):
+    """A head, as Swin and ViT have it: 49 tokens of 768, a norm, and 1000 classes."""
+    y = drawn.node("LayerNormalization", "x", drawn.floating(768), drawn.floating(768))
+    if pool == "mean":
+        row = drawn.node("ReduceMean", y, drawn.store(np.array([1])), keepdims=0)
+    else:
+        row = drawn.node("Gather", y, drawn.store(np.array(0)), axis=1)
+    if quantized:
+        return drawn.linear(row, 1000, 768)
+    return drawn.node("Add", drawn.node("MatMul", row, drawn.floating(768, 1000)), drawn.floating(1000))
+
+
+@needs_rtx
+@pytest.mark.parametrize("pool", ["mean", "first"])
+def test_only_behind_a_mean_a_head_takes_more_kernels_in_integers(sketch, judged, compiled, pool):
+    plans = {}
+    for quantized in (True, False):
+        drawn = sketch(width=768, tokens=49)
+        output = pooled(drawn, quantized, pool)
+        found = {finding.rule for finding in judged(drawn, output, RTX)}
+        assert ("pooled-head" in found) == (quantized and pool == "mean")
+        plans[quantized] = compiled(drawn, output)
+    assert plans[True].int8_gemms == 1 and plans[False].int8_gemms == 0
+    extra = plans[True].kernels - plans[False].kernels
+    assert extra > 1 if pool == "mean" else extra <= 1
 
 
 def clip(drawn, where):
