@@ -29,6 +29,7 @@ from fimaq_deploy import artifacts
 from fimaq_deploy.bench import with_limits
 from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.calibration import parallel, quantize
+from fimaq_deploy.calibration.placement import as_notes
 from fimaq_deploy.engines import Runner, availability, load_engine
 from fimaq_deploy.engines.tensorrt import FAMILY
 from fimaq_deploy.errors import UserError
@@ -344,11 +345,13 @@ class _Build:
             evaluation=evaluation.description,
             evaluation_images=evaluation.count or 0,
             labelled=evaluation.labelled,
-            notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *self._float_note()))),
+            notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *self._precision_notes()))),
         )
 
-    def _float_note(self) -> tuple[str, ...]:
-        return () if self.twins is None else (f"TensorRT: {self.twins.note}",)
+    def _precision_notes(self) -> tuple[str, ...]:
+        """What is not in integers, and which floats TensorRT has around them."""
+        floats = () if self.twins is None else (f"TensorRT: {self.twins.note}",)
+        return (*as_notes(self.quantized.left_alone), *floats)
 
 
 def _parameters(model: nn.Module) -> int:

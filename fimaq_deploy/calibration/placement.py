@@ -30,6 +30,17 @@ def left_alone(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[st
     return dict(_left_alone(model, recipe, target, tokens))
 
 
+def as_notes(alone: dict[str, str]) -> tuple[str, ...]:
+    """What `left_alone` found, one sentence for each reason."""
+    named: dict[str, list[str]] = {}
+    for name, reason in alone.items():
+        named.setdefault(reason, []).append(name)
+    return tuple(
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} left in high precision: {reason}"
+        for reason, names in named.items()
+    )
+
+
 def _left_alone(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[str, int]) -> Iterator[tuple[str, str]]:
     for name, module in model.named_modules():
         reason = None

@@ -15,7 +15,7 @@ from fimaq_deploy.calibration import QuantizedModel, load_quantized, quantize
 from fimaq_deploy.calibration.convergence import NOTHING
 from fimaq_deploy.calibration.layers import quantized_layers
 from fimaq_deploy.calibration.network import attention_tokens
-from fimaq_deploy.calibration.placement import left_alone
+from fimaq_deploy.calibration.placement import as_notes, left_alone
 from fimaq_deploy.export import trace
 from fimaq_deploy.export.lint import lint
 from fimaq_deploy.recipe import Recipe
@@ -68,6 +68,9 @@ def test_a_recipe_decides_about_its_edges(tiny_swin: Make, random_images: Make) 
 def test_attention_outside_the_envelope_says_which_rule_it_breaks(tiny_vit: Make, random_images: Make) -> None:
     found = alone(tiny_vit(num_heads=4, num_classes=24), random_images(1), "tensorrt")
     assert found == {f"blocks.{n}.attn": "head size 8 is not one of [16, 32, 64]" for n in range(2)}
+    assert as_notes(found) == (
+        "blocks.0.attn and 1 more left in high precision: head size 8 is not one of [16, 32, 64]",
+    )
     cpu = alone(tiny_vit(num_classes=24), random_images(1), "onnxruntime-cpu")
     assert set(cpu) == {"blocks.0.attn", "blocks.1.attn"}
     assert alone(tiny_vit(num_classes=24), random_images(1), "tensorrt", attention={"quantize": "never"}) == {
