@@ -146,7 +146,7 @@ TARGETS: dict[str, Target] = {
             True,
             None,
             _ONNXRUNTIME_BLOCKS,
-            _CPU_RULES,
+            _CPU_RULES | {"costly-zero-point"},
             LEAST_PRODUCT,
             cheap_zero_points=False,
         ),

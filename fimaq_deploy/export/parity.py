@@ -13,7 +13,8 @@ and one such flip moves many sums and makes further flips behind it. So what is 
   the same float up to rounding.
 - *fused* (optimisations on, or an engine): only what a stage hands on. It is judged on the integers that the next
   stage's first quantizer makes of it: few differ, hardly any by more than one, since flips inside cannot be told apart.
-  Where the next stage has no quantizer (behind the head, in weight-only models) its floats are judged.
+  Where the next stage has no quantizer (behind the head, before a head in floats, in weight-only models), 8 bits over
+  the range of what is handed on stand in for it.
 
 With float16 around the integers every float is rounded at 1/2000, which alone flips a large part of 8-bit integers;
 such engines are measured and not judged.
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.layers import activation_quantizers
+from fimaq_deploy.calibration.network import Stage
 from fimaq_deploy.engines.load import load_engine
 from fimaq_deploy.engines.runner import Array
 from fimaq_deploy.export.boundaries import write_with_taps
@@ -78,7 +80,7 @@ class StageParity:
     relative_difference: the same over the standard deviation of the stage's output.
     differing_share: elements that differ by more than the tolerance, in [0, 1].
     accumulated_share: the same where each side feeds itself from the images on.
-    flips: of the stage's own quantizers as written, of the one that it feeds where it is fused; None without any.
+    flips: of the stage's own quantizers as written, None without any; of the one that it feeds where it is fused.
     """
 
     name: str
@@ -147,8 +149,8 @@ def compare_stages(
         from_same, flips = forced(stage.module, own)
         own = torch.from_numpy(result).to(images)
         from_same = _rows_of(own, from_same)
-        if not as_written and following is not None:
-            flips = _flips_behind(following.module, from_same, own)
+        if not as_written:
+            flips = _flips_behind(following, from_same, own)
         found.append(_compare(stage.name, from_same, _rows_of(own, accumulated), result, tolerance, flips))
     logits = accumulated.cpu().numpy()
     half = find_target(target).high_precision != "float32"
@@ -254,10 +256,13 @@ class _Reached(Exception):
     """Ends a stage's forward pass at its first quantizer."""
 
 
-def _flips_behind(following: nn.Module, ours: Tensor, theirs: Tensor) -> Flips | None:
-    """How the integers that a stage's first quantizer makes of two inputs differ; None if it has none."""
-    first, second = (_first_integers(following, x) for x in (ours, theirs))
-    return None if first is None or second is None else _flips((first - second).abs().flatten())
+def _flips_behind(following: Stage | None, ours: Tensor, theirs: Tensor) -> Flips | None:
+    """How the integers differ that a stage's first quantizer makes of two inputs, or 8 bits over their range."""
+    first, second = (_first_integers(following.module, x) if following else None for x in (ours, theirs))
+    if first is None or second is None:
+        scale = ours.abs().amax().clamp(min=torch.finfo(ours.dtype).tiny) / 127
+        first, second = ((x / scale).round() for x in (ours, theirs))
+    return _flips((first - second).abs().flatten())
 
 
 def _first_integers(stage: nn.Module, x: Tensor) -> Tensor | None:

@@ -193,8 +193,8 @@ class StageParity(_Part):
     differing: float = Field(description="Share of the elements, in percent, that differ by more than the tolerance.")
     largest_step: int | None = Field(
         None,
-        description="By how many steps integers differ at most: those of the stage's own quantizers as written, those "
-        "of the one that it feeds where it is fused; null without any.",
+        description="By how many steps integers differ at most: those of the stage's own quantizers as written, null "
+        "without any; those of the one that it feeds, or of 8 bits over its range, where it is fused.",
     )
     flipped: float | None = Field(None, description="Share of those integers, in percent, that differ.")
 

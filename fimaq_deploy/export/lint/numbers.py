@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
 from fimaq_deploy.export.lint.rule import Found, at_pair, block_size, rule
-from fimaq_deploy.export.structure import Pair, Structure, input_of, integer_type, numbers, stored_tensor
+from fimaq_deploy.export.structure import PRODUCTS, Pair, Structure, input_of, integer_type, numbers, stored_tensor
 from fimaq_deploy.target import Target
 
 _SIGNED = (ir.DataType.INT8, ir.DataType.INT4)
@@ -44,15 +46,32 @@ def integers_are_signed(found: Structure, target: Target) -> Found:
 
 @rule("zero-point")
 def zero_points_are_zero(found: Structure, target: Target) -> Found:
+    for pair, zero in _with_zero_point(found):
+        yield at_pair(
+            pair,
+            f"zero point {zero}: {target.name} executes zero point 0 only",
+            "quantize symmetrically (in quantize_static: ActivationSymmetric and WeightSymmetric)",
+        )
+
+
+@rule("costly-zero-point", "note")
+def zero_points_cost_time(found: Structure, target: Target) -> Found:
+    for pair, zero in _with_zero_point(found):
+        if any(node.op_type in PRODUCTS for node in pair.readers()):
+            yield at_pair(
+                pair,
+                f"zero point {zero} of what a product reads: {target.name} computes it, but slower than without",
+                "quantize symmetrically, if accuracy allows it",
+            )
+
+
+def _with_zero_point(found: Structure) -> Iterator[tuple[Pair, int]]:
+    """The pairs that have a zero point other than 0, and one of it."""
     for pair in found.pairs:
         points = [zero for node in pair.nodes if (zero := numbers(input_of(node, 2))) is not None]
         wrong = [int(zero[zero != 0].flat[0]) for zero in points if zero.any()]
         if wrong:
-            yield at_pair(
-                pair,
-                f"zero point {wrong[0]}: {target.name} executes zero point 0 only",
-                "quantize symmetrically (in quantize_static: ActivationSymmetric and WeightSymmetric)",
-            )
+            yield pair, wrong[0]
 
 
 @rule("no-zero-point")

@@ -45,10 +45,12 @@ def test_a_symmetric_int8_linear_is_clean_everywhere(sketch, judged, target):
     assert judged(drawn, linear(drawn), target) == ()
 
 
-@pytest.mark.parametrize("target", [CPU, "openvino-cpu"])
-def test_unsigned_activations_are_welcome_on_a_cpu(sketch, judged, target):
+@pytest.mark.parametrize(("target", "noted"), [(CPU, []), ("openvino-cpu", [("costly-zero-point", "note")])])
+def test_unsigned_activations_are_for_cpus_and_their_zero_point_costs_time_on_one(sketch, judged, target, noted):
     drawn = sketch(floats=np.float32)
-    assert judged(drawn, linear(drawn, zero=np.uint8(131)), target) == ()
+    findings = judged(drawn, linear(drawn, zero=np.uint8(131)), target)
+    assert [(finding.rule, finding.severity) for finding in findings] == noted
+    assert judged(drawn, linear(drawn, zero=np.uint8(0)), target) == ()
 
 
 def test_a_scale_that_is_computed(sketch, judged):
