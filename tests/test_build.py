@@ -82,9 +82,9 @@ def test_every_row_keeps_its_promise(result: BuildResult) -> None:
 def test_no_stage_parts_from_fake_quant(result: BuildResult) -> None:
     assert [pair.to for pair in result.report.parity] == ["onnx-reference", "onnxruntime-cpu"]
     assert all(pair.first_parting is None and pair.differing_weights == [] for pair in result.report.parity)
-    as_written = result.report.parity[0]
-    assert len(as_written.stages) > 5
-    assert all(stage.largest_step is not None and stage.largest_step <= 1 for stage in as_written.stages)
+    steps = {stage.name: stage.largest_step for stage in result.report.parity[0].stages}
+    assert [name for name, step in steps.items() if step is None] == ["patch_embed", "head"], "they stay in floats"
+    assert len(steps) > 5 and all(step is None or step <= 1 for step in steps.values())
 
 
 def test_latency_is_paired(result: BuildResult) -> None:
@@ -123,7 +123,14 @@ def test_the_layer_plan_is_in_the_report(result: BuildResult) -> None:
     assert [block.name for block in audit.blocks] == [
         block.name for block in result.report.blocks if "tuning" not in block.name
     ]
-    assert all(block.gemms == block.int8_gemms > 0 and block.twin_kernels for block in audit.blocks)
+    assert all(block.gemms == block.int8_gemms and block.twin_kernels for block in audit.blocks)
+    left = [block.name for block in audit.blocks if block.left_alone]
+    assert left == ["patch_embed", "head"] == [block.name for block in audit.blocks if not block.gemms]
+
+
+def test_the_report_says_what_stays_in_floats(result: BuildResult) -> None:
+    notes = [note for note in result.report.data.notes if "left in high precision" in note]
+    assert [note.split()[0] for note in notes] == ["patch_embed.proj", "head.fc"]
 
 
 def test_half_precision_is_a_row_and_says_why_it_is_float16(result: BuildResult) -> None:
@@ -138,6 +145,7 @@ def test_every_block_was_reconstructed(result: BuildResult) -> None:
     iterations = {block.name: block.iterations for block in result.report.blocks}
     assert next(iter(iterations)) == "patch_embed"
     assert iterations["head"] == iterations["layers.1.downsample"] == 3
+    assert iterations["patch_embed"] == 0, "nothing is quantized in it"
 
 
 def test_the_onnx_files_are_valid_and_small(result: BuildResult) -> None:
