@@ -4,7 +4,7 @@
 2. `translate` turns the quantization operators into Clip, QuantizeLinear and DequantizeLinear,
 3. `passes` folds constants and tidies, leaving weights as INT8 or INT4 initializers,
 4. for each file, the graph is rewritten as its target needs it: `products` for CPUs and TensorRT-RTX, `fusion` for
-   TensorRT, whose floats `precision` makes float16 or bfloat16, and `rows` for all,
+   TensorRT, whose floats `precision` and `islands` make float16 or bfloat16, and `rows` for all,
 5. the result is checked and written whole.
 
 One quantized model has a twin for each high-precision type: float32 for ONNX Runtime and OpenVINO, float16 or bfloat16
@@ -31,7 +31,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from fimaq_deploy.export import fusion, passes, products, rows
+from fimaq_deploy.export import fusion, islands, passes, products, rows
 from fimaq_deploy.export.files import write_whole
 from fimaq_deploy.export.inspection import load_model
 from fimaq_deploy.export.precision import lower_precision
@@ -137,6 +137,8 @@ def _suit(graph: ir.Graph, rules: Target) -> None:
     """What a target's compiler needs. Integers are clipped first, by float32 scales, which no type has rounded."""
     if rules.clip == "integers":
         fusion.clip_integers(graph)
+    if rules.high_precision == "bfloat16":
+        islands.float16_attention(graph)
     if rules.high_precision != "float32":
         lower_precision(graph, rules.high_precision)
     if rules.splits_products:

@@ -93,3 +93,11 @@ def test_a_patch_convolution_takes_one_kernel_more_before_swins_first_block(comp
     assert sum(block.kernels for block in convolution) == sum(block.kernels for block in product) + 1
     (broken,) = broken_promises(convolution, PROMISES)
     assert broken.startswith("layers.0.blocks.0: ")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_fuses_in_a_bfloat16_file_too(compiled: Compile, name: str) -> None:
+    """Swin's with its bias only because it computes in float16."""
+    blocks = compiled(name, "w8a8", replace(TARGET, high_precision="bfloat16"))
+    assert broken_promises(blocks, PROMISES) == ()
+    assert {block.attention for block in blocks if "blocks" in block.name} == {"int8"}
