@@ -170,9 +170,9 @@ def quantized_twin(model: nn.Module, recipe: Recipe, target: Target, tokens: dic
             _replace(twin, name, _quantized_layer(name, module, recipe, target))
     for name, module in list(twin.named_modules()):
         if isinstance(module, Attention | WindowAttention):
-            quantizers = AttentionQuantizers(*_attention_grids(recipe, target) if name not in alone else (None, None))
+            grids = (None, None) if name in alone else _attention_grids(recipe, target)
             kind = QuantizedAttention if isinstance(module, Attention) else QuantizedWindowAttention
-            _replace(twin, name, kind(module, quantizers))
+            _replace(twin, name, kind(module, AttentionQuantizers(*grids)))
         elif isinstance(module, SwinTransformerBlock) and module.attn_mask is not None:
             module.attn_mask = module.attn_mask.masked_fill(module.attn_mask < 0, _HIDDEN)
     return twin.requires_grad_(False)

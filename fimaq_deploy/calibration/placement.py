@@ -80,10 +80,9 @@ def _layer_reason(
 
 
 def _reads_a_mean(model: Any) -> bool:
-    """Whether the head's input is pooled over tokens, not one token."""
-    if isinstance(model, SwinTransformer):
-        return bool(model.head.global_pool.pool_type)
-    return model.global_pool not in ("", "token")
+    """Whether the head's input is a mean over tokens, and not one of them."""
+    pool = model.head.global_pool.pool_type if isinstance(model, SwinTransformer) else model.global_pool
+    return "avg" in pool
 
 
 def _attention_reason(attention: Any, recipe: Recipe, target: Target, tokens: int) -> str | None:
