@@ -57,7 +57,7 @@ class Edge(_Strict):
     """The patch embedding and the classifier head; bits of None are the recipe's own."""
 
     quantize: Literal["auto", "always", "never"] = Field(
-        "auto", description="auto: unless a target is as fast without; always; never: in high precision."
+        "auto", description="auto: but for heads that gain nothing on a target; always; never: in high precision."
     )
     weight_bits: WeightBits | None = None
     activation_bits: ActivationBits | None = None

@@ -2,9 +2,11 @@
 
 A layer is left alone where a target computes it no faster in integers: where it is tiny, and, on TensorRT, where it is
 a head behind a mean over tokens, a product of one row an image: its compiler needs more kernels for that in integers
-than in floats (`docs/log.md`, "heads behind a mean"). Attention is left alone outside a target's envelope, and where
-the target multiplies activations as fast in floats. A recipe can refuse either, and ask for a patch embedding or a head
-in integers all the same.
+than in floats (`docs/log.md`, "heads behind a mean"). Not the patch embedding, however small: sums of integers are
+exact, so every runtime hands the same tokens to the first block, where floats would flip integers all the way.
+
+Attention is left alone outside a target's envelope, and where the target multiplies activations as fast in floats. A
+recipe can refuse either, and ask for a head in integers all the same.
 """
 
 from __future__ import annotations
@@ -54,9 +56,13 @@ def _left_alone(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[s
 
 def edge_of(name: str, recipe: Recipe) -> Edge:
     """The recipe's own field for a layer; one that decides nothing where it has none."""
-    if name.startswith("patch_embed"):
+    if _is_patch_embedding(name):
         return recipe.patch_embed
     return recipe.head if _is_head(name) else Edge()
+
+
+def _is_patch_embedding(name: str) -> bool:
+    return name.startswith("patch_embed")
 
 
 def _is_head(name: str) -> bool:
@@ -72,7 +78,7 @@ def _layer_reason(
     if wanted == "always":
         return None
     outputs, inputs = layer.weight.flatten(1).shape
-    if min(inputs, outputs) < target.least_product:
+    if not _is_patch_embedding(name) and min(inputs, outputs) < target.least_product:
         return f"{inputs} inputs and {outputs} outputs, below {target.least_product} integers gain nothing"
     if _is_head(name) and _reads_a_mean(model) and not target.integer_pooled_head:
         return "behind a mean over tokens integers need more kernels than floats"

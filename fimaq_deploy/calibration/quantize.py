@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.arithmetic import flushed_denormals
 from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
 from fimaq_deploy.calibration.layers import freeze, strip
 from fimaq_deploy.calibration.network import Stage, attention_tokens, check_structure, quantized_twin, stages_of
@@ -125,7 +126,7 @@ def quantize(
     device = torch.device(device) if device is not None else next(model.parameters()).device
     group = parallel.current()
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
-    with ActivationStore(device=device, **budget) as store, torch.random.fork_rng():
+    with ActivationStore(device=device, **budget) as store, torch.random.fork_rng(), flushed_denormals():
         taken = _take(images, recipe.reconstruction.images, store)
         _check_size(model, taken)
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})

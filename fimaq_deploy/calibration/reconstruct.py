@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel, rounding
 from fimaq_deploy.calibration.activations import ActivationStore
+from fimaq_deploy.calibration.arithmetic import matmul_precision
 from fimaq_deploy.calibration.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.gradients import Suffix, suffix_of
 from fimaq_deploy.calibration.layers import (
@@ -34,7 +35,7 @@ from fimaq_deploy.calibration.layers import (
 )
 from fimaq_deploy.calibration.network import Stage
 from fimaq_deploy.calibration.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
-from fimaq_deploy.calibration.replay import Replay, arithmetic
+from fimaq_deploy.calibration.replay import Replay
 from fimaq_deploy.calibration.rounding import AdaRound, SignGradient
 from fimaq_deploy.calibration.rows import Rows, read_ahead
 from fimaq_deploy.recipe import Reconstruction
@@ -162,7 +163,7 @@ class BlockLearner:
         order = read_ahead(minibatches(len(self.q_in), self.settings.batch_size), self._stored)
         # Not an attribute: in a cycle of references the block's activations would outlive it.
         iterate = Replay(self._iteration, self.device, capture=self.group.size == 1)
-        with arithmetic(self.device, self.settings.precision):
+        with matmul_precision(self.device, self.settings.precision):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
                     self.objective.refresh(self.outputs)

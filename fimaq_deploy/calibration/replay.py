@@ -11,14 +11,11 @@ Not run here: no GPU was at hand when this was written.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from fimaq_deploy.recipe import Precision
 
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -72,21 +69,3 @@ class Replay:
             return False
         self._graph = graph
         return True
-
-
-@contextmanager
-def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Matrix products inside in the precision asked for. auto: TF32 on a GPU, float32 elsewhere.
-
-    TF32 keeps 11 bits of a significand, and every quantized value fits 11 bits (`calibration.grid`), so only the
-    full-precision operands of the products are rounded.
-    """
-    before = torch.get_float32_matmul_precision()
-    tf32 = device.type == "cuda" and precision in ("auto", "tf32")
-    low = torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if precision == "bfloat16" else nullcontext()
-    torch.set_float32_matmul_precision("high" if tf32 else before)
-    try:
-        with low:
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -422,3 +422,20 @@ def test_block_calls(tiny_vit: Make, images: Tensor, quick_recipe: Make, loss: s
         # One measurement of the patch embedding runs all blocks, one of block i those after it.
         plain = {depth: total - batches * depth for depth, total in plain.items()}
         assert plain[4] == 2 * plain[2] and plain[8] == 2 * plain[4]
+
+
+def test_denormal_numbers_are_zero_while_quantizing_and_as_before_afterwards(
+    vit: nn.Module, images: Tensor, quick_recipe: Make
+) -> None:
+    """A session of ONNX Runtime leaves its thread flushing them: the weights must not depend on it."""
+    flushed = []
+    for before in (False, True):
+        torch.set_flush_denormal(before)
+        quantize(vit, images, quick_recipe(), progress=lambda *_: flushed.append(is_flushed()))
+        assert is_flushed() is before
+    torch.set_flush_denormal(False)
+    assert len(flushed) > 4 and all(flushed)
+
+
+def is_flushed() -> bool:
+    return bool(torch.tensor(2.0**-127).mul(1.0) == 0)

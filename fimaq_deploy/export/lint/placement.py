@@ -9,6 +9,7 @@ from fimaq_deploy.export.structure import (
     MOVES,
     PRODUCTS,
     QUANTIZERS,
+    Product,
     Structure,
     integer_type,
     operand,
@@ -59,7 +60,7 @@ def quantized_tensors_meet_integer_kernels(found: Structure, target: Target) -> 
 def tiny_products_stay_floats(found: Structure, target: Target) -> Found:
     for product in found.products:
         sizes = product.sizes
-        if product.node.op_type == "Conv" or not product.is_integer or None in sizes:
+        if product.node.op_type == "Conv" or not product.is_integer or None in sizes or _reads_images(product, found):
             continue
         if min(size for size in sizes if size is not None) < target.least_product:
             yield Place(
@@ -111,6 +112,14 @@ def integers_are_read_where_they_are_made(found: Structure, target: Target) -> F
                     f"{move.op_type} between DequantizeLinear and a product, which therefore runs in floating point",
                     f"put the {move.op_type} before QuantizeLinear",
                 )
+
+
+def _reads_images(product: Product, found: Structure) -> bool:
+    """Whether a product is a patch embedding, whose exact sums keep runtimes together from the start."""
+    value = product.activations[0].value if product.activations else None
+    while (node := producer(value)) is not None and node.op_type in MOVES | QUANTIZERS | {"Cast", "Clip"}:
+        value = node.inputs[0]
+    return value in found.graph.inputs
 
 
 def _is_mean(value: ir.Value) -> bool:

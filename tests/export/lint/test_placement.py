@@ -38,8 +38,10 @@ def test_a_softmax_whose_result_is_not_quantized_runs_in_floats(sketch, judged):
 @pytest.mark.parametrize(("columns", "tiny"), [(10, True), (16, False)])
 def test_tiny_products(sketch, judged, columns, tiny):
     drawn = sketch(floats=np.float32)
-    findings = judged(drawn, drawn.linear("x", columns), CPU)
+    findings = judged(drawn, drawn.linear(drawn.node("Relu", "x"), columns), CPU)
     assert rules(findings) == ([("tiny-product", "warning")] if tiny else [])
+    drawn = sketch(floats=np.float32)
+    assert judged(drawn, drawn.linear("x", columns), CPU) == (), "a patch embedding"
     drawn = sketch()
     assert judged(drawn, drawn.linear("x", columns), TENSORRT) == ()
 
