@@ -18,8 +18,8 @@ from fimaq_deploy.target import TARGETS
 @pytest.mark.parametrize("twin", [None, "tensorrt-rtx"])
 def test_our_own_exports_are_clean(exported, name, twin):
     """Three findings are right about a model that was quantized by hand. The head has 10 classes, below what a CPU
-    gains from, and is behind a mean; and a Clip stands before the QuantizeLinear behind attention where a grid has fewer
-    than 8 bits.
+    gains from, and is behind a mean; and a Clip stands before the QuantizeLinear behind attention where a grid has
+    fewer than 8 bits.
     """
     path = exported(name, twin)[1]
     tiny = {("tiny-product", "parts.2.fc/MatMul")}
