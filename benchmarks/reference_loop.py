@@ -65,6 +65,8 @@ def reconstruct_one(
 ) -> None:
     """One block, with two passes of the whole model before it and k while it learns."""
     settings, search, module = recipe.reconstruction, recipe.scale_search, student[position].module
+    if not any(quantized_layers(module)):
+        return  # a head left in floats: the published procedure learns neither biases nor norms
     fp_in, fp_out = collect(teacher, position, images, settings.batch_size)
     q_in, _ = collect(student, position, images, settings.batch_size)
     search_stage(module, q_in[: search.images].split(settings.batch_size), search.candidates)
