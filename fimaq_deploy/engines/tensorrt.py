@@ -94,7 +94,7 @@ def not_runnable(target: str) -> str | None:
 
 def compute_capabilities(target: str = "tensorrt-rtx") -> list[ComputeCapability]:
     """The GPU generations that the installed TensorRT-RTX can compile for, such as (8, 9)."""
-    names = _polygraphy(target).library.ComputeCapability.__members__
+    names = _polygraphy(target).bindings.ComputeCapability.__members__
     numbers = (int(name.removeprefix("SM")) for name in names if name.startswith("SM"))
     return [divmod(number, 10) for number in sorted(numbers)]
 
@@ -148,11 +148,11 @@ class _Polygraphy:
     rtx: Any
     logger: Any
     errors: type[Exception]
-    library: Any
+    bindings: Any
 
     @property
     def version(self) -> Version:
-        return parse_version(str(self.library.__version__))
+        return parse_version(str(self.bindings.__version__))
 
 
 def _polygraphy(target: str) -> _Polygraphy:
@@ -168,7 +168,7 @@ def _polygraphy(target: str) -> _Polygraphy:
         rtx=import_module("polygraphy.backend.tensorrt_rtx") if rtx else None,
         logger=import_module("polygraphy.logger").G_LOGGER,
         errors=import_module("polygraphy.exception").PolygraphyException,
-        library=import_module("polygraphy.backend.trt.util").trt,
+        bindings=import_module("polygraphy.backend.trt.util").trt,
     )
 
 
@@ -187,11 +187,11 @@ def _config_options(
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if asked.workspace_bytes is not None:
-        options["memory_pool_limits"] = {library.library.MemoryPoolType.WORKSPACE: asked.workspace_bytes}
+        options["memory_pool_limits"] = {library.bindings.MemoryPoolType.WORKSPACE: asked.workspace_bytes}
     if asked.timing_cache is not None:
         options["load_timing_cache"] = asked.timing_cache
     if asked.hardware_compatibility is not None:
-        levels = library.library.HardwareCompatibilityLevel.__members__
+        levels = library.bindings.HardwareCompatibilityLevel.__members__
         level = find_level(asked.hardware_compatibility, levels.keys(), library.version)
         options["hardware_compatibility_level"] = levels[level]
     if target == "tensorrt-rtx":
@@ -222,13 +222,13 @@ def _compile(
     timing_cache: str | None,
     log: io.StringIO,
 ) -> Any:
-    flags = library.library.NetworkDefinitionCreationFlag.__members__
+    flags = library.bindings.NetworkDefinitionCreationFlag.__members__
     try:
         typed = passes_strong_typing(library.version, flags.keys())
         built = library.trt.network_from_onnx_path(str(path), strongly_typed=typed)
         profile = _profile(library, built[1], batch, path)
         create: Any = library.rtx.CreateConfigRTX if library.rtx else library.trt.CreateConfig
-        config = create(profiles=[profile], profiling_verbosity=library.library.ProfilingVerbosity.DETAILED, **options)
+        config = create(profiles=[profile], profiling_verbosity=library.bindings.ProfilingVerbosity.DETAILED, **options)
         return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache)
     except library.errors as error:
         raise UserError(f"{target} cannot compile {path}: {_why(log.getvalue(), error)}") from error
@@ -294,7 +294,7 @@ def load_tensorrt(path: str | Path, target: str, *, cuda_graph: bool = False) ->
 def _recording_context(library: _Polygraphy, engine: Any) -> Any:
     """An execution context that captures whole CUDA graphs."""
     config = engine.create_runtime_config()
-    config.cuda_graph_strategy = library.library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    config.cuda_graph_strategy = library.bindings.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return engine.create_execution_context(config)
 
 

@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from fimaq_deploy.export.passes import numpy_of, stored
 from fimaq_deploy.target import HighPrecision
 
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -82,11 +83,9 @@ def _until_quantized(node: ir.Node) -> list[ir.Node]:
 
 def _own(graph: ir.Graph, constant: ir.Value) -> ir.Value:
     """A constant that only what reads the images reads."""
-    name = f"{constant.name}.images"
-    if name not in graph.initializers:
-        value = ir.Value(name=name, shape=constant.shape, type=constant.type, const_value=constant.const_value)
-        graph.register_initializer(value)
-    return graph.initializers[name]
+    array = numpy_of(constant)
+    assert array is not None, f"{constant.name} has no numbers"
+    return stored(graph, f"{constant.name}.images", array)
 
 
 def _round(value: ir.Value, dtype: ir.DataType) -> None:

@@ -116,18 +116,21 @@ def integers_are_read_where_they_are_made(found: Structure, target: Target) -> F
 
 def _reads_images(product: Product, found: Structure) -> bool:
     """Whether a product is a patch embedding, whose exact sums keep runtimes together from the start."""
-    value = product.activations[0].value if product.activations else None
-    while (node := producer(value)) is not None and node.op_type in MOVES | QUANTIZERS | {"Cast", "Clip"}:
-        value = node.inputs[0]
-    return value in found.graph.inputs
+    read = product.activations
+    return bool(read) and _origin(read[0].value, MOVES | QUANTIZERS | {"Cast", "Clip"}) in found.graph.inputs
 
 
 def _is_mean(value: ir.Value) -> bool:
     """Whether a value is a mean, moved, normalized or quantized."""
-    node = producer(value)
-    while node is not None and node.op_type in _BEHIND_MEANS:
-        node = producer(node.inputs[0])
+    node = producer(_origin(value, _BEHIND_MEANS))
     return node is not None and node.op_type in _MEANS
+
+
+def _origin(value: ir.Value | None, passed: frozenset[str]) -> ir.Value | None:
+    """What a value is made from, before the operators in `passed`."""
+    while (node := producer(value)) is not None and node.op_type in passed:
+        value = node.inputs[0]
+    return value
 
 
 def _adds_activations(add: ir.Node) -> bool:
