@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 import torch
 
 import fimaq_deploy as fd
-from fimaq_deploy.bundled import BUNDLED
-from fimaq_deploy.data.images import bundled_images
+from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.models.bundled import BUNDLED
 
 BLOCKS_ALONE = ("tuning.iterations=0",)
 LOSSES = ("mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "feature", "divergence")

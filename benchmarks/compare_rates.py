@@ -20,13 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import fimaq_deploy as fd
-from fimaq_deploy.build import CPU, FP_ROW
-from fimaq_deploy.bundled import BUNDLED
 from fimaq_deploy.engines import Runner
 from fimaq_deploy.engines.runner import Array
-from fimaq_deploy.measure import measure_latency, with_latency
-from fimaq_deploy.report.compare import Build, compare, load_build
-from fimaq_deploy.report.comparison import Thresholds
+from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.pipeline.builds import CPU, FP_ROW
+from fimaq_deploy.pipeline.candidates import measure_latency, with_latency
+from fimaq_deploy.report.comparison.judge import Build, compare, load_build
+from fimaq_deploy.report.comparison.records import Thresholds
 
 LIMITS = (5.0, 10.0, 20.0, 30.0)
 WORSE = ("weights.bits=2", "reconstruction.iterations=0", "tuning.iterations=0")

@@ -46,10 +46,10 @@ from numpy.typing import NDArray
 
 import fimaq_deploy as fd
 from fimaq_deploy.engines import Runner, load_engine
-from fimaq_deploy.engines.benchmark import Latency, compare_latency
 from fimaq_deploy.engines.onnxruntime import optimised_operators
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx
+from fimaq_deploy.measure.latency import Latency, compare_latency
 
 Array = NDArray[Any]
 

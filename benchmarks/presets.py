@@ -22,9 +22,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 import fimaq_deploy as fd
-from fimaq_deploy.bundled import BUNDLED
-from fimaq_deploy.data.images import bundled_images
-from fimaq_deploy.evaluate import agreement
+from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.measure.accuracy import agreement
+from fimaq_deploy.models.bundled import BUNDLED
 
 PRESETS = ("w8a8", "w6a6", "w4a8", "w4a16", "w4a4", "w3a3")
 # Percent of the full-precision top-1 that a preset must keep, and of predictions that must be equal.

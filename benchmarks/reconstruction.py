@@ -38,12 +38,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fimaq_deploy as fd
-from fimaq_deploy.bundled import BUNDLED
-from fimaq_deploy.calibration.network import stages_of
-from fimaq_deploy.data.images import ImageSource, bundled_images, folder_images
-from fimaq_deploy.evaluate import agreement
-from fimaq_deploy.models import describe_model, find_device
-from fimaq_deploy.sources import generated_images
+from fimaq_deploy.calibration.network.stages import stages_of
+from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.data.choose import generated_images
+from fimaq_deploy.data.folder import folder_images
+from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.measure.accuracy import agreement
+from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.describe import describe_model, find_device
 
 OURS, REFERENCE = "ours", "reference"
 SWEEPS = {

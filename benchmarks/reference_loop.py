@@ -25,12 +25,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fimaq_deploy.calibration import rounding
-from fimaq_deploy.calibration.fold import apply_rewrites, resolve_rewrites
-from fimaq_deploy.calibration.layers import activation_quantizers, enable_quantization, freeze, quantized_layers
-from fimaq_deploy.calibration.network import Stage, attention_tokens, quantized_twin, stages_of
-from fimaq_deploy.calibration.rounding import AdaRound
-from fimaq_deploy.calibration.scale_search import search_stage
+from fimaq_deploy.calibration.learning.scale_search import search_stage
+from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
+from fimaq_deploy.calibration.network.stages import Stage, stages_of
+from fimaq_deploy.calibration.quantizers import rounding
+from fimaq_deploy.calibration.quantizers.layers import (
+    activation_quantizers,
+    enable_quantization,
+    freeze,
+    quantized_layers,
+)
+from fimaq_deploy.calibration.quantizers.rounding import AdaRound
+from fimaq_deploy.calibration.rewrites.apply import apply_rewrites, resolve_rewrites
 from fimaq_deploy.recipe import Recipe, Reconstruction
 from fimaq_deploy.target import find_target
 

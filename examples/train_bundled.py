@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fimaq_deploy.bundled import BUNDLED, HERE, Task
 from fimaq_deploy.data import digits, shapes
+from fimaq_deploy.models.bundled import BUNDLED, HERE, Task
 
 DEFAULT_STEPS = {"vit_digits": 2500, "swin_digits": 2500, "vit_shapes": 3500, "swin_shapes": 4200}
 

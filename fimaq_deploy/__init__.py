@@ -1,4 +1,4 @@
-"""Quantize ViT, DeiT and Swin on the grid that the engine executes, and deploy them.
+"""Quantize vision transformers on the grid that the engine executes, and deploy them.
 
     import fimaq_deploy as fd
 
@@ -11,38 +11,48 @@ Importing this package loads neither torch nor onnx: each name is fetched from i
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from fimaq_deploy.build import BuildResult, build
-    from fimaq_deploy.calibration.quantize import QuantizedModel, load_quantized, quantize
-    from fimaq_deploy.engines import load_engine
-    from fimaq_deploy.errors import UserError
-    from fimaq_deploy.evaluate import evaluate
-    from fimaq_deploy.export import export_onnx
-    from fimaq_deploy.models import load_model
-    from fimaq_deploy.recipe import Recipe
-    from fimaq_deploy.target import TARGETS, Target
+from fimaq_deploy.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
+    from fimaq_deploy.engines.load import load_engine
+    from fimaq_deploy.errors import UserError
+    from fimaq_deploy.export.qdq import export_onnx
+    from fimaq_deploy.graph.rules import lint
+    from fimaq_deploy.measure.accuracy import evaluate
+    from fimaq_deploy.measure.benchmark import bench
+    from fimaq_deploy.models.load import load_model
+    from fimaq_deploy.pipeline.builds import BuildResult, build
+    from fimaq_deploy.pipeline.sweeps import sweep
+    from fimaq_deploy.recipe import Recipe
+    from fimaq_deploy.report.comparison.judge import compare
+    from fimaq_deploy.target import TARGETS, Target
+    from fimaq_deploy.verify.block_parity import parity
+    from fimaq_deploy.verify.layer_audit import audit
 
 _HOMES = {
-    "BuildResult": "build",
-    "QuantizedModel": "calibration",
+    "BuildResult": "pipeline.builds",
+    "QuantizedModel": "calibration.quantization",
     "Recipe": "recipe",
     "TARGETS": "target",
     "Target": "target",
     "UserError": "errors",
-    "build": "build",
-    "evaluate": "evaluate",
-    "export_onnx": "export",
-    "load_engine": "engines",
-    "load_model": "models",
-    "load_quantized": "calibration",
-    "quantize": "calibration",
+    "audit": "verify.layer_audit",
+    "bench": "measure.benchmark",
+    "build": "pipeline.builds",
+    "compare": "report.comparison.judge",
+    "evaluate": "measure.accuracy",
+    "export_onnx": "export.qdq",
+    "lint": "graph.rules",
+    "load_engine": "engines.load",
+    "load_model": "models.load",
+    "load_quantized": "calibration.quantization",
+    "parity": "verify.block_parity",
+    "quantize": "calibration.quantization",
+    "sweep": "pipeline.sweeps",
 }
 
 __all__ = [
@@ -53,25 +63,20 @@ __all__ = [
     "Target",
     "UserError",
     "__version__",
+    "audit",
+    "bench",
     "build",
+    "compare",
     "evaluate",
     "export_onnx",
+    "lint",
     "load_engine",
     "load_model",
     "load_quantized",
+    "parity",
     "quantize",
+    "sweep",
 ]
-
-
-class _Package(ModuleType):
-    """Keeps `fimaq_deploy.build` and `.evaluate` functions: importing the modules of those names would hide them."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

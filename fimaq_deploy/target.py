@@ -49,7 +49,7 @@ class Target:
     attention: the envelope of fused INT8 attention, None where any shape will do.
     int4_block_sizes: the block lengths of INT4 weight-only layouts.
     any_int4: whether it also compiles INT4 in other blocks and layouts, which others of its family refuse.
-    lint_rules: what breaks it beyond what breaks every runtime, as names of `fimaq_deploy.export.lint.RULES`.
+    lint_rules: what breaks it beyond what breaks every runtime, as names of `fimaq_deploy.graph.rules.RULES`.
     least_product: the smallest K and N of a matrix product that is worth quantizing.
     cheap_zero_points: whether a zero point costs its integer kernels nothing; where it does, `auto` is symmetric.
     integer_attention: whether the matmuls inside attention are faster in integers. They multiply two activations, which

@@ -7,3 +7,5 @@ import os
 # The models here are tiny: a second thread costs more than it brings, most of all on a busy machine. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+pytest_plugins = ["fixtures.exported", "fixtures.perceptron", "fixtures.tiny_models"]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,12 +42,6 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         _ = fimaq_deploy.quantise
-
-
-@pytest.mark.parametrize("name", ["build", "evaluate"])
-def test_a_function_is_not_hidden_by_its_module(name: str) -> None:
-    module = import_module(f"fimaq_deploy.{name}")
-    assert getattr(fimaq_deploy, name) is getattr(module, name)
 
 
 @pytest.mark.parametrize("stage", ["calibration", "export", "engines"])

@@ -16,7 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.layers import QuantizedLayer, activation_quantizers, enable_quantization, quantized_layers
+from fimaq_deploy.calibration.quantizers.layers import (
+    QuantizedLayer,
+    activation_quantizers,
+    enable_quantization,
+    quantized_layers,
+)
 from fimaq_deploy.errors import UserError
 
 

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from fimaq_deploy import __version__
 from fimaq_deploy.cli.audit import audit
 from fimaq_deploy.cli.bench import bench
 from fimaq_deploy.cli.build import build
@@ -24,6 +23,7 @@ from fimaq_deploy.cli.parity import parity
 from fimaq_deploy.cli.recipes import recipes
 from fimaq_deploy.cli.sweep import sweep
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.version import __version__
 
 app = typer.Typer(
     help="Quantize ViT, DeiT and Swin on the grid the engine executes, and check every step against PyTorch.",

@@ -12,10 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fimaq_deploy.cli.console import print_failure, stdout
-from fimaq_deploy.cli.document import JsonOption, write_document
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.engines.audit import EngineAudit
+    from fimaq_deploy.verify.layer_audit import EngineAudit
 
 _PRODUCTS = ("GEMMs", "INT8", "weight-only", "left alone")
 _HEADER = ("block", "kernels", "twin", *_PRODUCTS, "attention", "dequantized", "conversions")
@@ -38,8 +38,8 @@ def audit(
     json: JsonOption = None,
 ) -> None:
     """Compile a file and say block by block what it became. Exit code 1 where a required promise is broken."""
-    from fimaq_deploy.engines.audit import EXPECTED, parse_promises
-    from fimaq_deploy.engines.audit import audit as run_audit
+    from fimaq_deploy.verify.layer_audit import EXPECTED, parse_promises
+    from fimaq_deploy.verify.layer_audit import audit as run_audit
 
     promises = EXPECTED if require is None else parse_promises(require)
     capabilities = [divmod(number, 10) for number in sm] if sm else None

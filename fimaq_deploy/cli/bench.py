@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fimaq_deploy.cli.console import stdout
-from fimaq_deploy.cli.document import JsonOption, write_document
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.bench import Row
+    from fimaq_deploy.measure.benchmark import Row
 
 
 def bench(
@@ -30,8 +30,8 @@ def bench(
     json: JsonOption = None,
 ) -> None:
     """Time files in turns, with peak memory and a roofline floor. Ends in one line of JSON."""
-    from fimaq_deploy.bench import as_document
-    from fimaq_deploy.bench import bench as run_bench
+    from fimaq_deploy.measure.benchmark import as_document
+    from fimaq_deploy.measure.benchmark import bench as run_bench
 
     rows = run_bench(
         files,

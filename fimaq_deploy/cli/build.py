@@ -12,7 +12,7 @@ from rich.table import Table
 from fimaq_deploy.cli.console import StepLine, print_failure, stdout
 
 if TYPE_CHECKING:
-    from fimaq_deploy.build import BuildResult
+    from fimaq_deploy.pipeline.builds import BuildResult
 
 
 def build(
@@ -39,7 +39,7 @@ def build(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
 ) -> None:
     """Quantize, export, compile, evaluate and report, into one folder."""
-    from fimaq_deploy.build import build as run_build
+    from fimaq_deploy.pipeline.builds import build as run_build
     from fimaq_deploy.recipe import Recipe
 
     with StepLine() as progress:
@@ -67,8 +67,8 @@ def build(
 
 
 def _print_result(result: BuildResult) -> None:
-    from fimaq_deploy.report.table import HEADER, cells, not_run_text
-    from fimaq_deploy.report.verdict import verdict
+    from fimaq_deploy.report.build_page.table import HEADER, cells, not_run_text
+    from fimaq_deploy.report.build_page.verdict import verdict
 
     report = result.report
     table = Table(*HEADER, box=SIMPLE_HEAD, padding=0, show_edge=False)

@@ -12,7 +12,7 @@ from rich.table import Table
 from fimaq_deploy.cli.console import print_failure, stdout
 
 if TYPE_CHECKING:
-    from fimaq_deploy.report.comparison import Judgement
+    from fimaq_deploy.report.comparison.records import Judgement
 
 _LOG_WIDTH = 120  # the log of a CI job has no width of its own
 
@@ -32,11 +32,11 @@ def compare(
     annotations: Annotated[bool, typer.Option("--annotations", help="Print GitHub-style annotations.")] = False,
 ) -> None:
     """Compare a build with earlier ones; exit code 1 for a regression, 2 where they cannot be compared."""
-    from fimaq_deploy.report.annotations import to_annotations
-    from fimaq_deploy.report.compare import compare as run_compare
-    from fimaq_deploy.report.compare import load_build
-    from fimaq_deploy.report.compare_page import write_comparison
-    from fimaq_deploy.report.comparison import Thresholds
+    from fimaq_deploy.report.comparison.annotations import to_annotations
+    from fimaq_deploy.report.comparison.judge import compare as run_compare
+    from fimaq_deploy.report.comparison.judge import load_build
+    from fimaq_deploy.report.comparison.page import write_comparison
+    from fimaq_deploy.report.comparison.records import Thresholds
 
     thresholds = Thresholds(max_drop=max_drop, max_slowdown=max_slowdown, max_growth=max_growth)
     judgement = run_compare(load_build(new), [load_build(baseline) for baseline in baselines], thresholds)
@@ -48,7 +48,7 @@ def compare(
 
 
 def _print(judgement: Judgement) -> None:
-    from fimaq_deploy.report.comparison import HEADER, cells, summary
+    from fimaq_deploy.report.comparison.records import HEADER, cells, summary
 
     for comparison in judgement.comparisons:
         table = Table(*HEADER, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")

@@ -12,10 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fimaq_deploy.cli.console import stdout
-from fimaq_deploy.cli.document import JsonOption, write_document
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.export.lint import Finding
+    from fimaq_deploy.graph.rules import Finding
 
 
 def lint(
@@ -25,7 +25,7 @@ def lint(
     every: Annotated[bool, typer.Option("--all", help="List every place, not only the first of each rule.")] = False,
 ) -> None:
     """Find what keeps a QDQ file from running on a target as it was meant to. Exit code 1 where there are errors."""
-    from fimaq_deploy.export.lint import lint as find
+    from fimaq_deploy.graph.rules import lint as find
 
     findings = find(model, target)
     errors, warnings = (sum(each.severity == kind for each in findings) for kind in ("error", "warning"))

@@ -10,11 +10,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fimaq_deploy.cli.console import print_failure, stdout
-from fimaq_deploy.cli.document import JsonOption, write_document
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.export.parity import StageParity
-    from fimaq_deploy.parity import Comparison, Outcome
+    from fimaq_deploy.verify.block_parity import Comparison, Outcome
+    from fimaq_deploy.verify.stages import StageParity
 
 
 def parity(
@@ -32,9 +32,10 @@ def parity(
     json: JsonOption = None,
 ) -> None:
     """Compare fake-quant, ONNX and engines block by block, and weights exactly. Exit code 1 where they part."""
-    from fimaq_deploy.parity import as_document, check_parity
+    from fimaq_deploy.verify.block_parity import as_document
+    from fimaq_deploy.verify.block_parity import parity as run_parity
 
-    outcome = check_parity(subject, model=model, weights=weights, images=images, count=count, targets=target)
+    outcome = run_parity(subject, model=model, weights=weights, images=images, count=count, targets=target)
     if not write_document(json, as_document(outcome)):
         _print(outcome)
     for parting in outcome.partings:

@@ -12,7 +12,7 @@ from rich.table import Table
 from fimaq_deploy.cli.console import StepLine, print_failure, stdout
 
 if TYPE_CHECKING:
-    from fimaq_deploy.sweep import SweepResult
+    from fimaq_deploy.pipeline.sweeps import SweepResult
 
 
 def sweep(
@@ -20,7 +20,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="The folder; default: what the file says, else build/FILE.")] = None,
 ) -> None:
     """Build models × recipes × targets, or go on with it; exit code 1 where a build failed or missed its gate."""
-    from fimaq_deploy.sweep import sweep as run_sweep
+    from fimaq_deploy.pipeline.sweeps import sweep as run_sweep
 
     with StepLine() as progress:
         result = run_sweep(plan, out=out, progress=progress)
@@ -30,8 +30,8 @@ def sweep(
 
 
 def _print(result: SweepResult) -> None:
-    from fimaq_deploy.report.sweep import leaderboard
-    from fimaq_deploy.report.sweep_page import HEADER, cells, headline
+    from fimaq_deploy.report.sweep_page.page import HEADER, cells, headline
+    from fimaq_deploy.report.sweep_page.records import leaderboard
 
     table = Table(*HEADER, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for place in leaderboard(result.sweep):

@@ -1,1 +1,1 @@
-"""Images: `images` feeds calibration and evaluation, `digits` and `shapes` are the tasks of the bundled models."""
+"""Images: sources of batches for calibration and evaluation, and the tasks of the bundled models."""

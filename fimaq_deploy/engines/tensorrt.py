@@ -41,7 +41,7 @@ from fimaq_deploy.engines.versions import (
     passes_strong_typing,
 )
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export.files import write_whole
+from fimaq_deploy.files import write_whole
 
 _LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}

@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from fimaq_deploy.export.passes import has_integer_weights, numpy_of, stored
-from fimaq_deploy.export.structure import MOVES, readers
+from fimaq_deploy.graph.edit import has_integer_weights, numpy_of, stored
+from fimaq_deploy.graph.structure import MOVES, readers
 
 
 def clip_integers(graph: ir.Graph) -> None:

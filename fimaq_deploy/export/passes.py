@@ -12,13 +12,22 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import optimize_ir
 
+from fimaq_deploy.graph.edit import (
+    _CONSUMERS_OF_WEIGHTS,
+    bypass,
+    has_integer_weights,
+    numpy_of,
+    producer_type,
+    quantizing_chain,
+    scalar,
+)
+
 # A folded constant may not have more elements than this (unless it replaces as many): Swin's bias and mask for
 # 144-token windows stay two constants and one Add, which every runtime folds when it loads.
 LARGEST_CONSTANT = 2**20
 
+
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-_CONSUMERS_OF_WEIGHTS = ("MatMul", "Conv", "Gemm")
-_INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
 
 
 def clean(model: ir.Model) -> None:
@@ -88,8 +97,8 @@ def drop_idle_clips(graph: ir.Graph) -> None:
     attention. A softmax lies in [0, 1], and what exceeds the container's last integer saturates by itself.
     """
     for node in graph:
-        if node.op_type == "Clip" and _producer_type(node.inputs[0]) == "Softmax" and _is_idle(node):
-            _bypass(node)
+        if node.op_type == "Clip" and producer_type(node.inputs[0]) == "Softmax" and _is_idle(node):
+            bypass(node)
 
 
 def _is_idle(clip: ir.Node) -> bool:
@@ -97,17 +106,12 @@ def _is_idle(clip: ir.Node) -> bool:
     (use, *others) = clip.outputs[0].uses()
     if others or use.node.op_type != "QuantizeLinear":
         return False
-    low, high, scale = (_scalar(value) for value in (*clip.inputs[1:3], use.node.inputs[1]))
+    low, high, scale = (scalar(value) for value in (*clip.inputs[1:3], use.node.inputs[1]))
     zero_point = numpy_of(use.node.inputs[2])
     assert zero_point is not None
     saturation = scale * (float(np.iinfo(zero_point.dtype).max) - float(zero_point))
     # Half a step above the bound still rounds to the bound's own integer.
     return low <= 0 and high + scale / 2 > min(1.0, saturation)
-
-
-def _producer_type(value: ir.Value | None) -> str | None:
-    producer = value.producer() if value is not None else None
-    return producer.op_type if producer is not None else None
 
 
 def transpose_before_quantizing(graph: ir.Graph) -> None:
@@ -131,35 +135,12 @@ def transpose_before_quantizing(graph: ir.Graph) -> None:
             step.outputs[0].shape = node.outputs[0].shape
 
 
-def quantizing_chain(value: ir.Value | None) -> list[ir.Node] | None:
-    """The [Clip], QuantizeLinear, DequantizeLinear that end in a value which nothing else uses."""
-    chain: list[ir.Node] = []
-    for kind in ("DequantizeLinear", "QuantizeLinear", "Clip"):
-        node = value.producer() if value is not None and len(value.uses()) == 1 else None
-        if node is None or node.op_type != kind:
-            break
-        chain.insert(0, node)
-        value = node.inputs[0]
-    return chain if len(chain) > 1 else None
-
-
 def drop_idle_pads(graph: ir.Graph) -> None:
     """Remove Pads by nothing, which timm's Swin has in every block and which runtimes execute as copies."""
     for node in graph:
         pads = numpy_of(node.inputs[1]) if node.op_type == "Pad" else None
         if pads is not None and not pads.any():
-            _bypass(node)
-
-
-def _scalar(value: ir.Value | None) -> float:
-    assert value is not None and value.const_value is not None, "the bounds of a Clip were not folded"
-    return float(value.const_value.numpy())
-
-
-def _bypass(node: ir.Node) -> None:
-    source = node.inputs[0]
-    assert source is not None
-    ir.convenience.replace_all_uses_with(node.outputs[0], source)
+            bypass(node)
 
 
 def require_standard(model: ir.Model, weights: int) -> None:
@@ -182,38 +163,3 @@ def require_standard(model: ir.Model, weights: int) -> None:
         problems.append(f"not float32: {wrong}")
     if problems:
         raise RuntimeError(f"export failed its postcondition: {'; '.join(problems)}")
-
-
-def has_integer_weights(node: ir.Node) -> bool:
-    """Whether a product reads stored integers, dequantized."""
-    return any(is_integer_weight(value.producer()) for value in node.inputs if value is not None)
-
-
-def is_integer_weight(node: ir.Node | None) -> bool:
-    """Whether a node dequantizes integers that the file stores."""
-    if node is None or node.op_type != "DequantizeLinear":
-        return False
-    stored = node.inputs[0]
-    return stored is not None and stored.const_value is not None and stored.dtype in _INTEGERS
-
-
-def stored(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """An initializer; where there is one of this name already, that one."""
-    if name not in graph.initializers:
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        graph.register_initializer(value)
-    return graph.initializers[name]
-
-
-def integers(graph: ir.Graph, values: list[int]) -> ir.Value:
-    """An initializer of INT64; equal ones are shared."""
-    return stored(graph, "axes_" + "_".join(map(str, values)), np.array(values, np.int64))
-
-
-def numpy_of(value: ir.Value | None) -> np.ndarray | None:
-    """The constant behind a value; INT4 is unpacked to int8."""
-    if value is None or value.const_value is None:
-        return None
-    array = value.const_value.numpy()
-    return array.astype(np.int8) if value.dtype is ir.DataType.INT4 else array

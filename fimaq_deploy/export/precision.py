@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from fimaq_deploy.export.passes import numpy_of, stored
+from fimaq_deploy.graph.edit import numpy_of, stored
 from fimaq_deploy.target import HighPrecision
 
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}

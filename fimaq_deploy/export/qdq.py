@@ -3,8 +3,8 @@
 1. torch traces the module once, in float32, with a batch of 2 and a symbolic batch dimension,
 2. `translate` turns the quantization operators into Clip, QuantizeLinear and DequantizeLinear,
 3. `passes` folds constants and tidies, leaving weights as INT8 or INT4 initializers,
-4. for each file, the graph is rewritten as its target needs it: `products` for CPUs and TensorRT-RTX, `fusion` for
-   TensorRT, whose floats `precision` and `islands` make float16 or bfloat16, and `rows` for all,
+4. for each file, the graph is rewritten as its target needs it: `integer_products` for CPUs and TensorRT-RTX, `fusion`
+   for TensorRT, whose floats `precision` and `float16_attention` make float16 or bfloat16, and `first_row` for all,
 5. the result is checked and written whole.
 
 One quantized model has a twin for each high-precision type: float32 for ONNX Runtime and OpenVINO, float16 or bfloat16
@@ -31,18 +31,18 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from fimaq_deploy.export import fusion, islands, passes, products, rows
-from fimaq_deploy.export.files import write_whole
-from fimaq_deploy.export.inspection import load_model
+from fimaq_deploy.export import first_row, float16_attention, fusion, integer_products, passes
 from fimaq_deploy.export.precision import lower_precision
 from fimaq_deploy.export.translate import TRANSLATIONS
-from fimaq_deploy.models import image_shape
+from fimaq_deploy.files import write_whole
+from fimaq_deploy.graph.inspection import load_model
+from fimaq_deploy.models.describe import image_shape
 from fimaq_deploy.target import Target, find_target
 
 OPSET = 21
 INPUT, OUTPUT = "images", "logits"
 
-_CPU_REWRITES = (passes.transpose_before_quantizing, products.rows_as_batch)
+_CPU_REWRITES = (passes.transpose_before_quantizing, integer_products.rows_as_batch)
 _WEIGHT_OPERATORS = (
     torch.ops.fimaq.dequantize_weight.default,
     torch.ops.fimaq.dequantize_weight_blocked.default,
@@ -97,7 +97,7 @@ class Traced:
             for rewrite in _CPU_REWRITES:
                 rewrite(model.graph)
         if rules is None or rules.patches == "product":
-            products.patches_as_product(model.graph)
+            integer_products.patches_as_product(model.graph)
         passes.finish(model)
         return _write(model, rules, self.weights, Path(path))
 
@@ -126,7 +126,7 @@ def _write(model: ir.Model, rules: Target | None, weights: int, path: Path) -> P
     """What every file gets in the end. `model` is changed; `weights` is `Traced.weights`."""
     if rules is not None:
         _suit(model.graph, rules)
-    rows.drop_unread_rows(model.graph)
+    first_row.drop_unread_rows(model.graph)
     passes.require_standard(model, weights)
     _sign(model)
     write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))
@@ -138,7 +138,7 @@ def _suit(graph: ir.Graph, rules: Target) -> None:
     if rules.clip == "integers":
         fusion.clip_integers(graph)
     if rules.high_precision == "bfloat16":
-        islands.float16_attention(graph)
+        float16_attention.float16_attention(graph)
     if rules.high_precision != "float32":
         lower_precision(graph, rules.high_precision)
     if rules.splits_products:
@@ -180,7 +180,7 @@ def _count_weights(program: torch.export.ExportedProgram) -> int:
 
 
 def _sign(model: ir.Model) -> None:
-    from fimaq_deploy import __version__
+    from fimaq_deploy.version import __version__
 
     model.producer_name, model.producer_version = "fimaq-deploy", __version__
     model.graph.name = "main"

@@ -13,8 +13,8 @@ import torch
 from onnxscript import ir
 from onnxscript import opset21 as op
 
-from fimaq_deploy.calibration import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
-from fimaq_deploy.calibration.grid import IntegerRange
+from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
+from fimaq_deploy.calibration.quantizers.grid import IntegerRange
 
 
 def _constant(value: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fimaq_deploy.report.environment import describe_environment
-from fimaq_deploy.report.html import to_html
 from fimaq_deploy.report.load import load_report
-from fimaq_deploy.report.markdown import to_markdown
+from fimaq_deploy.report.page.html import to_html
+from fimaq_deploy.report.page.markdown import to_markdown
 from fimaq_deploy.report.schema import (
     SCHEMA,
     Accuracy,

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from fimaq_deploy.calibration import quantize
+from fimaq_deploy.calibration.quantization import quantize
 
 Make = Callable[..., Any]
 

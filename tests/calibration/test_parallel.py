@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration import parallel, quantize
+from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.parallel import Group
+from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.recipe import Recipe
 
 Make = Callable[..., Any]
@@ -27,7 +28,8 @@ WORKER = """
 import sys
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from fimaq_deploy.calibration import parallel, quantize
+from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.recipe import Recipe
 
 with parallel.session("cpu") as group:

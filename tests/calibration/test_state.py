@@ -11,9 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from fimaq_deploy.calibration import load_quantized, quantize
-from fimaq_deploy.calibration.network import attention_tokens, quantized_twin
-from fimaq_deploy.calibration.quantize import QuantizedModel
+from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
+from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
 from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.target import find_target

@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fimaq_deploy.data.images import ImageSource, bundled_images, folder_images, image_source
+from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.data.folder import folder_images
+from fimaq_deploy.data.memory import image_source
+from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models import ModelInfo
+from fimaq_deploy.models.describe import ModelInfo
 
 COLOUR = ModelInfo("m", (3, 16, 16), (0.5,) * 3, (0.5,) * 3, "bicubic", 1.0, "center", 3)
 GREY = replace(COLOUR, input_shape=(1, 16, 16), mean=(0.5,), std=(0.5,))

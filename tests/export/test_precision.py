@@ -12,10 +12,10 @@ import torch
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
-from fimaq_deploy.export.boundaries import write_with_taps
-from fimaq_deploy.export.lint import lint
 from fimaq_deploy.export.precision import lower_precision
+from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.target import find_target
+from fimaq_deploy.verify.taps import write_with_taps
 
 RTX, SHAPE = "tensorrt-rtx", (3, 8, 8)
 HALF = ir.DataType.FLOAT16

@@ -11,15 +11,16 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from fimaq_deploy.bundled import BUNDLED
-from fimaq_deploy.calibration.layers import quantized_layers
-from fimaq_deploy.calibration.quantize import quantize
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.onnxruntime import optimised_operators
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export import check_grids, export_fp_onnx, export_onnx, integer_weights
-from fimaq_deploy.export.parity import differing_weights
+from fimaq_deploy.export import export_fp_onnx, export_onnx
+from fimaq_deploy.graph.inspection import check_grids, integer_weights
+from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.verify.stages import differing_weights
 
 # Between fake-quant and the file with optimisations off: float sums in another order.
 EXACT = 1e-5

@@ -14,15 +14,15 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from fimaq_deploy.engines.audit import BlockPlan, audit_log, broken_promises, kernel_counts
-from fimaq_deploy.engines.plan import read_plan
 from fimaq_deploy.engines.tensorrt import build_engine
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.export.fusion import guard_fused_products
-from fimaq_deploy.export.lint import lint
-from fimaq_deploy.export.parity import differing_weights
-from fimaq_deploy.export.structure import read_structure
+from fimaq_deploy.graph.rules import lint
+from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.target import find_target
+from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log, broken_promises, kernel_counts
+from fimaq_deploy.verify.layer_plan import read_plan
+from fimaq_deploy.verify.stages import differing_weights
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -16,13 +16,13 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from fimaq_deploy.calibration import quantize
-from fimaq_deploy.engines.audit import EXPECTED, BlockPlan, audit_log, broken_promises, builder_log, kernel_counts
+from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.export import export_fp_onnx, trace
-from fimaq_deploy.export.structure import read_structure
-from fimaq_deploy.models import image_shape
+from fimaq_deploy.graph.structure import read_structure
+from fimaq_deploy.models.describe import image_shape
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, find_target
+from fimaq_deploy.verify.layer_audit import EXPECTED, BlockPlan, audit_log, broken_promises, builder_log, kernel_counts
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fimaq_deploy import report as r
-from fimaq_deploy.build import BuildResult, build
+from fimaq_deploy.pipeline.builds import BuildResult, build
 from fimaq_deploy.recipe import Recipe
 
 BLOCKS = [f"blocks.{number}" for number in range(12)]

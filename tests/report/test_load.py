@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fimaq_deploy import UserError
-from fimaq_deploy.build import BuildResult
+from fimaq_deploy.pipeline.builds import BuildResult
 from fimaq_deploy.report import Report, load_report
 
 FIRST_FIELDS = ("schema", "created", "command", "seed", "model", "recipe", "data", "environment", "targets", "rows")

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from jsonschema import ValidationError as SchemaError
 
 from fimaq_deploy import report as r
-from fimaq_deploy.build import BuildResult
+from fimaq_deploy.pipeline.builds import BuildResult
 from fimaq_deploy.report.schema import json_schema
 
 SHIPPED = json.loads((files("fimaq_deploy.report") / "report.schema.json").read_text(encoding="utf-8"))

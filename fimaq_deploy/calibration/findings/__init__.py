@@ -1,0 +1,1 @@
+"""What is known of a quantized model once it is learned."""

@@ -1,0 +1,1 @@
+"""Block reconstruction: what is learned, from which losses, on which batches."""

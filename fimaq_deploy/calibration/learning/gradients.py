@@ -1,0 +1,38 @@
+"""Measurements of the Fisher information: gradients at a block's output, pulled back through the blocks after it.
+
+Only the suffix runs, in full precision and without parameter gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fimaq_deploy.calibration.learning.fisher import kl_divergence
+from fimaq_deploy.calibration.network.stages import Stage
+
+Suffix = Callable[[Tensor], Tensor]
+
+
+def suffix_of(stages: Sequence[Stage]) -> Suffix:
+    """The composition of the remaining stages, block output to logits."""
+
+    def run(x: Tensor) -> Tensor:
+        for stage in stages:
+            x = stage.module(x)
+        return x
+
+    return run
+
+
+def divergence_gradient(suffix: Suffix, output: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    """Gradient of KL(p_fp || p) with respect to each sample's block output, summed over the batch.
+
+    output: (B, ...), the quantized block's; reference: full-precision logits (B, classes). Shaped like `output`.
+    """
+    leaf = output.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = kl_divergence(suffix(leaf), reference, temperature) * leaf.shape[0]
+    return torch.autograd.grad(loss, leaf)[0]

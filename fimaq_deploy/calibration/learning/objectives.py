@@ -1,0 +1,276 @@
+"""The reconstruction losses at work: what each one measures at a block before and while it is optimised.
+
+An objective is made for one block. `refresh` takes new measurements with the block's current outputs; `cost` is the
+loss of a minibatch. `fisher.py` holds the formulas. Statistics over images come from a sample of them,
+because every measurement runs all blocks after this one; measurements of each image go to the activation store.
+
+Nothing here fetches a number from the device: that would make the host wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.learning import fisher
+from fimaq_deploy.calibration.learning.activations import ActivationStore
+from fimaq_deploy.calibration.learning.gradients import Suffix, divergence_gradient
+from fimaq_deploy.calibration.learning.minibatches import Rows
+from fimaq_deploy.recipe import Reconstruction
+
+# Of a block's output that are pulled through the suffix at a time in host memory. The graph of Swin-B keeps a hundred
+# times as many: 0.9 GiB instead of the 5.4 of 32 images.
+_HOST_VALUES = 2**21
+
+# The block's current quantized outputs for the first so many images of the reconstruction set, in batches.
+CurrentOutputs = Callable[[int], Iterator[Tensor]]
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """What an objective may look at. `z` and `logits` cover the whole reconstruction set, in full precision.
+
+    suffix: the blocks after this one; features: the same up to the penultimate feature.
+    """
+
+    z: Tensor | Rows
+    logits: Tensor | Rows
+    suffix: Suffix
+    features: Suffix
+    settings: Reconstruction
+    store: ActivationStore
+
+    def sample(self, measurements: int) -> int:
+        """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
+        share = -(-self.settings.fisher_images // max(measurements, 1))
+        return min(max(share, self.settings.batch_size), len(self.z))
+
+    def deviations(self, outputs: CurrentOutputs, count: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """For each batch its place in the set, the current output ẑ and the deviation d = ẑ - z as (B, a)."""
+        start = 0
+        for output in outputs(count):
+            where = slice(start, start + output.shape[0])
+            yield where, output, (output - self.z[where].to(output.device)).flatten(1)
+            start = where.stop
+
+    def gradient(self, where: slice, output: Tensor) -> Tensor:
+        """g for one batch as (B, a)."""
+        logits, size = self.logits[where].to(output.device), self._pulled_at_once(output)
+        gradients = (
+            divergence_gradient(self.suffix, *part, self.settings.temperature)
+            for part in zip(output.split(size), logits.split(size), strict=True)
+        )
+        return torch.cat(list(gradients)).flatten(1)
+
+    @staticmethod
+    def _pulled_at_once(output: Tensor) -> int:
+        """Images whose graph is in memory together; a GPU takes the whole batch."""
+        return len(output) if output.is_cuda else max(1, _HOST_VALUES // output[0].numel())
+
+    def keep(self, batches: Iterable[Tensor]) -> Rows:
+        """Store a measurement that has one row per image."""
+        return self.store.rows(self.store.collect(batches, len(self.z)), self.z.device)
+
+
+class _Mean:
+    """Means over samples of several losses whose batch means come one after another; never zero, to divide by."""
+
+    def __init__(self) -> None:
+        self._total, self._count = torch.zeros(()), 0
+
+    def add(self, size: int, *losses: Tensor) -> None:
+        total = torch.stack(losses) * size
+        self._total, self._count = total + self._total.to(total.device), self._count + size
+
+    def result(self) -> tuple[Tensor, ...]:
+        return parallel.current().mean(self._total / self._count).clamp(min=1e-20).unbind()
+
+
+class Objective:
+    """Plain reconstruction error; the base of the others."""
+
+    refreshes = 0
+
+    def __init__(self, context: BlockContext) -> None:
+        self.context = context
+
+    def refresh(self, outputs: CurrentOutputs) -> None:
+        """Measure with the block's current outputs; due `refreshes` times, evenly spaced over the iterations."""
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        """The loss of a minibatch: `output` (B, ...) for the samples `index` (B,)."""
+        return fisher.mse(self.deviation(output, index))
+
+    def deviation(self, output: Tensor, index: Tensor) -> Tensor:
+        return (output - self.context.z[index].to(output.device)).flatten(1)
+
+    def stored(self) -> list[Rows]:
+        """What `cost` reads for a minibatch, apart from the block's inputs."""
+        own = (value for owner in (self, self.context) for value in getattr(owner, "__dict__", {}).values())
+        return [value for value in own if isinstance(value, Rows)]
+
+    def release(self) -> None:
+        """Give stored measurements back."""
+
+
+class Brecq(Objective):
+    """Squared gradients of every sample, measured once."""
+
+    refreshes = 1
+
+    def refresh(self, outputs: CurrentOutputs) -> None:
+        context, mean = self.context, _Mean()
+
+        def gradients() -> Iterator[Tensor]:
+            for where, output, d in context.deviations(outputs, len(context.z)):
+                g = context.gradient(where, output)
+                mean.add(len(d), fisher.brecq(d, g))
+                yield g
+
+        self.g = context.keep(gradients())
+        (self.start,) = mean.result()
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        return fisher.brecq(self.deviation(output, index), self.g[index]) / self.start
+
+    def release(self) -> None:
+        self.context.store.release(self.g.tensor)
+
+
+class Dplr(Objective):
+    """FIMA-Q as published: batch means of |g| and |d|, k refreshes, both parts restarting at one."""
+
+    def __init__(self, context: BlockContext) -> None:
+        super().__init__(context)
+        self.refreshes = context.settings.rank
+        self.gradients: list[Tensor] = []
+        self.deviations: list[Tensor] = []
+
+    def refresh(self, outputs: CurrentOutputs) -> None:
+        context = self.context
+        batches = list(context.deviations(outputs, context.sample(self.refreshes)))
+        gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
+        d = torch.cat([each for _, _, each in batches])
+        mean = parallel.current().mean
+        self.gradients.append(mean(sum(gradients, torch.zeros((), device=d.device)) / len(d)))
+        self.deviations.append(mean(d.abs().mean(0)))
+        self.factor = fisher.low_rank_factor(torch.stack(self.gradients), torch.stack(self.deviations))
+        starts = _Mean()
+        starts.add(len(d), self._low_rank(d), self._diagonal(d))
+        self.starts = starts.result()
+
+    def _low_rank(self, d: Tensor) -> Tensor:
+        return fisher.low_rank(d, self.factor)
+
+    def _diagonal(self, d: Tensor) -> Tensor:
+        return fisher.diagonal(d, self.gradients[-1])
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        d, settings = self.deviation(output, index), self.context.settings
+        low_rank = settings.low_rank_weight * self._low_rank(d) / self.starts[0]
+        return low_rank + settings.diagonal_weight * self._diagonal(d) / self.starts[1]
+
+
+class LowRank(Dplr):
+    """The low-rank part alone."""
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        return self._low_rank(self.deviation(output, index)) / self.starts[0]
+
+
+class Diagonal(Dplr):
+    """The diagonal part alone."""
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        return self._diagonal(self.deviation(output, index)) / self.starts[1]
+
+
+class LeastSquares(Objective):
+    """LS-ViT: one backward pass, signs kept."""
+
+    refreshes = 1
+
+    def refresh(self, outputs: CurrentOutputs) -> None:
+        context, fit, mean = self.context, fisher.LeastSquaresFit(), _Mean()
+        batches = list(context.deviations(outputs, context.sample(self.refreshes)))
+        for where, output, d in batches:
+            fit.add(d, context.gradient(where, output))
+        fit.sums = [parallel.current().sum(total) for total in fit.sums]
+        self.estimate = fit.estimate()
+        for _, _, d in batches:
+            mean.add(len(d), fisher.least_squares(d, *self.estimate))
+        (self.start,) = mean.result()
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        return fisher.least_squares(self.deviation(output, index), *self.estimate) / self.start
+
+
+class Feature(Objective):
+    """Align the penultimate feature through the full-precision suffix, plus the plain error (GLF-Q, 2026)."""
+
+    refreshes = 1
+
+    @torch.no_grad()
+    def refresh(self, outputs: CurrentOutputs) -> None:
+        context, mean = self.context, _Mean()
+        whole = context.deviations(outputs, len(context.z))
+        self.reference = context.keep(context.features(context.z[w].to(o.device)) for w, o, _ in whole)
+        for where, output, d in context.deviations(outputs, context.sample(self.refreshes)):
+            features = context.features(output)
+            mean.add(len(d), fisher.mse(features - self.reference[where].to(d.device)), fisher.mse(d))
+        self.starts = mean.result()
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        settings = self.context.settings
+        aligned = fisher.mse(self.context.features(output) - self.reference[index]) / self.starts[0]
+        local = fisher.mse(self.deviation(output, index)) / self.starts[1]
+        return settings.low_rank_weight * aligned + settings.diagonal_weight * local
+
+    def release(self) -> None:
+        self.context.store.release(self.reference.tensor)
+
+
+class HeadDivergence(Objective):
+    """KL of the class probabilities alone: what FIMA-Q uses for the head block."""
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        return self.divergence(output, self.context.logits[index])
+
+    def divergence(self, output: Tensor, reference: Tensor) -> Tensor:
+        context = self.context
+        return fisher.kl_divergence(context.suffix(output), reference, context.settings.temperature)
+
+
+class Divergence(HeadDivergence):
+    """KL of the class probabilities through the full-precision suffix, the true cost, plus the plain error."""
+
+    refreshes = 1
+
+    @torch.no_grad()
+    def refresh(self, outputs: CurrentOutputs) -> None:
+        context, mean = self.context, _Mean()
+        for where, output, d in context.deviations(outputs, context.sample(self.refreshes)):
+            mean.add(len(d), self.divergence(output, context.logits[where]), fisher.mse(d))
+        self.starts = mean.result()
+
+    def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        settings = self.context.settings
+        guided = super().cost(output, index) / self.starts[0]
+        local = fisher.mse(self.deviation(output, index)) / self.starts[1]
+        return settings.low_rank_weight * guided + settings.diagonal_weight * local
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "mse": Objective,
+    "brecq": Brecq,
+    "diag": Diagonal,
+    "low_rank": LowRank,
+    "dplr": Dplr,
+    "least_squares": LeastSquares,
+    "feature": Feature,
+    "divergence": Divergence,
+}

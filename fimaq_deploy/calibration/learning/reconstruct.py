@@ -1,0 +1,268 @@
+"""Block reconstruction: one stage after another learns roundings and scales so that the network's answer survives.
+
+For every stage, in order:
+
+1. push the full-precision boundary activations through it (its target z), and search initial scales on its real inputs;
+2. minimise an objective of d = ẑ - z over roundings and activation scales, with inputs that mix quantized and
+   full-precision values (QDrop);
+3. harden the roundings, and push the quantized boundary activations through it.
+
+Both boundaries advance one stage at a time, so the whole costs O(depth) block passes; only the Fisher measurements run
+the blocks after the current one, in full precision.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.learning.activations import ActivationStore
+from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
+from fimaq_deploy.calibration.learning.batches import merged, minibatches, relative_error, run_batches
+from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
+from fimaq_deploy.calibration.learning.gradients import Suffix, suffix_of
+from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
+from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
+from fimaq_deploy.calibration.learning.replay import Replay
+from fimaq_deploy.calibration.network.stages import Stage
+from fimaq_deploy.calibration.quantizers import rounding
+from fimaq_deploy.calibration.quantizers.layers import (
+    activation_quantizers,
+    enable_quantization,
+    high_precision_parameters,
+    quantized_layers,
+)
+from fimaq_deploy.calibration.quantizers.rounding import AdaRound, SignGradient
+from fimaq_deploy.recipe import Reconstruction
+
+_CURVE_POINTS = 25
+
+
+RECORDED_IMAGES = 128  # what the errors of a block's record are measured on
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """How one block was reconstructed. Losses are squared output errors relative to the output's power, on a sample.
+
+    iterations: how many were used; stopped: why no more, one of `convergence`'s outcomes.
+    curve: (iteration, loss of its minibatch) now and then while learning. Not the objective, which starts again with
+    every Fisher measurement. Inputs and activations are mixed with full precision then, so it lies below the losses.
+    """
+
+    name: str
+    loss_before: float
+    loss_after: float
+    iterations: int
+    seconds: float
+    curve: tuple[tuple[int, float], ...] = ()
+    stopped: str = CEILING
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> BlockRecord:
+        """Of `as_dict`, also where JSON made lists of its tuples."""
+        curve = tuple((int(iteration), float(loss)) for iteration, loss in fields.get("curve", ()))
+        return cls(**{**fields, "curve": curve})
+
+
+class BlockLearner:
+    """Optimises one stage against one objective."""
+
+    def __init__(
+        self, stage: nn.Module, objective: Objective, inputs: Sequence[Tensor | Rows], settings: Reconstruction
+    ) -> None:
+        self.stage, self.objective, self.settings = stage, objective, settings
+        self.device = next(stage.parameters()).device
+        self.fp_in, self.q_in = (each if isinstance(each, Rows) else Rows(each, self.device) for each in inputs)
+        self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
+        self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
+        self.watched: list[tuple[int, Tensor]] = []
+        self.optimisers = self._optimisers()
+        self.soft = [module for module in self.roundings if isinstance(module, AdaRound)]
+        # AdaRound's loss rises as its regulariser sets in: it keeps to its schedule.
+        self.schedule = Schedule(settings.iterations, 0 if self.soft else settings.patience)
+        self.exponent, self.sign_lr = (torch.zeros((), device=self.device) for _ in range(2))
+        self.regularised = False
+        self.group = parallel.current()
+
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        settings = self.settings
+        self.roundings = [r for q in self.weights if (r := rounding.attach(q, settings.rounding)) is not None]
+        groups = merged(group for q in self.quantizers for group in q.learn(settings.qdrop, settings.scale_lr))
+        if not any(isinstance(r, SignGradient) for r in self.roundings):
+            groups.append({"params": [p for r in self.roundings for p in r.parameters()], "lr": settings.weight_lr})
+        if settings.weight_scale_lr:
+            scales = [scale for q in self.weights for scale in q.learn_scale()]
+            groups.append({"params": scales, "lr": settings.weight_scale_lr})
+        if settings.other_lr and not self._is_exact:
+            groups.append({"params": high_precision_parameters(self.stage), "lr": settings.other_lr})
+        groups = merged(groups)
+        return [self._adam(groups)] if groups else []
+
+    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Adam with the rates that the schedule starts from; a captured graph reads rates from tensors."""
+        graph = self.device.type == "cuda"
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+            group["lr"] = torch.tensor(group["lr"], device=self.device) if graph else group["lr"]
+        return torch.optim.Adam(groups, fused=True, capturable=graph)
+
+    def outputs(self, count: int) -> Iterator[Tensor]:
+        """Current outputs for the first `count` quantized inputs, without drops."""
+        for quantizer in self.quantizers:
+            quantizer.drop = 0.0
+        yield from run_batches(self.stage, self.q_in.tensor[:count], self.settings.batch_size)
+        for quantizer in self.quantizers:
+            quantizer.drop = self.settings.qdrop
+
+    def learn(self) -> str:
+        """Learn and settle. Returns why no more iterations were taken."""
+        if not (self.optimisers or self.roundings):
+            return NOTHING
+        order = read_ahead(minibatches(len(self.q_in), self.settings.batch_size), self._stored)
+        # Not an attribute: in a cycle of references the block's activations would outlive it.
+        iterate = Replay(self._iteration, self.device, capture=self.group.size == 1)
+        with matmul_precision(self.device, self.settings.precision):
+            for iteration in self.schedule:
+                if self._measurement_is_due(iteration):
+                    self.objective.refresh(self.outputs)
+                    self.schedule.restart()
+                    iterate.forget()
+                if self._set_rates():
+                    iterate.forget()
+                index = next(order)
+                loss, output = iterate(index)
+                self.schedule.observe(loss)
+                self._watch(iteration, output, index)
+        for quantizer in self.quantizers:
+            quantizer.settle()
+        for weight in self.weights:
+            rounding.harden(weight)
+            weight.settle_scale()
+        self.stage.requires_grad_(False)
+        return self.schedule.outcome
+
+    def _stored(self) -> list[Rows]:
+        """What a minibatch is read from."""
+        return [*((self.fp_in,) if self._mixes else ()), self.q_in, *self.objective.stored()]
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether the stage computes what the original does: nothing is quantized in it or before it."""
+        return self.fp_in.tensor is self.q_in.tensor and not (self.quantizers or self.weights)
+
+    @property
+    def _mixes(self) -> bool:
+        return bool(self.settings.qdrop) and self.fp_in.tensor is not self.q_in.tensor
+
+    def _measurement_is_due(self, iteration: int) -> bool:
+        """Evenly spaced over the ceiling, until the schedule winds down."""
+        refreshes, ceiling = self.objective.refreshes, self.schedule.ceiling
+        return self.schedule.winding_from is None and iteration * refreshes % ceiling < refreshes
+
+    def _set_rates(self) -> bool:
+        """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up.
+
+        Returns whether the iteration computes something else from now on.
+        """
+        progress, warm_up = self.schedule.progress, self.settings.warm_up
+        factor = (1 + math.cos(math.pi * progress)) / 2
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
+            rate = group["initial_lr"] * factor
+            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
+        self.sign_lr.fill_(self.settings.weight_lr * (1 - progress))
+        self.exponent.fill_(20 - 18 * max(progress - warm_up, 0) / max(1 - warm_up, 1e-9))
+        sets_in = bool(self.soft) and not self.regularised and progress >= warm_up
+        self.regularised |= sets_in
+        return sets_in
+
+    def _iteration(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """One step on the minibatch `index`: its loss and its outputs. Runs the same kernels every time."""
+        with torch.enable_grad():
+            output = self.stage(self._mixed(index))
+            loss = self.objective.cost(output.float(), index)
+            (loss + self._regulariser() if self.regularised else loss).backward()
+        loss = self.group.average_gradients(self._learned(), loss)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        for module in self.roundings:
+            if isinstance(module, SignGradient):
+                module.step(self.sign_lr)
+        return loss.detach(), output.detach()
+
+    def _learned(self) -> Iterator[nn.Parameter]:
+        for optimiser in self.optimisers:
+            yield from (parameter for group in optimiser.param_groups for parameter in group["params"])
+        for module in self.roundings:
+            yield from module.parameters() if isinstance(module, SignGradient) else ()
+
+    def _watch(self, iteration: int, output: Tensor, index: Tensor) -> None:
+        """Keep the error of a minibatch now and then, where it is: fetching it would wait for a GPU."""
+        schedule = self.schedule
+        if iteration * _CURVE_POINTS % schedule.ceiling < _CURVE_POINTS or iteration == schedule.end - 1:
+            z = self.objective.context.z[index].to(output.device)
+            error = (output - z).square().sum() / z.square().sum().clamp(min=1e-20)
+            self.watched.append((iteration, error))
+
+    def curve(self) -> tuple[tuple[int, float], ...]:
+        """What was watched, as numbers."""
+        return tuple((iteration, error.item()) for iteration, error in self.watched)
+
+    def _mixed(self, index: Tensor) -> Tensor:
+        """Block inputs with a share of their rows in full precision (QDrop)."""
+        quantized = self.q_in[index]
+        if not self._mixes:
+            return quantized
+        keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
+        return torch.lerp(quantized, self.fp_in[index], keep.to(quantized.dtype))
+
+    def _regulariser(self) -> Tensor:
+        return self.settings.rounding_weight * torch.stack([s.regulariser(self.exponent) for s in self.soft]).sum()
+
+
+def reconstruct_block(
+    stages: Sequence[Stage],
+    position: int,
+    boundary: tuple[Tensor, Tensor],
+    z: Tensor,
+    logits: Tensor,
+    settings: Reconstruction,
+    store: ActivationStore,
+) -> BlockRecord:
+    """Learn one stage. boundary: its full-precision and quantized inputs; z: its full-precision outputs."""
+    started = time.perf_counter()
+    stage = stages[position]
+    enable_quantization(stage.module, True)
+    sample = boundary[1][:RECORDED_IMAGES]
+    before = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
+    after, curve, iterations, stopped = before, (), 0, CEILING
+    if settings.iterations:
+        last = position == len(stages) - 1
+        suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
+        device = next(stage.module.parameters()).device
+        context = BlockContext(store.rows(z, device), store.rows(logits, device), suffix, features, settings, store)
+        objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
+        learner = BlockLearner(stage.module, objective, [store.rows(each, device) for each in boundary], settings)
+        stopped = learner.learn()
+        curve, iterations = learner.curve(), learner.schedule.iteration
+        objective.release()
+        after = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
+    return BlockRecord(stage.name, before, after, iterations, time.perf_counter() - started, curve, stopped)
+
+
+def _features(stages: Sequence[Stage], position: int) -> Suffix:
+    """From a stage's output to the penultimate feature."""
+    between = suffix_of(stages[position + 1 : -1])
+    head = stages[-1].module
+    return lambda x: head.features(between(x))  # type: ignore[operator]

@@ -1,0 +1,1 @@
+"""A model as a chain of stages, the plan of its layers, and the copy that is quantized."""

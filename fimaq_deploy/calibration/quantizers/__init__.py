@@ -1,0 +1,1 @@
+"""Grids, fake quantizers, roundings, and the layers that are built from them."""

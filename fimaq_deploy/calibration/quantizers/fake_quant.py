@@ -1,0 +1,288 @@
+"""Fake quantizers whose scales, offsets and roundings can be learned.
+
+An activation quantizer is per tensor: a scale and an integer offset o, so that values lie on
+`scale * {-o, ..., 2**bits - 1 - o}`. A weight quantizer has one scale per output channel (or per block of inputs) and
+a rounding, see `calibration.quantizers.rounding`. Both pass gradients straight through the rounding and train their
+scales as LSQ does (Esser et al., "Learned Step Size Quantization", ICLR 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
+from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, IntegerRange, WeightGrid
+
+
+class _FakeQuantize(torch.autograd.Function):
+    """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset); gradients to x, scale and offset.
+
+    Elementwise work is most of what a small block costs, so it goes over memory as few times as it can.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int) -> Tensor:
+        # On a CPU, numbers clamp faster than tensors; on a GPU, fetching them would wait for the device.
+        ctx.numbers = offset.device.type == "cpu" and not torch.compiler.is_compiling()
+        low: Any = -round(offset.item()) if ctx.numbers else -offset.round()
+        out = x.div(scale).round_().clamp_(low, low + top).mul_(scale)
+        ctx.save_for_backward(x, scale, out)
+        ctx.bounds = (low - 0.5, low + top + 0.5) if ctx.numbers else None
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        (grad,) = grads
+        x, scale, out = ctx.saved_tensors
+        if ctx.numbers:
+            step = scale.item()
+            grad_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.bounds[0] * step, ctx.bounds[1] * step)
+        else:
+            grad_x = torch.where((x - out).abs() <= scale / 2, grad, 0.0)
+        # Inside, d(out)/d(scale) is the rounding error; outside it is the bound itself.
+        grad_scale = (torch.dot(grad.flatten(), out.flatten()) - torch.dot(grad_x.flatten(), x.flatten())) / scale
+        grad_offset = (grad_x.sum() - grad.sum()) * scale if ctx.needs_input_grad[2] else None
+        return grad_x, grad_scale, grad_offset, None
+
+
+def short_scale(scale: Tensor, digits: int, *, up: bool = False) -> Tensor:
+    """The nearest float16 with so many binary digits behind the point of its significand; see `calibration.grid`.
+
+    up: the next larger one instead, so that bounds stay covered.
+    """
+    fraction, exponent = torch.frexp(scale.clamp(2.0**-20, 2.0**15))
+    steps = 2 ** (digits + 1)
+    whole = (fraction * steps).ceil() if up else (fraction * steps).round()
+    return torch.ldexp(whole / steps, exponent).half().float()
+
+
+class _ShortScale(torch.autograd.Function):
+    """`short_scale` with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, digits: int) -> Tensor:
+        return short_scale(scale, digits)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+class Observer:
+    """What a tensor looks like over some batches: a sample of its values, its bounds and second moments.
+
+    values: how many values of the tensor are kept, evenly spaced over the batches.
+    """
+
+    def __init__(self, values: int = 16384, batches: int = 1) -> None:
+        self._share = max(1, values // batches)
+        self._parts: list[Tensor] = []
+        self._moments: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
+        flat = x.flatten()
+        # A stride that shares no factor with the channels meets every one of them.
+        stride = max(1, flat.numel() // self._share)
+        while math.gcd(stride, x.shape[-1]) > 1:
+            stride += 1
+        self._parts += [flat[::stride].clone(), flat.amin().view(1), flat.amax().view(1)]
+        self._moments.append(x.flatten(0, -2).square().mean(0))
+
+    def sample(self) -> Tensor:
+        """The kept values and the extremes, as a vector."""
+        return torch.cat(self._parts)
+
+    def second_moments(self) -> Tensor:
+        """E[x²] along the last axis."""
+        return torch.stack(self._moments).mean(0)
+
+
+class ActivationQuantizer(nn.Module):
+    """Per-tensor fake quantization of an activation; the identity until it is enabled.
+
+    drop: while learning, the share of rows (everything but the last axis) that stay in full precision (QDrop, Wei et
+    al., ICLR 2022, which drops single elements; rows cost far fewer random numbers).
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, grid: ActivationGrid | None, nonnegative: bool = False) -> None:
+        super().__init__()
+        self.grid = grid
+        self.nonnegative = nonnegative
+        self.enabled = False
+        self.frozen = False
+        self.drop = 0.0
+        self.observer: Observer | None = None
+        self.scale = nn.Parameter(torch.ones(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.log_scale: nn.Parameter | None = None
+        self.span = IntegerRange(0, 0)
+
+    @torch.no_grad()
+    def learn(self, drop: float, lr: float) -> list[dict[str, Any]]:
+        """Start learning. Returns optimiser groups: the logarithm of the scale, and the offset if it is free.
+
+        lr: the relative change of the scale a step makes; the offset moves by the same share of the whole range.
+        """
+        self.drop = drop
+        self.log_scale = nn.Parameter(self.scale.log())
+        self.offset.requires_grad_(self.offset_is_free)
+        offset = [{"params": [self.offset], "lr": lr * self.top}] if self.offset_is_free else []
+        return [{"params": [self.log_scale], "lr": lr}, *offset]
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Stop learning and keep what was learned."""
+        self.drop = 0.0
+        if self.log_scale is not None:
+            self.scale.copy_(self.log_scale.exp())
+            self.log_scale = None
+        self.offset.requires_grad_(False)
+        self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
+
+    @property
+    def offset_is_free(self) -> bool:
+        first, last = self.offset_bounds
+        return first < last
+
+    @property
+    def top(self) -> int:
+        assert self.grid is not None
+        # Symmetric integers waste their negative half on a tensor that has none: keep [0, 2**(bits - 1) - 1].
+        halved = self.nonnegative and self.grid.scheme == "symmetric"
+        return 2 ** (self.grid.bits - halved) - 1
+
+    @property
+    def offset_bounds(self) -> tuple[int, int]:
+        assert self.grid is not None
+        return (0, 0) if self.nonnegative else self.grid.offsets
+
+    def integer_range(self) -> IntegerRange:
+        """The integers that the frozen quantizer writes."""
+        assert self.grid is not None
+        offset = round(self.offset.item())
+        if self.nonnegative:
+            return IntegerRange(0, self.top)
+        return self.grid.range(offset)
+
+    def fit_bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset that cover [low, high] as well as the grid can, elementwise."""
+        first, last = self.offset_bounds
+        if first == last and first:
+            scale = torch.maximum(low.abs() / first, high / (self.top - first))
+        else:
+            scale = (high.clamp(min=0) - low.clamp(max=0)) / self.top
+        scale = short_scale(scale, self.grid.scale_digits, up=True)
+        return scale, (-low / scale).round().clamp(first, last)
+
+    @torch.no_grad()
+    def set_bounds(self, low: Tensor, high: Tensor) -> None:
+        """Cover [low, high] as well as the grid can."""
+        scale, offset = self.fit_bounds(low, high)
+        self.scale.copy_(scale)
+        self.offset.copy_(offset)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        if self.grid is None:
+            return
+        self.scale.copy_(short_scale(self.scale, self.grid.scale_digits))
+        self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
+        self.seal()
+
+    def seal(self) -> None:
+        """Compute with the scale and offset as they stand from now on; nothing is rounded or learned any more."""
+        self.drop, self.frozen = 0.0, True
+        self.span = self.integer_range()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.observer is not None:
+            self.observer.add(x.detach())
+        if not self.enabled or self.grid is None:
+            return x
+        if self.frozen:
+            span = self.span
+            return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
+        scale = self.scale
+        if self.log_scale is not None:
+            scale = _ShortScale.apply(self.log_scale.exp(), self.grid.scale_digits)
+        quantized = _FakeQuantize.apply(x, scale, self.offset, self.top)
+        if self.drop:
+            keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop
+            return torch.lerp(quantized, x, keep.to(x.dtype))
+        return quantized
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+def round_straight_through(x: Tensor) -> Tensor:
+    """round(x) with the gradient of the identity."""
+    return _RoundStraightThrough.apply(x)
+
+
+class WeightQuantizer(nn.Module):
+    """The integers and scales of one weight matrix [out, in] (a convolution is flattened to it).
+
+    `latent` holds the weights in units of their scale before rounding; what turns it into integers is a rounding that
+    reconstruction plugs in (`soft`), nearest otherwise.
+    """
+
+    latent: Tensor
+    scale: Tensor
+
+    def __init__(self, grid: WeightGrid, out_features: int, in_features: int) -> None:
+        super().__init__()
+        self.grid = grid
+        blocks = 1 if grid.block_size is None else in_features // grid.block_size
+        self.scale = nn.Parameter(torch.ones(out_features, blocks))
+        self.latent = nn.Parameter(torch.zeros(out_features, in_features))
+        self.soft: nn.Module | None = None
+        self.log_scale: nn.Parameter | None = None
+
+    @torch.no_grad()
+    def learn_scale(self) -> list[nn.Parameter]:
+        """Start learning the scales, as logarithms; the latent weights stay in units of them."""
+        self.log_scale = nn.Parameter(self.scale.log())
+        return [self.log_scale]
+
+    @torch.no_grad()
+    def settle_scale(self) -> None:
+        """Stop learning the scales and keep what was learned."""
+        if self.log_scale is not None:
+            self.scale.copy_(self.log_scale.exp())
+            self.log_scale = None
+
+    def steps(self, weight: Tensor) -> Tensor:
+        """`weight / scale` elementwise, [out, in]."""
+        return weight.div(self.expand(self.scale))
+
+    def expand(self, scale: Tensor) -> Tensor:
+        """A scale per weight, broadcastable to [out, in]."""
+        if scale.shape[1] == 1:
+            return scale
+        return scale.repeat_interleave(self.latent.shape[1] // scale.shape[1], 1)
+
+    def integers(self) -> Tensor:
+        """Rounded and clamped integers as floats, [out, in]; differentiable while learning."""
+        rounded = self.soft(self.latent) if self.soft is not None else round_straight_through(self.latent)
+        return rounded.clamp(self.grid.range.low, self.grid.range.high)
+
+    def forward(self) -> Tensor:
+        scale = self.scale
+        if self.log_scale is not None:
+            scale = _ShortScale.apply(self.log_scale.exp(), self.grid.scale_digits)
+        return self.integers() * self.expand(scale)

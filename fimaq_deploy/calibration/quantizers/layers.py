@@ -1,0 +1,271 @@
+"""Quantized twins of the layers that timm's ViT, DeiT and Swin are built from.
+
+Each twin can compute three ways: in full precision (the original weights, no quantizer), as a learnable fake-quant, and
+frozen, when integer weights go through `torch.ops.fimaq` exactly as the exported graph computes them.
+
+Placement: every Linear and the patch convolution quantize their input and weights; attention quantizes q, k, v and the
+softmax output, all four or none. Residual adds, norms, GELU and softmax stay in high precision. Measured on
+TensorRT-RTX 1.7.1: with q, k and v quantized after the split of a fused qkv projection, all four GEMMs of a block run
+in INT8 and attention is one INT8 kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, WeightQuantizer, short_scale
+from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
+
+
+class QuantizedLayer(nn.Module):
+    """What Linear and convolution share: an input quantizer, a weight quantizer and the three ways to compute."""
+
+    q_weight: Tensor
+    q_scale: Tensor
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, weights: WeightGrid, inputs: ActivationGrid | None) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.quantized, self.frozen = False, False
+        self.block_size = weights.block_size
+        self.input_quantizer = ActivationQuantizer(inputs)
+        flat = layer.weight.flatten(1)
+        self.weight_quantizer = WeightQuantizer(weights, *flat.shape)
+        self.register_buffer("q_weight", torch.empty(0, dtype=torch.int8))
+        self.register_buffer("q_scale", torch.empty(0))
+
+    @property
+    def matrix(self) -> Tensor:
+        """The full-precision weights as [out, in]."""
+        return self.weight.flatten(1)
+
+    def effective_weight(self) -> Tensor:
+        if not self.quantized:
+            return self.weight
+        return self.weight_quantizer().view_as(self.weight)
+
+    def steps(self) -> Tensor:
+        """`weight / scale` with the frozen scales, [out, in]."""
+        quantizer = self.weight_quantizer
+        _, scale = self._learnable(self.q_weight.float(), self.q_scale)
+        return self.matrix / quantizer.expand(scale.reshape(quantizer.scale.shape))
+
+    def enable(self, on: bool) -> None:
+        self.quantized = on
+        self.input_quantizer.enabled = on
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Fix the integers, in the layout that the exported graph stores."""
+        quantizer = self.weight_quantizer
+        integers = quantizer.integers().to(torch.int8)
+        scale = short_scale(quantizer.scale, quantizer.grid.scale_digits)
+        self.q_weight, self.q_scale = self._stored(integers, scale)
+        self.input_quantizer.freeze()
+        self.frozen = True
+
+    @torch.no_grad()
+    def thaw(self) -> None:
+        """Make the frozen integers learnable again."""
+        quantizer = self.weight_quantizer
+        integers, scale = self._learnable(self.q_weight.float(), self.q_scale)
+        quantizer.latent.copy_(integers)
+        quantizer.scale.copy_(scale.reshape(quantizer.scale.shape))
+        self.frozen = self.input_quantizer.frozen = False
+
+    def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class QuantizedLinear(QuantizedLayer):
+    """A Linear. Frozen weights are [in, out] with scales [out], or [in / block, out] for INT4 blocks."""
+
+    def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        per_channel = self.block_size is None
+        return integers.t().contiguous(), scale[:, 0].clone() if per_channel else scale.t().contiguous()
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return stored.t(), scale.t() if scale.ndim == 2 else scale
+
+    def _dequantized(self) -> Tensor:
+        block = self.block_size
+        if block is None:
+            return torch.ops.fimaq.dequantize_weight(self.q_weight, self.q_scale, 1)
+        return torch.ops.fimaq.dequantize_weight_blocked(self.q_weight, self.q_scale, block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input_quantizer(x)
+        if not (self.frozen and self.quantized):
+            return F.linear(x, self.effective_weight(), self.bias)
+        y = torch.matmul(x, self._dequantized())
+        return y if self.bias is None else y + self.bias
+
+
+class QuantizedConv2d(QuantizedLayer):
+    """A convolution with one scale per output channel. Frozen weights keep their layout [out, in, kh, kw]."""
+
+    def __init__(self, layer: nn.Conv2d, weights: WeightGrid, inputs: ActivationGrid | None) -> None:
+        super().__init__(layer, weights, inputs)
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation, self.groups = layer.dilation, layer.groups
+
+    def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return integers.view(self.weight.shape).clone(), scale[:, 0].clone()
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return stored.flatten(1), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input_quantizer(x)
+        if self.frozen and self.quantized:
+            weight = torch.ops.fimaq.dequantize_weight(self.q_weight, self.q_scale, 0)
+        else:
+            weight = self.effective_weight()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class AttentionQuantizers(nn.Module):
+    """The four quantizers inside attention; all of them or, with a grid of None, none."""
+
+    def __init__(self, operands: ActivationGrid | None, softmax: ActivationGrid | None) -> None:
+        super().__init__()
+        self.q = ActivationQuantizer(operands)
+        self.k = ActivationQuantizer(operands)
+        self.v = ActivationQuantizer(operands)
+        self.softmax = ActivationQuantizer(softmax, nonnegative=True)
+
+
+class QuantizedAttention(nn.Module):
+    """timm's `Attention`, with explicit matmuls. Tokens x are (batch, tokens, channels)."""
+
+    def __init__(self, attention: Any, quantizers: AttentionQuantizers) -> None:
+        super().__init__()
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
+        self.norm, self.gate = attention.norm, getattr(attention, "gate", None)
+        self.quantizers = quantizers
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        if attn_mask is not None or is_causal:
+            raise NotImplementedError("attention masks are not used by image classifiers")
+        q, k, v = _split_heads(self.qkv(x), self.num_heads)
+        q, k = self.q_norm(q), self.k_norm(k)
+        y = _attend(q, k, v, self.scale, None, self.quantizers)
+        y = self.norm(_merge_heads(y))
+        if self.gate is not None:
+            y = y * self.gate(x).sigmoid()
+        return self.proj(y)
+
+
+class QuantizedWindowAttention(nn.Module):
+    """timm's Swin `WindowAttention`. Windows x are (windows * batch, tokens, channels)."""
+
+    def __init__(self, attention: Any, quantizers: AttentionQuantizers) -> None:
+        super().__init__()
+        self.num_heads, self.scale = attention.num_heads, attention.scale
+        self.qkv, self.proj = attention.qkv, attention.proj
+        self.relative_position_bias_table = attention.relative_position_bias_table
+        self.window_area = attention.window_area
+        self.register_buffer("relative_position_index", attention.relative_position_index, persistent=False)
+        self.quantizers = quantizers
+
+    def _bias(self, mask: Tensor | None) -> Tensor:
+        """Relative position bias, (1, heads, tokens, tokens) or with the shifted-window mask (windows, heads, ...)."""
+        area = self.window_area
+        table = self.relative_position_bias_table[self.relative_position_index.view(-1)]
+        bias = table.view(area, area, -1).permute(2, 0, 1).unsqueeze(0)
+        return bias if mask is None else bias + mask.unsqueeze(1)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = _split_heads(self.qkv(x), self.num_heads)
+        return self.proj(_merge_heads(_attend(q, k, v, self.scale, self._bias(mask), self.quantizers)))
+
+
+def _split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+    batch, tokens, width = qkv.shape
+    return qkv.reshape(batch, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _merge_heads(y: Tensor) -> Tensor:
+    batch, heads, tokens, size = y.shape
+    return y.transpose(1, 2).reshape(batch, tokens, heads * size)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, quantizers: AttentionQuantizers
+) -> Tensor:
+    """softmax(q kᵀ · scale + bias) v with quantized operands, all (batch, heads, tokens, head size)."""
+    scores = quantizers.q(q) @ quantizers.k(k).transpose(-2, -1) * scale
+    if bias is not None:
+        scores = _add_window_bias(scores, bias)
+    return quantizers.softmax(scores.softmax(dim=-1)) @ quantizers.v(v)
+
+
+def _add_window_bias(scores: Tensor, bias: Tensor) -> Tensor:
+    windows = bias.shape[0]
+    if windows == 1:
+        return scores + bias
+    _, heads, tokens, _ = scores.shape
+    return (scores.view(-1, windows, heads, tokens, tokens) + bias).view(-1, heads, tokens, tokens)
+
+
+def quantized_layers(module: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
+    """The quantized Linear and convolution layers below a module, in definition order."""
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, QuantizedLayer))
+
+
+def activation_quantizers(module: nn.Module) -> Iterator[tuple[str, ActivationQuantizer]]:
+    """The activation quantizers below a module that have a grid, in definition order."""
+    found = ((name, m) for name, m in module.named_modules() if isinstance(m, ActivationQuantizer))
+    return ((name, quantizer) for name, quantizer in found if quantizer.grid is not None)
+
+
+def high_precision_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Biases, norms and the like, ready to be learned: every parameter below a module but the weights of its layers."""
+    layers = (layer for layer in module.modules() if isinstance(layer, QuantizedLayer | nn.Linear | nn.Conv2d))
+    owned = {id(layer.weight) for layer in layers}
+    return [
+        parameter.requires_grad_()
+        for name, parameter in module.named_parameters()
+        if "quantizer" not in name and id(parameter) not in owned
+    ]
+
+
+def enable_quantization(module: nn.Module, on: bool) -> None:
+    """Switch everything below a module between full precision and fake-quant."""
+    for _, layer in quantized_layers(module):
+        layer.enable(on)
+    for _, quantizer in activation_quantizers(module):
+        quantizer.enabled = on
+
+
+def freeze(module: nn.Module) -> None:
+    """Fix all integers and scales below a module."""
+    for _, layer in quantized_layers(module):
+        layer.freeze()
+    for _, quantizer in activation_quantizers(module):
+        quantizer.freeze()
+
+
+def thaw(module: nn.Module) -> None:
+    """Undo `freeze`: the integers and scales below a module can be learned again."""
+    for _, layer in quantized_layers(module):
+        layer.thaw()
+    for _, quantizer in activation_quantizers(module):
+        quantizer.frozen = False
+
+
+def strip(module: nn.Module) -> None:
+    """Drop what only learning needed, the full-precision weights above all, from everything frozen below a module."""
+    for _, layer in quantized_layers(module):
+        layer.weight = None
+        layer.weight_quantizer = None

@@ -1,0 +1,84 @@
+"""Which exact rewrites a full-precision model gets, and the proof that they changed nothing.
+
+Every rewrite moves numbers between neighbouring layers and leaves the outputs as they were, up to float rounding, and
+the run-time graph as large as it was: `norms`, `heads` and `rotation` have one each.
+
+Which modules and parameters exist afterwards depends on the model and the switches only, never on the images: applying
+the same rewrites with any images to the same model gives something that a saved state fits into.
+
+Not covered: per-channel scales between fc1 and fc2 (GELU is in between), Swin's residual stream.
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.rewrites.channels import logits_of
+from fimaq_deploy.calibration.rewrites.heads import balance_heads
+from fimaq_deploy.calibration.rewrites.norms import NORM_STRENGTH, fold_norm_ranges
+from fimaq_deploy.calibration.rewrites.rotation import rotate_heads, rotate_residual, rotation_obstacle
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.recipe import Rewrites
+
+# What a recipe that does not say gets, per family.
+DEFAULTS: dict[str, dict[str, bool]] = {
+    "vit": {"norm": True, "heads": False, "rotation": False},
+    "swin": {"norm": True, "heads": False, "rotation": False},
+}
+
+
+KEEP_LAYER_NORM = True
+
+
+_CHECKED_IMAGES = 8
+
+
+_TOLERANCE = 1e-3
+
+
+def resolve_rewrites(model: nn.Module, rewrites: Rewrites) -> Rewrites:
+    """The rewrites with every None decided: the model family's default, or False where the structure refuses it."""
+    defaults = DEFAULTS["swin" if isinstance(model, SwinTransformer) else "vit"]
+    defaults = {**defaults, "rotation": defaults["rotation"] and rotation_obstacle(model) is None}
+    asked = {field: value for field, value in rewrites.model_dump().items() if value is not None}
+    return Rewrites(**{**defaults, **asked})
+
+
+@torch.no_grad()
+def apply_rewrites(model: nn.Module, images: Tensor, rewrites: Rewrites, seed: int) -> list[str]:
+    """Rewrite the model in place as the recipe says; returns the names of the functions that were applied, in order.
+
+    images: float32 (N, C, H, W) to measure ranges on.
+
+    Raises:
+        UserError: a rotation was asked for that the model's structure does not allow, or the logits changed because
+            the model computes something that its timm class does not.
+    """
+    chosen = resolve_rewrites(model, rewrites)
+    sample = images[:_CHECKED_IMAGES]
+    before = logits_of(model, sample)
+    applied = []
+    if chosen.rotation:
+        rotate_residual(model, seed, keep_layer_norm=KEEP_LAYER_NORM)
+        rotate_heads(model, seed)
+        applied += ["rotate_residual", "rotate_heads"]
+    if chosen.heads:
+        balance_heads(model, images)
+        applied.append("balance_heads")
+    if chosen.norm:
+        fold_norm_ranges(model, images, NORM_STRENGTH)
+        applied.append("fold_norm_ranges")
+    if applied:
+        _check_unchanged(before, logits_of(model, sample), applied)
+    return applied
+
+
+def _check_unchanged(before: Tensor, after: Tensor, applied: list[str]) -> None:
+    error = (after - before).abs().max() / before.abs().max().clamp(min=1e-12)
+    if before.isfinite().all() and not error <= _TOLERANCE:
+        raise UserError(
+            f"the rewrites {', '.join(applied)} change this model's logits by {float(error):.1e}, expected at most "
+            f"{_TOLERANCE:.0e}: it shares weights or overrides timm's forward; set its recipe's rewrites to false"
+        )

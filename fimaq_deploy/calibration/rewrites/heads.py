@@ -1,0 +1,85 @@
+"""q, k and v balanced head by head.
+
+q_c·a_c and k_c/a_c leave q·k alone; v_c/f_c is undone in the columns of the output projection. A constant added to all
+keys drops out of the softmax, so keys are centred; one added to all values passes through, because attention rows sum
+to one, and moves to the projection's bias (quantized rows sum only nearly to one, which is why `centre_values` is off
+unless asked for).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.rewrites.channels import (
+    LARGEST_FACTOR,
+    ChannelStats,
+    equalising_factors,
+    measure_channels,
+)
+from fimaq_deploy.calibration.rewrites.readers import (
+    absorb_shift,
+    attentions,
+    bias_of,
+    is_identity,
+    qkv_rows,
+    scale_columns,
+    scale_rows,
+)
+
+VALUE_STRENGTH = 0.5
+CENTRE_VALUES = False
+
+
+@torch.no_grad()
+def balance_heads(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    value_strength: float = VALUE_STRENGTH,
+    centre_values: bool = CENTRE_VALUES,
+) -> list[str]:
+    """Centre the keys, give q and k equal reach channel by channel, and equalise the channels of v.
+
+    value_strength: 1 gives all channels of v one reach, 0 leaves them alone. centre_values: also subtract v's means.
+
+    q and k stay as they are where they are normalised afterwards, v where the attention output is. Returns the names of
+    the attention modules that changed.
+    """
+    found = dict(attentions(model))
+    measured = measure_channels(model, images, {name: attention.qkv for name, attention in found.items()})
+    changed = []
+    for name, attention in found.items():
+        scores, values = is_identity(attention, "q_norm", "k_norm"), is_identity(attention, "norm")
+        if scores:
+            _balance_scores(attention, measured[name])
+        if values:
+            # A gate multiplies channel by channel: factors pass it, shifts do not.
+            centre = centre_values and is_identity(attention, "gate")
+            _balance_values(attention, measured[name], value_strength, centre)
+        if scores or values:
+            changed.append(name)
+    return changed
+
+
+def _balance_scores(attention: Any, stats: ChannelStats) -> None:
+    q_rows, k_rows, _ = qkv_rows(attention)
+    q, k = stats.part(q_rows), stats.part(k_rows)
+    bias_of(attention.qkv)[k_rows] -= k.mean.to(attention.qkv.weight)
+    ratio = k.reach(k.mean).clamp(min=1e-12) / q.reach().clamp(min=1e-12)
+    factors = ratio.sqrt().clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)
+    scale_rows(attention.qkv, q_rows, factors)
+    scale_rows(attention.qkv, k_rows, 1 / factors)
+
+
+def _balance_values(attention: Any, stats: ChannelStats, strength: float, centre: bool) -> None:
+    rows = qkv_rows(attention)[2]
+    v = stats.part(rows)
+    if centre:
+        bias_of(attention.qkv)[rows] -= v.mean.to(attention.qkv.weight)
+        absorb_shift(attention.proj, v.mean)
+    factors = equalising_factors(v.reach(v.mean if centre else None), strength)
+    scale_rows(attention.qkv, rows, 1 / factors)
+    scale_columns(attention.proj, factors)

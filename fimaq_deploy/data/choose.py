@@ -1,0 +1,86 @@
+"""Which images a model is calibrated and evaluated on: the user's, those that ship with it, or generated ones where its
+weights are random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from fimaq_deploy.data import shapes
+from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.data.folder import folder_images
+from fimaq_deploy.data.memory import image_source
+from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.describe import ModelInfo
+
+GENERATED_EVALUATION_IMAGES = 64
+
+
+def calibration_source(
+    name: str, info: ModelInfo, count: int, *, images: str | Path | None, weights: str, seed: int
+) -> ImageSource:
+    """Up to `count` images to learn from.
+
+    name, weights: of the model, as `load_model` takes them. images: a folder of the user's.
+
+    Raises:
+        UserError: a trained model without images, or a bad folder.
+    """
+    if images is not None:
+        return folder_images(images, info, limit=count, seed=seed)
+    if name in BUNDLED:
+        return bundled_images(BUNDLED[name].task, "calibration", count)
+    if weights == "random":
+        return generated_images(info, "calibration", count)
+    raise UserError(f"model '{name}' brings no images: give a folder of them with --images DIR")
+
+
+def evaluation_source(
+    name: str, info: ModelInfo, calibration: ImageSource, *, images: str | Path | None, own_calibration: bool
+) -> ImageSource:
+    """Images to compare the variants on; without a folder of their own, the calibration images, which have no labels.
+
+    images: a folder with one sub-folder per class. own_calibration: whether the user brought the calibration images.
+
+    Raises:
+        UserError: a bad folder.
+    """
+    if images is not None:
+        return folder_images(images, info, labelled=True)
+    if name in BUNDLED:
+        return bundled_images(BUNDLED[name].task, "test")
+    if not own_calibration:
+        return generated_images(info, "test", GENERATED_EVALUATION_IMAGES)
+    return calibration
+
+
+def example_images(name: str, info: ModelInfo, images: str | Path | None, count: int) -> ImageSource:
+    """A few images to look at a model with: of a folder, else those that ship with it, else generated ones.
+
+    Raises:
+        UserError: fewer than one, or a bad folder.
+    """
+    if count < 1:
+        raise UserError(f"{count} images: expected at least 1")
+    if images is not None:
+        return folder_images(images, info, limit=count)
+    if name in BUNDLED:
+        return bundled_images(BUNDLED[name].task, "test", count)
+    return generated_images(info, "test", count)
+
+
+def generated_images(info: ModelInfo, split: shapes.Split, count: int) -> ImageSource:
+    """Procedural images without labels, in the model's shape and normalisation."""
+    channels, height, width = info.input_shape
+    pixels = torch.from_numpy(shapes.generate(split, count)[0]).float() / 255
+    if channels != 3:
+        pixels = pixels.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+    resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    return replace(image_source((resized - mean) / std), description="generated shapes")

@@ -1,0 +1,39 @@
+"""What keeps a QDQ file from running on a target as it was meant to, found without compiling it.
+
+`lint` reads any QDQ ONNX file and applies the rules that the target names (`fimaq_deploy.target`) and those that hold
+for every runtime. An error is a file that the runtime refuses, computes otherwise than it says, or runs in floating
+point or with unfused attention although it is quantized. A warning costs time or accuracy and gains nothing. A note
+says what could not be judged.
+
+Where a rule states a fact of TensorRT it was measured on TensorRT-RTX 1.7.1, compiled for 8.9; where of ONNX Runtime,
+on version 1.31 on x86.
+
+Not covered: see `fimaq_deploy.graph.structure`; and that what is written is fast, which `fimaq-deploy audit` judges
+from the compiled plan.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Importing a family registers its rules.
+from fimaq_deploy.graph.rules import attention, numbers, operators, placement, weights  # noqa: F401
+from fimaq_deploy.graph.rules.rule import RULES, SEVERITIES, Finding, Rule
+from fimaq_deploy.graph.structure import read_structure
+from fimaq_deploy.target import Target, find_target
+
+__all__ = ["RULES", "Finding", "Rule", "lint"]
+
+
+def lint(path: str | Path, target: str | Target) -> tuple[Finding, ...]:
+    """Everything in an ONNX file that breaks a rule of a target: errors first, then in execution order.
+
+    Raises:
+        UserError: unknown target, no such file, or not an ONNX model.
+    """
+    rules = find_target(target) if isinstance(target, str) else target
+    structure = read_structure(path)
+    applied = [rule for rule in RULES.values() if rule.everywhere or rule.name in rules.lint_rules]
+    found = [finding for rule in applied for finding in rule.findings(structure, rules)]
+    order = {node.name: number for number, node in enumerate(structure.graph)}
+    return tuple(sorted(found, key=lambda f: (SEVERITIES.index(f.severity), order.get(f.node, -1))))

@@ -1,0 +1,87 @@
+"""What a rule is, where it was broken, and how rules are registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import onnx_ir as ir
+
+from fimaq_deploy.graph.structure import Operand, Pair, Product, Structure
+from fimaq_deploy.target import Target
+
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken rule in one place. `node` and `tensor` are names in the file, empty where it is about the whole."""
+
+    rule: str
+    severity: Severity
+    node: str
+    tensor: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rule is broken, before its name and severity are added. severity: where it is not the rule's own."""
+
+    at: ir.Node | None
+    tensor: ir.Value | None
+    problem: str
+    remedy: str
+    severity: Severity | None = None
+
+
+Found: TypeAlias = Iterator[Place]
+Check: TypeAlias = Callable[[Structure, Target], Found]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule by name. everywhere: whether it holds for every target, or only for those that name it."""
+
+    name: str
+    severity: Severity
+    everywhere: bool
+    check: Check
+
+    def findings(self, structure: Structure, target: Target) -> Iterator[Finding]:
+        for place in self.check(structure, target):
+            node, tensor = (str(thing.name or "") if thing else "" for thing in (place.at, place.tensor))
+            yield Finding(self.name, place.severity or self.severity, node, tensor, place.problem, place.remedy)
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(name: str, severity: Severity = "error", *, everywhere: bool = False) -> Callable[[Check], Check]:
+    """Register a function that yields the places where its rule is broken."""
+
+    def register(check: Check) -> Check:
+        RULES[name] = Rule(name, severity, everywhere, check)
+        return check
+
+    return register
+
+
+def at_pair(pair: Pair, problem: str, remedy: str) -> Place:
+    return Place(pair.nodes[0], pair.tensor, problem, remedy)
+
+
+def at_weight(product: Product, weight: Operand, problem: str, remedy: str) -> Place:
+    return Place(product.node, weight.stored, problem, remedy)
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(set(names)))
+
+
+def block_size(quantizer: ir.Node) -> int:
+    """How many values along the axis share a scale; 0 where no blocks are asked for."""
+    return quantizer.attributes.get_int("block_size", 0)

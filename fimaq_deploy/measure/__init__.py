@@ -1,0 +1,1 @@
+"""How accurate, how fast and how large anything is that maps images to outputs."""

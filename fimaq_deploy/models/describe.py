@@ -1,0 +1,135 @@
+"""What a module reads, and whether it is one that we know.
+
+Preprocessing follows timm's convention: it lies in the module's `pretrained_cfg` dictionary. A model of your own may
+carry one (`mean`, `std`, `interpolation`, `crop_pct`, `crop_mode`); the image size, channels and classes are always
+read from the module itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fimaq_deploy.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model reads and how images are prepared for it.
+
+    input_shape: (channels, height, width).
+    mean, std: one number a channel; an input is (pixel in [0, 1] - mean) / std.
+    crop_pct: the share of the resized image's shorter side that the centre crop keeps.
+    classes: the number of logits; 0 for a model without a classifier.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+    classes: int
+
+
+def describe_model(model: nn.Module, name: str = "") -> ModelInfo:
+    """What the module reads. `name` defaults to timm's name for it, or to its class.
+
+    Without a `pretrained_cfg` the whole image is resized bicubically and normalised with the ImageNet statistics, or
+    to [-1, 1] where there are not 3 channels.
+
+    Raises:
+        UserError: the module is no timm VisionTransformer or SwinTransformer, or has no fixed image size.
+    """
+    from timm.data import resolve_data_config
+
+    require_supported(model)
+    config: Mapping[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {"crop_pct": 1.0})
+    resolved = resolve_data_config(pretrained_cfg=config)
+    shape = image_shape(model)
+    known = shape[0] == 3 or "mean" in config
+    return ModelInfo(
+        name=name or config.get("architecture") or type(model).__name__,
+        input_shape=shape,
+        mean=per_channel(resolved["mean"] if known else (0.5,), shape[0]),
+        std=per_channel(resolved["std"] if known else (0.5,), shape[0]),
+        interpolation=resolved["interpolation"],
+        crop_pct=float(resolved["crop_pct"]),
+        crop_mode=resolved["crop_mode"],
+        classes=int(model.num_classes),  # type: ignore[arg-type]
+    )
+
+
+def require_supported(model: object, what: str = "the model") -> None:
+    """Refuse everything but a timm VisionTransformer or SwinTransformer with a plain patch embedding.
+
+    Raises:
+        UserError: another class; the message names it.
+    """
+    from timm.layers import PatchEmbed
+    from timm.models import SwinTransformer, VisionTransformer
+
+    if not isinstance(model, (VisionTransformer, SwinTransformer)):
+        raise UserError(f"{what} is a {type(model).__name__}: expected a timm VisionTransformer or SwinTransformer")
+    if not isinstance(model.patch_embed, PatchEmbed):
+        stem = type(model.patch_embed).__name__
+        raise UserError(f"{what} has a {stem} stem: expected a plain patch embedding; hybrid models are not supported")
+
+
+def require_finite(model: nn.Module) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        UserError: names the first such tensor.
+    """
+    for key, value in model.state_dict().items():
+        bad = int((~value.isfinite()).sum())
+        if bad:
+            raise UserError(
+                f"weight {key}: {bad} of {value.numel()} values are NaN or infinite; load a checkpoint without them"
+            )
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """A torch device that is here.
+
+    Raises:
+        UserError: no such device.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"unknown device '{device}': expected cpu, cuda or cuda:N") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{device}': torch sees no CUDA device here; use cpu, or install a CUDA build of torch")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{device}': there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return found
+
+
+def image_shape(model: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) of the images that a timm model takes, quantized or not.
+
+    Raises:
+        UserError: it has no fixed image size.
+    """
+    embed: Any = model.patch_embed
+    if embed.img_size is None:
+        raise UserError("the model has no fixed image size (patch_embed.img_size is None): create it with img_size=...")
+    height, width = embed.img_size
+    kernels = next(tensor for tensor in embed.proj.state_dict().values() if tensor.ndim == 4)
+    return kernels.shape[1], height, width
+
+
+def per_channel(values: Iterable[float], channels: int) -> tuple[float, ...]:
+    """One number a channel; the average for every channel where their number differs."""
+    found = tuple(float(value) for value in values)
+    return found if len(found) == channels else (sum(found) / len(found),) * channels

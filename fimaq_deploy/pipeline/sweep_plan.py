@@ -1,0 +1,164 @@
+"""What a sweep builds: the strict form of its YAML file, and the cells that follow from it.
+
+    models: [vit_shapes, {name: swin_t, images: calibration/, eval_images: validation/}]
+    recipes: [w8a8, {recipe: w4a4, name: w4a4-long, set: [reconstruction.iterations=500]}]
+    targets: [onnxruntime-cpu, [onnxruntime-cpu, tensorrt-rtx]]
+
+Every model is built with every recipe for every entry of `targets`; an entry that lists several targets is one build
+for all of them. Paths are relative to the working directory, as on the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.names import require_known
+from fimaq_deploy.pipeline.request import resolve_targets
+from fimaq_deploy.recipe import Recipe
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelEntry(_Strict):
+    """A model and its images; the fields are the options of `build`."""
+
+    name: str
+    weights: str = "pretrained"
+    images: str | None = None
+    eval_images: str | None = None
+
+
+class RecipeEntry(_Strict):
+    """A preset or a YAML file, with single fields of it replaced."""
+
+    recipe: str
+    name: str | None = Field(None, description="What the cell is called; default: the recipe's own name.")
+    settings: list[str] = Field([], alias="set")
+
+    def load(self, common: list[str]) -> Recipe:
+        return Recipe.load(self.recipe).with_settings([*common, *self.settings])
+
+    @property
+    def title(self) -> str:
+        return self.name or Path(self.recipe).stem
+
+
+def _named(key: str) -> BeforeValidator:
+    """A bare string stands for a mapping with one field."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One build of a sweep. name: unique in it, and the name of its folder. title: of the recipe."""
+
+    name: str
+    model: ModelEntry
+    title: str
+    recipe: Recipe
+    targets: tuple[str, ...]
+
+    def identity(self, *more: object) -> str:
+        """A hash of all that decides what is built; `more` are facts that every cell shares."""
+        facts = {**asdict(self), "model": self.model.model_dump(), "recipe": self.recipe.model_dump(mode="json")}
+        return hashlib.sha256(json.dumps([facts, *more], sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Plan(_Strict):
+    """A sweep's file."""
+
+    models: list[Annotated[ModelEntry, _named("name")]] = Field(min_length=1)
+    recipes: list[Annotated[RecipeEntry, _named("recipe")]] = Field(min_length=1)
+    targets: list[Annotated[list[str], BeforeValidator(_listed)]] | None = Field(
+        None, min_length=1, description="Default: one entry with whatever works on this machine."
+    )
+    settings: list[str] = Field([], alias="set", description="Recipe fields of every cell, as in tuning.iterations=0.")
+    out: str | None = Field(None, description="The folder of the sweep; default: build/NAME-OF-THE-FILE.")
+    device: str | None = None
+    seed: int = 0
+    max_drop: float | None = None
+    sensitivity: int = Field(0, ge=0)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a file.
+
+        Raises:
+            UserError: it cannot be read, is not YAML, or a field is missing, unknown or out of range.
+        """
+        file = Path(path)
+        fields = _read(file)
+        try:
+            plan = cls.model_validate(fields)
+        except ValidationError as error:
+            raise UserError(f"sweep {file}: {_first_problem(error)}") from None
+        return plan if plan.out else plan.model_copy(update={"out": str(Path("build") / file.stem)})
+
+    def cells(self) -> list[Cell]:
+        """Every build, models first.
+
+        Raises:
+            UserError: an unknown model, recipe, recipe field or target, or two cells of one name.
+        """
+        for entry in self.models:
+            require_known(entry.name)
+        found = list(self._cells())
+        names = [cell.name for cell in found]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two builds of the sweep are called {name}: give one of the recipes another `name`")
+        return found
+
+    def _cells(self) -> Iterator[Cell]:
+        recipes = [(entry.title, entry.load(self.settings)) for entry in self.recipes]
+        targets = [resolve_targets(entry) for entry in self.targets or [None]]
+        for model in self.models:
+            for title, recipe in recipes:
+                for group in targets:
+                    words = (model.name.rpartition(":")[2], title, *(("+".join(group),) if len(targets) > 1 else ()))
+                    yield Cell(re.sub(r"[^\w.+-]", "_", "-".join(words)), model, title, recipe, group)
+
+
+def _read(file: Path) -> Any:
+    try:
+        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; name the YAML file of a sweep") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"sweep {file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"sweep {file} holds {type(fields).__name__}: expected fields such as 'models: [vit_digits]'")
+    return fields
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = sorted(info.alias or name for name, info in Plan.model_fields.items())
+        close = get_close_matches(field, known, 1)
+        return f"unknown field '{field}'" + (f"; did you mean '{close[0]}'?" if close else f"; {_expected(known)}")
+    if problem["type"] == "missing":
+        return f"field '{field}' is missing: {_expected(['models', 'recipes'])}"
+    return f"field '{field}': {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+def _expected(names: list[str]) -> str:
+    return f"expected {', '.join(names)}"

@@ -1,0 +1,195 @@
+"""Many builds from one file: models × recipes × targets, each in its own folder, and one page about all of them.
+
+A cell that fails is written down and the next one goes on. Whatever a sweep was stopped by, running it again goes on
+where it stopped: finished cells are kept, a cell that was under way goes on with its next block, and failed ones are
+tried again. A cell whose settings have changed since is built anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fimaq_deploy.calibration.parallel import started_by_torchrun
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.files import write_whole
+from fimaq_deploy.manifest import MANIFEST
+from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.pipeline.builds import Progress, build
+from fimaq_deploy.pipeline.candidates import Originals
+from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
+from fimaq_deploy.report import schema
+from fimaq_deploy.report.environment import describe_environment
+from fimaq_deploy.report.page.markdown import page_markdown
+from fimaq_deploy.report.sweep_page import page as sweep_page
+from fimaq_deploy.report.sweep_page.records import Cell as Record
+from fimaq_deploy.report.sweep_page.records import Sweep, finished_cell
+
+SWEEP = "sweep.json"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A sweep that has come to its end. out: the folder with the page and the cells."""
+
+    out: Path
+    sweep: Sweep
+
+
+def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress | None = None) -> SweepResult:
+    """Build every cell of a file that is not built yet, and write sweep.json, sweep.html and sweep.md.
+
+    out: the folder; default: what the file says. progress: called with the cell as its step.
+
+    Raises:
+        UserError: the file is not the plan of a sweep, or the folder belongs to something else.
+    """
+    if started_by_torchrun():
+        raise UserError("a sweep runs in one process: start it without torchrun")
+    plan = Plan.load(path)
+    folder = Path(out or plan.out or "build")
+    cells = plan.cells()
+    earlier = _earlier(folder)
+    shared = (plan.seed, plan.device, plan.max_drop, plan.sensitivity)
+    records = [_record(cell, cell.identity(*shared), earlier, folder) for cell in cells]
+    command = ["fimaq-deploy", "sweep", str(path), *(["--out", str(out)] if out else [])]
+    found = Sweep(name=Path(path).stem, created=_now(), command=shlex.join(command), machine=_machine(), cells=records)
+    return SweepResult(folder, _Sweep(plan, folder, cells, found, earlier, progress or _silent).run())
+
+
+@dataclass
+class _Sweep:
+    """A sweep under way. `found` is on disk after every cell."""
+
+    plan: Plan
+    folder: Path
+    cells: list[Cell]
+    found: Sweep
+    earlier: dict[str, Record]
+    progress: Progress
+    originals: dict[str, Originals] = field(default_factory=dict)
+
+    def run(self) -> Sweep:
+        self._save()
+        for number, cell in enumerate(self.cells):
+            record = self.found.cells[number]
+            if record.state != "done":
+                self.found = self.found.with_cell(self._build(number, cell, record), _now())
+                self._save()
+        self._write_page()
+        return self.found
+
+    def _build(self, number: int, cell: Cell, record: Record) -> Record:
+        """The cell's new record. Only what stops the whole program gets out."""
+        started = time.perf_counter()
+        out = self.folder / cell.name
+        known = self.earlier.get(cell.name)
+        try:
+            result = build(
+                cell.model.name,
+                weights=cell.model.weights,
+                images=cell.model.images,
+                eval_images=cell.model.eval_images,
+                recipe=cell.recipe,
+                targets=cell.targets,
+                out=out,
+                device=self.plan.device,
+                seed=self.plan.seed,
+                max_drop=self.plan.max_drop,
+                sensitivity=self.plan.sensitivity,
+                overwrite=True,
+                resume=known is not None and known.identity == record.identity,
+                progress=self._step(number, cell),
+                originals=self._originals(cell),
+            )
+        except Exception as error:
+            return record.model_copy(update={"state": "failed", "error": self._told(cell, error)})
+        assert result is not None, "only a helper of torchrun gets none"
+        return finished_cell(record, result.report, result.failures, time.perf_counter() - started)
+
+    def _told(self, cell: Cell, error: Exception) -> str:
+        """A user's mistake is its line; anything else is our bug, whose traceback is kept in a file."""
+        if isinstance(error, UserError):
+            return str(error)
+        name = f"{cell.name}.traceback.txt"
+        write_whole(self.folder / name, "".join(traceback.format_exception(error)).encode())
+        return f"{type(error).__name__}: {' '.join(str(error).split())} (see {name})"
+
+    def _originals(self, cell: Cell) -> Originals:
+        """What is known of the cell's model before quantization, on the images that the cell is evaluated on."""
+        model = cell.model
+        own = model.eval_images is not None or model.name in BUNDLED
+        # Without images of its own it is evaluated on the calibration images, whose number is the recipe's.
+        key = f"{model.model_dump_json()} {'' if own else cell.recipe.reconstruction.images}"
+        return self.originals.setdefault(key, Originals())
+
+    def _step(self, number: int, cell: Cell) -> Progress:
+        title = f"{number + 1}/{len(self.cells)} {cell.name}"
+
+        def step(step: str, done: int, total: int, detail: str) -> None:
+            count = f" {done}/{total}" if total else ""
+            self.progress(title, 0, 0, f"{step}{count} {detail}".strip())
+
+        return step
+
+    def _save(self) -> None:
+        write_whole(self.folder / SWEEP, self.found.to_json().encode())
+
+    def _write_page(self) -> None:
+        page = sweep_page.sweep_page(self.found)
+        texts: dict[str, Callable[[], str]] = {
+            "sweep.html": lambda: sweep_page.to_html(page),
+            "sweep.md": lambda: page_markdown(page),
+        }
+        for name, text in texts.items():
+            write_whole(self.folder / name, text().encode())
+
+
+def _silent(step: str, done: int, total: int, detail: str) -> None:
+    pass
+
+
+def _record(cell: Cell, identity: str, earlier: dict[str, Record], folder: Path) -> Record:
+    """What an earlier run found, if it was the same cell and its build is still there."""
+    known = earlier.get(cell.name)
+    if known and known.identity == identity and known.state == "done" and (folder / cell.name / MANIFEST).is_file():
+        return known
+    return Record(
+        name=cell.name, model=cell.model.name, recipe=cell.title, targets=list(cell.targets), identity=identity
+    )
+
+
+def _earlier(folder: Path) -> dict[str, Record]:
+    """The cells of the sweep that is in the folder already, by name.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    file = folder / SWEEP
+    if not file.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists and is not an earlier sweep: name another folder with --out")
+        return {}
+    try:
+        return {cell.name: cell for cell in Sweep.model_validate(json.loads(file.read_text(encoding="utf-8"))).cells}
+    except (OSError, ValueError, ValidationError):
+        raise UserError(
+            f"{file} is cut off or of another version: remove it to build every cell anew, or name another --out"
+        ) from None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _machine() -> str:
+    machine: schema.Environment = describe_environment()
+    return f"{machine.gpu or machine.cpu}, {machine.cores} cores"

@@ -1,0 +1,1 @@
+"""One build: its table, verdict, charts and sections."""

@@ -1,0 +1,1 @@
+"""Many builds: records, leaderboard, Pareto front and page."""

@@ -1,0 +1,352 @@
+"""What a graph was compiled to, block by block, read from the layer plan: the proof that a quantized model fuses.
+
+A QDQ file only asks for integer kernels; whether it got them is decided by the compiler, and a graph that fell back to
+floating point still runs and still gives the right answers, only slower. The plan says it without a GPU:
+
+- a *GEMM* is a product with stored weights (MatMul, Gemm, Conv) of the file. It runs in INT8 where a matrix kernel
+  computes it that reads integers on both sides, and *weight-only* where a matrix kernel casts its integer weights;
+- a product that gains nothing from integers, because it is tiny or multiplies one row an image as a classifier does, is
+  no GEMM where the file leaves it in floats: it is counted as *left alone*;
+- *attention* is fused where a block has one attention kernel for each softmax of the file;
+- a *weight is dequantized at run time* where a kernel of its own writes it to memory as floats;
+- a *conversion* is a kernel that only moves numbers or changes their type.
+
+A kernel that is no product counts to the block of the next product in the plan, because it prepares it: a compiler
+merges the end of one block with the start of the next, in another way for integers than for floats, and only so are two
+plans compared at the same joints. What follows the last product counts to its block. Blocks are the stages of a timm
+model as node names tell them; a node whose name tells none belongs to the block of the node before it.
+
+Not covered: how long a kernel takes, and which of several implementations the GPU's own compiler picks when the engine
+is loaded. What is read was seen with TensorRT-RTX 1.7.1; the same reading of TensorRT 10's and 11's logs is untried.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, takewhile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
+
+from fimaq_deploy.engines.tensorrt import FAMILY, ComputeCapability, build_engine
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.graph.structure import Product, Structure, is_left_alone, read_structure
+from fimaq_deploy.verify.layer_plan import Kernel, PlanTensor, read_plan
+
+_STAGE = re.compile(r"(?:layers\.\d+\.)?blocks\.\d+|layers\.\d+\.downsample|patch_embed|(?:fc_)?norm|head")
+# torch's older exporter repeats every module: /layers/layers.0/blocks/blocks.1/attn/qkv/MatMul.
+_REPEATED = re.compile(r"(?:^|/)(\w+)/(?=\1\.\d)")
+_HEAD, _WHOLE = "head", "model"
+_MATRIX_KINDS = frozenset({"gemm", "correlation", "convolution"})
+# A fused kernel is named after its operators, two to four letters each: __myl_FcAddDivCastErfCastAddMulMul_myl0_11.
+_FUSED_NAME = re.compile(r"__myl_([A-Za-z0-9]+)_myl")
+_OPERATOR = re.compile(r"[A-Z][a-z0-9]*")
+_PRODUCTS = frozenset({"Fc", "Gemm", "Conv", "Corr", "Dot"})
+_MOVES = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Sque", "Tran", "Unsq"})
+# Work of the host, and events between streams.
+_NO_KERNELS = frozenset({"constant", "noop", "shape_call", "signal", "wait"})
+_TYPES = {"Int8": "int8", "Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "FP8": "float8"}
+_INTEGERS = frozenset({"Int8", "Int4", "UInt8"})
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """The kernels of one block; what they mean is said above.
+
+    left_alone: products of the file that are in floats and gain nothing from integers; no GEMMs.
+    attention: the type that fused attention reads, "unfused", or None in a block without attention.
+    twin_kernels: kernels of the same block in the full-precision twin, None without one.
+    float_gemms: the products that do not run in INT8, as nodes of the file.
+    lost_gemms: those among them that the file quantized and that run neither in INT8 nor weight-only as it says.
+    """
+
+    name: str
+    kernels: int
+    gemms: int
+    int8_gemms: int
+    weight_only_gemms: int
+    attention: str | None
+    dequantized_weights: int
+    conversions: int
+    twin_kernels: int | None = None
+    float_gemms: tuple[str, ...] = ()
+    lost_gemms: tuple[str, ...] = ()
+    left_alone: int = 0
+
+
+@dataclass(frozen=True)
+class EngineAudit:
+    """One engine. compute_capability: such as "8.9", None where it serves several. broken: promises, as sentences."""
+
+    target: str
+    compute_capability: str | None
+    blocks: tuple[BlockPlan, ...]
+    broken: tuple[str, ...] = ()
+
+
+# --- promises ---
+
+
+def _int8_gemms(block: BlockPlan) -> str | None:
+    return f"not in INT8: {_some(block.float_gemms)}" if block.float_gemms else None
+
+
+def _gemms_as_written(block: BlockPlan) -> str | None:
+    return (
+        f"quantized, but compiled to a floating-point product: {_some(block.lost_gemms)}" if block.lost_gemms else None
+    )
+
+
+def _fused_attention(block: BlockPlan) -> str | None:
+    return "attention is not fused" if block.attention == "unfused" else None
+
+
+def _no_weight_dequant(block: BlockPlan) -> str | None:
+    count = block.dequantized_weights
+    return f"{count} weight{'s' * (count > 1)} dequantized at run time" if count else None
+
+
+def _no_more_kernels(block: BlockPlan) -> str | None:
+    twin = block.twin_kernels
+    if twin is None or block.kernels <= twin:
+        return None
+    return f"{block.kernels} kernels, but {twin} in the full-precision twin"
+
+
+PROMISES: dict[str, Callable[[BlockPlan], str | None]] = {
+    "int8-gemms=all": _int8_gemms,
+    "gemms-as-written": _gemms_as_written,
+    "fused-attention": _fused_attention,
+    "no-weight-dequant": _no_weight_dequant,
+    "no-more-kernels": _no_more_kernels,
+}
+# What every quantized file should keep; `int8-gemms=all` asks more of it than a weight-only file says.
+EXPECTED = ("gemms-as-written", "fused-attention", "no-weight-dequant")
+
+
+def parse_promises(text: str) -> tuple[str, ...]:
+    """The promises in a list with commas.
+
+    Raises:
+        UserError: an unknown one.
+    """
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    for name in names:
+        if name not in PROMISES:
+            raise UserError(f"unknown promise '{name}': expected some of {','.join(PROMISES)}")
+    return names
+
+
+def broken_promises(blocks: Sequence[BlockPlan], require: Sequence[str]) -> tuple[str, ...]:
+    """Each breach as a sentence. Blocks that break a promise in the same way share one."""
+    broken: dict[str, list[str]] = {}
+    for name in require:
+        for block in blocks:
+            problem = PROMISES[name](block)
+            if problem:
+                broken.setdefault(problem, []).append(block.name)
+    return tuple(f"{_some(names)}: {problem}" for problem, names in broken.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+# --- compiling ---
+
+
+def audit(
+    path: str | Path,
+    target: str,
+    *,
+    compute_for: Sequence[ComputeCapability] | None = None,
+    twin: str | Path | None = None,
+    require: Sequence[str] = (),
+) -> list[EngineAudit]:
+    """Compile an ONNX file for each GPU generation, or once for all of them, and say what became of it.
+
+    compute_for: the GPU generations to compile for one by one; None is one engine for all that the target compiles for.
+    twin: the full-precision model, compiled in the same way.
+    require: names of `PROMISES`, whose breaches go to `broken`.
+
+    Raises:
+        UserError: the target has no compiler here, or see `build_engine`.
+    """
+    if target not in FAMILY:
+        raise UserError(f"target {target} has no layer plan to audit: expected {' or '.join(FAMILY)}")
+    if "no-more-kernels" in require and twin is None:
+        raise UserError("no-more-kernels compares with the full-precision model: name its file as --twin")
+    file, original = read_structure(path), None if twin is None else read_structure(twin)
+    found = []
+    for capability in [None] if compute_for is None else compute_for:
+        alone = None if capability is None else [capability]
+        counts = None
+        if twin is not None and original is not None:
+            counts = kernel_counts(audit_log(builder_log(twin, target, alone), original))
+        blocks = audit_log(builder_log(path, target, alone), file, counts)
+        found.append(EngineAudit(target, _text(capability), blocks, broken_promises(blocks, require)))
+    return found
+
+
+def builder_log(path: str | Path, target: str, compute_for: Sequence[ComputeCapability] | None) -> str:
+    """What the compiler says about a file; the engine is thrown away."""
+    with TemporaryDirectory() as folder:
+        return build_engine(path, Path(folder) / "audit.engine", target, compute_for=compute_for, verbose=True).log
+
+
+def _text(capability: ComputeCapability | None) -> str | None:
+    return None if capability is None else f"{capability[0]}.{capability[1]}"
+
+
+# --- reading the plan ---
+
+
+def kernel_counts(blocks: Sequence[BlockPlan]) -> dict[str, int]:
+    """How many kernels each block has, for `audit_log` of the quantized twin."""
+    return {block.name: block.kernels for block in blocks}
+
+
+def audit_log(log: str, file: Structure, twin_kernels: Mapping[str, int] | None = None) -> tuple[BlockPlan, ...]:
+    """Read a builder's log against the file that was compiled, block by block in the file's order.
+
+    Raises:
+        UserError: the log holds no layer plan.
+    """
+    kernels = [kernel for kernel in read_plan(log) if kernel.kind.lower() not in _NO_KERNELS]
+    home = _blocks_of_nodes(file)
+    order = list(dict.fromkeys(home.values()))
+    places = _places(kernels, home, order)
+    blocks = []
+    for name in order:
+        own = [kernel for kernel, place in zip(kernels, places, strict=True) if place == name]
+        count = None if twin_kernels is None else twin_kernels.get(name)
+        blocks.append(replace(_block(name, own, kernels, file, home), twin_kernels=count))
+    return tuple(blocks)
+
+
+def _places(kernels: Sequence[Kernel], home: Mapping[str, str], order: Sequence[str]) -> list[str]:
+    """The block of each kernel: of a product its own, of any other that of the next product."""
+    places: list[str | None] = [None] * len(kernels)
+    following: str | None = None
+    for number, kernel in reversed(list(enumerate(kernels))):
+        known = [home[node] for node in kernel.nodes if node in home]
+        if known and is_matrix_kernel(kernel):
+            following = min(known, key=order.index)
+        places[number] = following
+    last = next((place for place in reversed(places) if place), order[-1])
+    return [place or last for place in places]
+
+
+def _block(
+    name: str, own: Sequence[Kernel], kernels: Sequence[Kernel], file: Structure, home: Mapping[str, str]
+) -> BlockPlan:
+    inside = [product for product in file.products if product.weight and home[plan_name(product.node)] == name]
+    products = [product for product in inside if not is_left_alone(product, file.graph)]
+    found = [(product, _execution(plan_name(product.node), kernels)) for product in products]
+    softmaxes = sum(home[plan_name(attention.softmax)] == name for attention in file.attentions)
+    return BlockPlan(
+        name=name,
+        kernels=len(own),
+        gemms=len(products),
+        int8_gemms=sum(how == "int8" for _, how in found),
+        weight_only_gemms=sum(how == "weight-only" for _, how in found),
+        attention=_attention(own, softmaxes),
+        dequantized_weights=sum(_dequantized_weights(kernel) for kernel in own),
+        conversions=sum(_is_conversion(kernel) for kernel in own),
+        float_gemms=tuple(plan_name(product.node) for product, how in found if how != "int8"),
+        lost_gemms=tuple(plan_name(product.node) for product, how in found if _is_lost(product, how)),
+        left_alone=len(inside) - len(products),
+    )
+
+
+def _is_lost(product: Product, how: str) -> bool:
+    """Whether a product runs in floats although the file gives it integers."""
+    if product.is_integer:
+        return how != "int8"
+    return product.weight is not None and product.weight.dequantizer is not None and how == "float"
+
+
+def plan_name(node: ir.Node) -> str:
+    """A node's name as the plan has it: TensorRT names those that have none after their first output."""
+    return node.name or f"node_of_{node.outputs[0].name}"
+
+
+def _blocks_of_nodes(file: Structure) -> dict[str, str]:
+    """The block of each node by its name in the plan, in the file's order. Leading nodes go to the first block."""
+    names = [plan_name(node) for node in file.graph]
+    told = [stage_of(name) for name in names]
+    first = next(filter(None, told), _WHOLE)
+    filled = accumulate(told, lambda before, own: own or before, initial=first)
+    return dict(zip(names, list(filled)[1:], strict=True))
+
+
+def stage_of(name: str) -> str | None:
+    """The stage of a timm model that a node's name tells; None where it tells none. Final norms belong to the head."""
+    found = _STAGE.match(_REPEATED.sub(".", name).strip("/.").replace("/", "."))
+    if found is None:
+        return None
+    return _HEAD if found[0].endswith("norm") else found[0]
+
+
+def _execution(node: str, kernels: Sequence[Kernel]) -> str:
+    """How a product runs: "int8", "weight-only" or "float", which it also is where no kernel names it."""
+    own = [kernel for kernel in kernels if node in kernel.nodes and is_matrix_kernel(kernel)]
+    if own and all(_is_int8_gemm(kernel) for kernel in own):
+        return "int8"
+    return "weight-only" if own and all(_integer_constants(kernel) for kernel in own) else "float"
+
+
+def is_matrix_kernel(kernel: Kernel) -> bool:
+    """Whether a kernel computes a matrix product or attention."""
+    return kernel.kind.lower() in _MATRIX_KINDS or not _PRODUCTS.isdisjoint(_operators(kernel)) or _is_attention(kernel)
+
+
+def _is_attention(kernel: Kernel) -> bool:
+    return "mha" in kernel.name
+
+
+def _operators(kernel: Kernel) -> list[str]:
+    """What a fused kernel computes, in order; empty for one that has another kind of name."""
+    found = _FUSED_NAME.match(kernel.name)
+    return _OPERATOR.findall(found[1]) if found else []
+
+
+def _is_int8_gemm(kernel: Kernel) -> bool:
+    """Whether both operands are matrices of integers, and the product reads them as they are, not cast to floats."""
+    read = [tensor for tensor in kernel.inputs if _is_matrix(tensor)]
+    integers = sum(tensor.dtype == "Int8" for tensor in (*read, *filter(_is_matrix, kernel.constants)))
+    prologue = takewhile(lambda operator: operator not in _PRODUCTS, _operators(kernel))
+    return bool(read) and read[0].dtype == "Int8" and integers > 1 and "Cast" not in prologue
+
+
+def _is_matrix(tensor: PlanTensor) -> bool:
+    return sum(size != 1 for size in tensor.shape) > 1
+
+
+def _integer_constants(kernel: Kernel) -> int:
+    return sum(tensor.dtype in _INTEGERS and _is_matrix(tensor) for tensor in kernel.constants)
+
+
+def _dequantized_weights(kernel: Kernel) -> int:
+    return 0 if is_matrix_kernel(kernel) else _integer_constants(kernel)
+
+
+def _attention(own: Sequence[Kernel], softmaxes: int) -> str | None:
+    if not softmaxes:
+        return None
+    fused = [kernel for kernel in own if _is_attention(kernel)]
+    if len(fused) < softmaxes:
+        return "unfused"
+    return "+".join(sorted(set(_read_types(fused))))
+
+
+def _read_types(kernels: Sequence[Kernel]) -> Iterator[str]:
+    return (_TYPES.get(kernel.inputs[0].dtype, kernel.inputs[0].dtype) for kernel in kernels)
+
+
+def _is_conversion(kernel: Kernel) -> bool:
+    operators = _operators(kernel)
+    return (bool(operators) and _MOVES.issuperset(operators)) or "reformat" in kernel.kind.lower()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from fimaq_deploy.calibration.learning.fisher import kl_divergence
+from fimaq_deploy.calibration.learning.gradients import divergence_gradient, suffix_of
+from fimaq_deploy.calibration.network.stages import stages_of
+
+TEMPERATURE = 2.0
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_vit: Callable[..., VisionTransformer], random_images: Callable[..., Tensor]) -> dict[str, object]:
+    """A float64 model cut after its first block: z there, and everything around it."""
+    model = tiny_vit().double().requires_grad_(False)
+    images = random_images(3).double()
+    stages = stages_of(model)
+    z = suffix_of(stages[:2])(images)
+    return {"model": model, "images": images, "stages": stages, "z": z, "suffix": suffix_of(stages[2:])}
+
+
+def test_prefix_and_suffix_compose_to_the_model(chain: dict) -> None:
+    assert torch.equal(chain["suffix"](chain["z"]), chain["model"](chain["images"]))
+
+
+def test_the_suffix_of_nothing_is_the_identity() -> None:
+    x = torch.randn(2, 3)
+    assert suffix_of([])(x) is x
+
+
+def test_the_gradient_is_autograd_through_the_whole_model(chain: dict) -> None:
+    stages, images, z = chain["stages"], chain["images"].clone().requires_grad_(), chain["z"]
+    output = stages[1].module(stages[0].module(images)) + 0.1 * torch.randn(z.shape, dtype=z.dtype)
+    output.retain_grad()
+    reference = chain["model"](chain["images"])
+    logits = stages[3].module(stages[2].module(output))
+    (kl_divergence(logits, reference, TEMPERATURE) * len(z)).backward()
+    found = divergence_gradient(chain["suffix"], output, reference, TEMPERATURE)
+    torch.testing.assert_close(found, output.grad)
+
+
+def test_each_sample_has_its_own_gradient(chain: dict) -> None:
+    output = chain["z"] + 0.1
+    reference = chain["suffix"](chain["z"])
+    together = divergence_gradient(chain["suffix"], output, reference, TEMPERATURE)
+    alone = [
+        divergence_gradient(chain["suffix"], output[i : i + 1], reference[i : i + 1], TEMPERATURE) for i in range(3)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_no_gradient_reaches_the_parameters_and_none_is_needed_outside(chain: dict) -> None:
+    with torch.no_grad():
+        divergence_gradient(chain["suffix"], chain["z"] + 0.1, chain["suffix"](chain["z"]), TEMPERATURE)
+    assert all(parameter.grad is None for parameter in chain["model"].parameters())
+
+
+def fisher_of(chain: dict, index: int) -> Tensor:
+    """F = Jᵀ (diag p - ppᵀ) J / T² of one sample, from the whole Jacobian."""
+    z = chain["z"][index]
+    jacobian = torch.autograd.functional.jacobian(lambda x: chain["suffix"](x[None])[0], z).flatten(1)
+    p = (chain["suffix"](z[None])[0] / TEMPERATURE).softmax(0)
+    return jacobian.T @ ((torch.diag(p) - torch.outer(p, p)) / TEMPERATURE**2) @ jacobian
+
+
+def test_near_the_optimum_the_gradient_is_the_fisher_matrix_times_the_deviation(chain: dict) -> None:
+    z = chain["z"]
+    d = 1e-5 * torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(0))
+    g = divergence_gradient(chain["suffix"], z + d, chain["suffix"](z), TEMPERATURE).flatten(1)
+    for index in range(len(z)):
+        expected = fisher_of(chain, index) @ d[index].flatten()
+        torch.testing.assert_close(g[index], expected, rtol=1e-2, atol=1e-3 * expected.abs().max().item())
+
+
+def test_half_the_squared_deviation_in_the_fisher_metric_is_the_divergence(chain: dict) -> None:
+    z = chain["z"]
+    d = 1e-3 * torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(0))
+    divergence = kl_divergence(chain["suffix"](z + d), chain["suffix"](z), TEMPERATURE).item()
+    forms = [d[i].flatten() @ fisher_of(chain, i) @ d[i].flatten() for i in range(len(z))]
+    assert sum(forms).item() / len(z) / 2 == pytest.approx(divergence, rel=0.02)

@@ -1,0 +1,68 @@
+"""Attention between integers gets float16, and only where it cannot overflow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from fimaq_deploy.engines import load_engine
+from fimaq_deploy.export import trace
+from fimaq_deploy.export.float16_attention import float16_attention
+from fimaq_deploy.target import find_target
+
+SHAPE = (3, 8, 8)
+HALF, FLOAT, BFLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.BFLOAT16
+WIDE = replace(find_target("tensorrt-rtx"), high_precision="bfloat16")
+
+
+def types(graph: ir.Graph) -> dict[str | None, ir.DataType | None]:
+    """Of the first operand of every node."""
+    return {node.name: node.inputs[0].dtype for node in graph if node.inputs[0] is not None}
+
+
+@pytest.mark.parametrize("name", ["w8a8", "w4a4"])
+def test_everything_between_the_integers_and_nothing_else_is_float16(exported, tmp_path, name):
+    graph = ir.load(trace(exported(name)[0], SHAPE).write(tmp_path / "wide.onnx", WIDE)).graph
+    found = types(graph)
+    half = {node for node, dtype in found.items() if dtype is HALF}
+    inside = {"Add", "Div", "MatMul", "Mul", "QuantizeLinear", "Reshape", "Softmax", "Transpose"}
+    assert {"parts.1/MatMul", "parts.1/Softmax", "parts.1/MatMul_1"} <= half
+    assert {str(node).partition("/")[2].partition("_")[0] for node in half} <= inside
+    assert found["parts.1.proj.quantize/QuantizeLinear"] is HALF, "it reads what attention computes"
+    assert found["parts.1.proj/MatMul"] is found["parts.1.qkv/MatMul"] is BFLOAT
+
+
+def test_attention_in_float16_answers_alike(exported, images, tmp_path):
+    """ONNX Runtime's CPU has no bfloat16, so float32 surrounds the island here."""
+    model, path = exported("w8a8")
+    file = ir.load(path)
+    float16_attention(file.graph)
+    assert types(file.graph)["parts.1/Softmax"] is HALF
+    ir.save(file, tmp_path / "island.onnx")
+    with torch.no_grad():
+        expected = model(images).numpy()
+    found = load_engine(tmp_path / "island.onnx", optimisations=False, threads=1)(images.numpy())
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(("largest_score", "dtype"), [(65000, HALF), (66000, FLOAT)])
+def test_attention_that_may_overflow_is_left_as_it_is(exported, largest_score, dtype):
+    """Sums of 16 products of two integers of 128 at most, times two scales."""
+    graph = ir.load(exported("w8a8")[1]).graph
+    scale = np.float32((largest_score / 16) ** 0.5 / 128)
+    for node in graph:
+        if node.op_type == "DequantizeLinear" and "parts.1.operands" in str(node.name):
+            node.inputs[1].const_value = ir.tensor(scale, name=node.inputs[1].name)
+    float16_attention(graph)
+    assert types(graph)["parts.1/Softmax"] is dtype
+
+
+def test_attention_in_floats_is_no_island(exported):
+    graph = ir.load(exported("w4a16")[1]).graph
+    before = types(graph)
+    float16_attention(graph)
+    assert types(graph) == before

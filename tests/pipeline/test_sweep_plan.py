@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fimaq_deploy import UserError
+from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
+
+WHOLE = """
+models: [vit_digits, {name: swin_digits, weights: random}]
+recipes: [w8a8, {recipe: w4a8, name: longer, set: [reconstruction.iterations=500]}]
+targets: [onnxruntime-cpu, [onnxruntime-cpu, tensorrt-rtx]]
+set: [tuning.iterations=0]
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "trial.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def cells(folder: Path, text: str) -> list[Cell]:
+    return Plan.load(written(folder, text)).cells()
+
+
+def test_the_cells_are_the_product_in_order(tmp_path: Path) -> None:
+    found = cells(tmp_path, WHOLE)
+    assert [cell.name for cell in found] == [
+        f"{model}-{recipe}-{target}"
+        for model in ("vit_digits", "swin_digits")
+        for recipe in ("w8a8", "longer")
+        for target in ("onnxruntime-cpu", "onnxruntime-cpu+tensorrt-rtx")
+    ]
+    assert {cell.recipe.tuning.iterations for cell in found} == {0}
+    assert {cell.title: cell.recipe.reconstruction.iterations for cell in found}["longer"] == 500
+    assert found[-1].model.weights == "random"
+
+
+def test_one_target_is_not_part_of_the_name(tmp_path: Path) -> None:
+    (cell,) = cells(tmp_path, "models: [vit_digits]\nrecipes: [w8a8]\ntargets: [onnxruntime-cpu]")
+    assert (cell.name, cell.targets) == ("vit_digits-w8a8", ("onnxruntime-cpu",))
+
+
+def test_targets_default_to_what_works_here(tmp_path: Path) -> None:
+    (cell,) = cells(tmp_path, "models: [vit_digits]\nrecipes: [w8a8]")
+    assert "onnxruntime-cpu" in cell.targets
+
+
+def test_the_folder_is_named_after_the_file_unless_it_says_another(tmp_path: Path) -> None:
+    text = "models: [vit_digits]\nrecipes: [w8a8]\n"
+    assert Plan.load(written(tmp_path, text)).out == "build/trial"
+    assert Plan.load(written(tmp_path, f"{text}out: elsewhere")).out == "elsewhere"
+
+
+def test_a_recipe_of_the_users_own_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("weights: {bits: 3}")
+    (cell,) = cells(tmp_path, f"models: [vit_digits]\nrecipes: ['{tmp_path / 'mine.yaml'}']")
+    assert (cell.title, cell.recipe.weights.bits) == ("mine", 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("w4a8, name", "w4a4, name"),
+        ("=500", "=501"),
+        ("tuning.iterations=0", "tuning.iterations=1"),
+        ("weights: random", "weights: pretrained"),
+        ("tensorrt-rtx", "tensorrt"),
+    ],
+)
+def test_a_cell_is_another_when_anything_about_it_changes(tmp_path: Path, change: tuple[str, str]) -> None:
+    before, again, after = cells(tmp_path, WHOLE), cells(tmp_path, WHOLE), cells(tmp_path, WHOLE.replace(*change))
+    assert [cell.identity() for cell in before] == [cell.identity() for cell in again]
+    assert before[-1].identity() != after[-1].identity()
+    assert before[0].identity(1) != before[0].identity(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models: [vit_digits]", "field 'recipes' is missing: expected models, recipes"),
+        ("recipe: [w8a8]\nmodels: [vit_digits]\nrecipes: [w8a8]", "unknown field 'recipe'; did you mean 'recipes'?"),
+        ("models: []\nrecipes: [w8a8]", "field 'models': list should have at least 1 item"),
+        ("models: 3\nrecipes: [w8a8]", "field 'models': input should be a valid list, got 3"),
+        ("models: [{weights: random}]\nrecipes: [w8a8]", "field 'models.0.name' is missing"),
+        ("models: [{name: vit_digits, image: x}]\nrecipes: [w8a8]", "unknown field 'models.0.image'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nseed: x", "field 'seed': input should be a valid integer"),
+        ("[1, 2]", "holds list: expected fields such as 'models: [vit_digits]'"),
+        ("models: [", "is not YAML"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        Plan.load(written(tmp_path, text))
+    assert message in str(error.value)
+    assert "trial.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models: [vit_digit]\nrecipes: [w8a8]", "unknown model 'vit_digit': did you mean vit_digits"),
+        ("models: [resnet50]\nrecipes: [w8a8]", "expected a timm VisionTransformer or SwinTransformer"),
+        ("models: ['nowhere:model']\nrecipes: [w8a8]", "no module 'nowhere'"),
+        ("models: [vit_digits]\nrecipes: [w8a9]", "no recipe 'w8a9'"),
+        ("models: [vit_digits]\nrecipes: [{recipe: w8a8, set: [weights.bit=4]}]", "unknown field 'weights.bit'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\ntargets: [tensorflow]", "unknown target 'tensorflow'"),
+        ("models: [vit_digits]\nrecipes: [w8a8, w8a8]", "two builds of the sweep are called vit_digits-w8a8"),
+    ],
+)
+def test_what_no_build_would_take_is_one_line_before_anything_is_built(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        cells(tmp_path, text)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*none\.yaml: No such file or directory; name the YAML file"):
+        Plan.load(tmp_path / "none.yaml")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from fimaq_deploy import report as r
+from fimaq_deploy.report.build_page.table import cells, size_text
+from fimaq_deploy.report.build_page.verdict import failures, verdict
+
+
+def example(top1: float = 97.5, *, labelled: bool = True) -> r.Report:
+    def accuracy(value: float) -> r.Accuracy | None:
+        return r.Accuracy(images=600, top1=value, top5=100.0, interval=(value - 1, value + 1)) if labelled else None
+
+    same = r.Comparison(to="pytorch-fp32", agreement=99.5, largest_difference=0.12345)
+    fast = r.Latency(
+        batch_size=1, p50_ms=0.81, p90_ms=0.9, p99_ms=1.0, images_per_second=1235, ratio_to="onnx-fp32", speedup=1.25
+    )
+    return r.Report(
+        created="2026-01-02T03:04:05+00:00",
+        command="fimaq-deploy build --model swin_digits",
+        seed=0,
+        model=r.Model(name="swin_digits", weights="pretrained", input_shape=(1, 16, 16), classes=10, parameters=123),
+        recipe={"name": "w8a8"},
+        data=r.Data(
+            calibration="digits", calibration_images=256, evaluation="digits", evaluation_images=600, labelled=labelled
+        ),
+        environment=r.describe_environment(),
+        targets=[r.TargetStatus(name="tensorrt-rtx", not_run="no NVIDIA driver", compile_seconds=0.53)],
+        rows=[
+            r.Row(id="pytorch-fp32", title="PyTorch FP32", accuracy=accuracy(98.0)),
+            r.Row(id="onnx-fp32", title="ONNX FP32", file="model.fp32.onnx", size_bytes=4_000_000),
+            r.Row(
+                id="onnxruntime-cpu",
+                title="ONNX Runtime",
+                deployed=True,
+                accuracy=accuracy(top1),
+                comparison=same,
+                latency=[fast],
+                file="model.onnx",
+                size_bytes=999_600,
+            ),
+            r.Row(id="tensorrt-rtx", title="TensorRT-RTX", deployed=True, not_run="no driver", size_bytes=2_000_000),
+        ],
+        blocks=[r.Block(name="blocks.0", loss_before=0.01, loss_after=0.001, iterations=100, seconds=1.5)],
+        steps=[r.Step(name="quantize", seconds=3.2)],
+    )
+
+
+def test_json_reads_back_as_itself_and_carries_its_schema() -> None:
+    report = example()
+    text = report.to_json()
+    assert json.loads(text)["schema"] == "fimaq-deploy/report/1"
+    assert r.Report.model_validate_json(text) == report
+
+
+@pytest.mark.parametrize("change", [{"schema": "fimaq-deploy/report/9"}, {"extra": 1}, {"seed": "x"}])
+def test_a_foreign_document_is_refused(change: dict[str, object]) -> None:
+    document = json.loads(example().to_json())
+    with pytest.raises(ValidationError):
+        r.Report.model_validate({**document, **change})
+
+
+def test_a_row_is_readable() -> None:
+    assert cells(example().rows[2]) == (
+        "ONNX Runtime",
+        "97.50",
+        "100.00",
+        "99.50",
+        "0.12",
+        "0.81",
+        "1.25×",
+        "1.0 MB",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(None, ""), (1234, "1 kB"), (999_499, "999 kB"), (999_500, "1.0 MB"), (12_340_000, "12.3 MB")]
+)
+def test_sizes(size: int | None, text: str) -> None:
+    assert size_text(size) == text
+
+
+def test_the_verdict_names_accuracy_speed_and_size() -> None:
+    assert verdict(example()) == (
+        "swin_digits with recipe w8a8, ONNX Runtime: 97.50 % top-1 (-0.50 points), 1.25 times the speed of FP32, "
+        "1.0 MB instead of 4.0 MB."
+    )
+
+
+def test_without_labels_the_verdict_speaks_of_agreement() -> None:
+    text = verdict(example(labelled=False))
+    assert "top-1" not in text
+    assert "99.50 % of predictions" in text
+
+
+@pytest.mark.parametrize(
+    ("top1", "allowed", "count"), [(97.5, 0.5, 0), (97.4, 0.5, 1), (90.0, None, 0), (98.5, 0.0, 0)]
+)
+def test_the_gate_judges_only_what_ran_and_would_be_shipped(top1: float, allowed: float | None, count: int) -> None:
+    assert len(failures(example(top1), allowed)) == count
+
+
+def test_markdown_says_it_all() -> None:
+    text = r.to_markdown(example())
+    for expected in (
+        "# swin_digits, w8a8",
+        "| ONNX Runtime | 97.50 | 100.00 | 99.50 | 0.12 | 0.81 | 1.25× | 1.0 MB |",
+        "| TensorRT-RTX | not run |",
+        "TensorRT-RTX: not run: no driver.",
+        "ONNX Runtime with PyTorch FP32",
+        "| tensorrt-rtx | in 0.5 s | no: no NVIDIA driver |",
+        "| blocks.0 | 0.01 | 0.001 | 100 | ceiling | 1.5 |",
+        "fimaq-deploy build --model swin_digits",
+    ):
+        assert expected in text
+
+
+def test_markdown_tables_are_whole() -> None:
+    blocks = r.to_markdown(example()).split("\n\n")
+    tables = [block.splitlines() for block in blocks if block.startswith("| ")]
+    assert len(tables) == 7
+    assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+
+
+def test_a_not_run_row_without_labels_is_not_a_failure() -> None:
+    assert failures(example(labelled=False), 0.0) == []
+
+
+def test_a_compiler_that_refuses_is_a_failure() -> None:
+    status = r.TargetStatus(name="tensorrt", not_built="cannot compile", failed=True)
+    assert failures(example().model_copy(update={"targets": [status]}), None) == ["tensorrt: cannot compile"]

@@ -1,0 +1,110 @@
+"""The parser, the promises and the command. What placements compile to: tests/export/test_tensorrt_twin.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from fimaq_deploy.cli import main
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.verify.layer_audit import PROMISES, audit, parse_promises, stage_of
+from fimaq_deploy.verify.layer_plan import PlanTensor, read_plan
+
+pytest.importorskip("tensorrt_rtx")
+
+TARGET = "tensorrt-rtx"
+
+
+def test_nodes_without_names_are_found(model_path):
+    """The blocks of a file without module names are one."""
+    (found,) = audit(model_path, TARGET, compute_for=[(8, 9)])
+    (block,) = found.blocks
+    assert (block.name, block.gemms, block.int8_gemms, block.attention) == ("model", 1, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("blocks.10.attn.qkv/MatMul", "blocks.10"),
+        ("layers.1.blocks.0/Add", "layers.1.blocks.0"),
+        ("layers.2.downsample.norm/LayerNormalization", "layers.2.downsample"),
+        ("patch_embed.proj/Conv", "patch_embed"),
+        ("fc_norm/LayerNormalization", "head"),
+        ("norm/LayerNormalization", "head"),
+        ("/layers/layers.0/blocks/blocks.1/attn/qkv/MatMul", "layers.0.blocks.1"),
+        ("/blocks/blocks.3/mlp/fc1/MatMul", "blocks.3"),
+        ("node_MatMul_12", None),
+    ],
+)
+def test_stages_are_read_from_names(name, stage):
+    assert stage_of(name) == stage
+
+
+def test_a_line_of_the_plan_is_read_whole():
+    line = (
+        "    Name: a/MatMul_myl0_4, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [-1,384], Strides: [384,1], "
+        "Datatype: Int8, Format: (Arbitrary) Format with stride order = [1,2,0] }, { Name: y, Dimensions: [], "
+        "Datatype: Half, Format: (Linear) Row major }], Constants: [ { Name: w, Dimensions: [384,1152], "
+        "Format/Datatype: Int4 }], Outputs: [], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: a/MatMul][ONNX "
+        "Layer: a/Add][ONNX Layer: a/MatMul]"
+    )
+    (kernel,) = read_plan(f"[V] something\n{line}\n")
+    assert (kernel.name, kernel.kind, kernel.outputs) == ("a/MatMul_myl0_4", "gemm", ())
+    assert kernel.inputs == (PlanTensor("x", (-1, 384), "Int8"), PlanTensor("y", (), "Half"))
+    assert kernel.constants == (PlanTensor("w", (384, 1152), "Int4"),)
+    assert kernel.nodes == ("a/MatMul", "a/Add")
+
+
+def test_a_log_without_a_plan_is_a_user_error():
+    with pytest.raises(UserError, match="holds no layer plan"):
+        read_plan("[I] Finished engine building")
+
+
+def test_promises_are_checked_for_spelling():
+    assert parse_promises(" fused-attention, int8-gemms=all,") == ("fused-attention", "int8-gemms=all")
+    assert parse_promises("") == ()
+    with pytest.raises(UserError, match=r"unknown promise 'int8-gems'.*int8-gemms=all"):
+        parse_promises("int8-gems")
+    assert set(parse_promises(",".join(PROMISES))) == set(PROMISES)
+
+
+def test_only_compiled_targets_have_a_plan(model_path):
+    with pytest.raises(UserError, match="onnxruntime-cpu has no layer plan"):
+        audit(model_path, "onnxruntime-cpu")
+    with pytest.raises(UserError, match="--twin"):
+        audit(model_path, TARGET, require=["no-more-kernels"])
+
+
+def run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def test_the_command_prints_a_table_and_writes_json(model_path, tmp_path, capsys):
+    assert run(model_path, "--target", TARGET, "--sm", "89", "--json", tmp_path / "audit.json") == 0
+    assert "model" in capsys.readouterr().out
+    document = json.loads((tmp_path / "audit.json").read_text())
+    (first,) = document["audits"]
+    assert document["schema"] == "fimaq-deploy/audit/1"
+    assert (first["compute_capability"], first["blocks"][0]["int8_gemms"], first["broken"]) == ("8.9", 1, [])
+
+
+def test_a_broken_promise_is_exit_code_1(model_path, tmp_path, capsys):
+    """A scale for each channel of an activation: a graph that parses and runs in floating point."""
+    model = onnx.load(model_path)
+    for node in model.graph.node:
+        if node.name == "quantize" or "xq" in node.input:
+            node.input[1], node.input[2] = "sc", "zc"
+    arrays = {"sc": np.linspace(0.02, 0.08, 16, dtype=np.float16), "zc": np.zeros(16, np.int8)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    onnx.save(model, tmp_path / "channels.onnx")
+    assert run(tmp_path / "channels.onnx", "--target", TARGET, "--sm", "89", "--json", "-") == 1
+    captured = capsys.readouterr()
+    (found,) = json.loads(captured.out)["audits"]
+    assert found["blocks"][0]["int8_gemms"] == 0
+    assert "broken: tensorrt-rtx, compute capability 8.9: model: quantized, but compiled to" in captured.err

@@ -1,0 +1,184 @@
+"""A quantized model against its file, as written and fused, and against files with one wrong number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.cli import main
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.export import export_onnx
+from fimaq_deploy.graph.inspection import check_grids, load_graph
+from fimaq_deploy.models.load import load_model
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.verify.block_parity import parity
+from fimaq_deploy.verify.stages import compare_stages, differing_weights
+
+# Of a stage's output, relative to its spread, when every quantizer got the runtime's integers: float sums alone.
+ROUNDING = 1e-4
+CHANGED = "blocks.1"
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, images):
+    """quantized.safetensors and model.onnx of a shipped model, and the model itself."""
+    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0}, scale_search={"candidates": 8})
+    model = quantize(load_model("vit_digits"), images, recipe, "tensorrt-rtx")
+    made = tmp_path_factory.mktemp("parity")
+    model.save(made / "quantized.safetensors")
+    export_onnx(model, made / "model.onnx")
+    return made, model
+
+
+def changed(folder, out, name, change) -> Path:
+    """model.onnx with one stored tensor changed."""
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), name))
+    onnx.save(model, out / "model.onnx")
+    return out / "model.onnx"
+
+
+def test_every_quantizer_is_within_one_step_of_the_file_as_written(folder, images):
+    made, model = folder
+    report = compare_stages(model, made / "model.onnx", images, threads=1)
+    assert [stage.name for stage in report.stages] == [stage.name for stage in model.stages]
+    assert report.as_written and report.first_parting is None and report.agreement == 1
+    assert all(stage.flips.largest_step <= 1 and stage.flips.flipped < 1e-3 for stage in report.stages)
+    assert max(stage.relative_difference for stage in report.stages) < ROUNDING
+
+
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu"])
+def test_the_fused_file_is_judged_by_the_integers_behind_each_stage(folder, images, target):
+    if target == "openvino-cpu":
+        pytest.importorskip("openvino")
+    made, model = folder
+    report = compare_stages(model, made / "model.onnx", images, target, optimisations=True, threads=1)
+    assert not report.as_written and report.first_parting is None and report.agreement == 1
+    assert all(stage.flips.largest_step <= 1 for stage in report.stages)
+
+
+def test_before_a_head_in_floats_eight_bits_stand_in(images, tmp_path):
+    """No quantizer reads the last block: it agrees with the file all the same, and not with a changed one."""
+    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0}, head={"quantize": "never"})
+    model = quantize(load_model("vit_digits"), images, recipe, "tensorrt-rtx")
+    path = export_onnx(model, tmp_path / "model.onnx")
+    report = compare_stages(model, path, images, optimisations=True, threads=1)
+    assert report.first_parting is None and all(stage.flips.largest_step <= 1 for stage in report.stages)
+    shift = np.resize(np.array([0.3, -0.3], np.float32), 64)
+    other = changed(tmp_path, tmp_path, "blocks.3.mlp.fc2.bias", lambda bias: bias + shift[: len(bias)])
+    parting = compare_stages(model, other, images, optimisations=True, threads=1).first_parting
+    assert parting is not None and parting.name == "blocks.3"
+
+
+@pytest.mark.parametrize("optimisations", [False, True])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (f"{CHANGED}.mlp.fc2.bias", lambda bias: bias + np.resize(np.array([0.3, -0.3], np.float32), bias.shape)),
+        (f"{CHANGED}.mlp.fc1.input_quantizer.scale", lambda scale: scale * np.float32(1.25)),
+        (f"{CHANGED}.attn.proj.q_weight", lambda weight: -weight),
+    ],
+)
+def test_the_first_stage_that_parts_is_named(folder, images, tmp_path, name, change, optimisations):
+    made, model = folder
+    path = changed(made, tmp_path, name, change)
+    report = compare_stages(model, path, images, optimisations=optimisations, threads=1)
+    assert report.first_parting is not None and report.first_parting.name == CHANGED
+    # The stages behind it got the file's own tokens, so they do not part, while the whole chain does.
+    behind = report.stages[3:]
+    assert all(stage.differing_share < 0.05 < stage.accumulated_share for stage in behind)
+
+
+def test_without_quantizers_floats_are_judged(exported, images):
+    model, path = exported("w4a16")
+    batch = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    report = compare_stages(model, path, batch, threads=1)
+    assert [stage.flips for stage in report.stages] == [None] * 3 and report.first_parting is None
+
+
+def test_the_file_of_another_model_is_refused(folder, exported, images):
+    with pytest.raises(UserError, match=r"has no node of stage 'blocks\.0'"):
+        compare_stages(folder[1], exported("w8a8")[1], images)
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code or 0
+
+
+def test_the_command_compares_a_folder(folder, capsys):
+    assert run("parity", folder[0], "--model", "vit_digits", "--count", 4) == 0
+    text = capsys.readouterr().out
+    assert "model.onnx: integer weights equal" in text
+    assert "onnx-reference: " in text and "onnxruntime-cpu: 100.00 % of 4 images" in text
+
+
+def test_the_command_fails_where_they_part(folder, tmp_path, capsys):
+    changed(folder[0], tmp_path, f"{CHANGED}.attn.proj.q_weight", lambda weight: -weight)
+    (tmp_path / "quantized.safetensors").write_bytes((folder[0] / "quantized.safetensors").read_bytes())
+    assert run("parity", tmp_path, "--model", "vit_digits", "--count", 2, "--json", "-") == 1
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["schema"] == "fimaq-deploy/parity/1"
+    assert document["weights"] == {"model.onnx": [f"{CHANGED}.attn.proj.q_weight"]}
+    assert [each["first_parting"] for each in document["comparisons"]] == [CHANGED, CHANGED]
+    assert f"failed: onnx-reference parts at {CHANGED}" in captured.err
+
+
+def test_a_quantized_model_alone_is_exported_for_the_occasion(folder, tmp_path):
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((folder[0] / "quantized.safetensors").read_bytes())
+    outcome = parity(alone, model="vit_digits", count=2)
+    assert outcome.partings == [] and outcome.weights == {"model.onnx": []}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere",), "no quantized model nowhere"),
+        ((".",), "no quantized model"),
+        (("{folder}",), "name it with --model"),
+        (("{folder}", "--model", "vit_digits", "--count", "0"), "expected at least 1"),
+        (("{folder}", "--model", "swin_digits"), "belong to another model"),
+    ],
+)
+def test_bad_input_is_one_line(folder, capsys, arguments, said):
+    assert run("parity", *(argument.format(folder=folder[0]) for argument in arguments)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
+def test_weights_are_compared_exactly(exported, tmp_path):
+    _, path = exported("w8a8")
+    model = onnx.load(path)
+    changed = next(tensor for tensor in model.graph.initializer if tensor.name == "parts.1.qkv.q")
+    changed.raw_data = bytes([changed.raw_data[0] ^ 1]) + changed.raw_data[1:]
+    onnx.save(model, tmp_path / "changed.onnx")
+    assert differing_weights(path, path) == []
+    assert differing_weights(path, tmp_path / "changed.onnx") == ["parts.1.qkv.q"]
+
+
+def test_a_file_that_is_no_model_is_a_user_error(tmp_path):
+    (tmp_path / "text.onnx").write_text("not a model")
+    for name in ("text.onnx", "none.onnx"):
+        with pytest.raises(UserError, match=name):
+            load_graph(tmp_path / name)
+
+
+def test_grids_list_every_quantized_tensor_in_order(exported):
+    nodes = [tensor.node.split("/")[0] for tensor in check_grids(exported("w8a8")[1])]
+    assert set(nodes[:4]) == {"parts.0.quantize", "parts.0", "parts.1.qkv.quantize", "parts.1.qkv"}
+    assert len(nodes) == len(set(nodes)) == 12
