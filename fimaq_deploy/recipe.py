@@ -38,7 +38,7 @@ class Weights(_Strict):
 
     bits: WeightBits = 8
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(
-        None,
+        default=None,
         description="None: one scale per output channel. A length: INT4 weight-only blocks of input channels; "
         "layers whose input width is no multiple of it keep one scale per output channel.",
     )
@@ -49,7 +49,8 @@ class Activations(_Strict):
 
     bits: ActivationBits = 8
     scheme: Literal["auto", "symmetric", "asymmetric"] = Field(
-        "auto", description="auto: asymmetric where the target executes it at these bits at no cost, else symmetric."
+        default="auto",
+        description="auto: asymmetric where the target executes it at these bits at no cost, else symmetric.",
     )
 
 
@@ -57,7 +58,8 @@ class Edge(_Strict):
     """The patch embedding and the classifier head; bits of None are the recipe's own."""
 
     quantize: Literal["auto", "always", "never"] = Field(
-        "auto", description="auto: but for heads that gain nothing on a target; always; never: in high precision."
+        default="auto",
+        description="auto: but for heads that gain nothing on a target; always; never: in high precision.",
     )
     weight_bits: WeightBits | None = None
     activation_bits: ActivationBits | None = None
@@ -67,19 +69,24 @@ class Attention(_Strict):
     """The two matmuls inside attention."""
 
     quantize: Literal["auto", "never"] = Field(
-        "auto", description="auto: wherever the target is faster with INT8 attention; never: in high precision."
+        default="auto", description="auto: wherever the target is faster with INT8 attention; never: in high precision."
     )
     softmax_bits: ActivationBits | None = Field(
-        None, description="Bits of the attention weights; None: as activations, or more where only more bits fuse."
+        default=None,
+        description="Bits of the attention weights; None: as activations, or more where only more bits fuse.",
     )
 
 
 class Rewrites(_Strict):
     """Exact rewrites of the full-precision model before anything is quantized. None: decided per model family."""
 
-    norm: bool | None = Field(None, description="Fold LayerNorm channel scales into the Linear that follows.")
-    heads: bool | None = Field(None, description="Balance q, k and v per head inside the qkv and output projections.")
-    rotation: bool | None = Field(None, description="ViT/DeiT: RMSNorm and a Hadamard rotation of the residual stream.")
+    norm: bool | None = Field(default=None, description="Fold LayerNorm channel scales into the Linear that follows.")
+    heads: bool | None = Field(
+        default=None, description="Balance q, k and v per head inside the qkv and output projections."
+    )
+    rotation: bool | None = Field(
+        default=None, description="ViT/DeiT: RMSNorm and a Hadamard rotation of the residual stream."
+    )
 
 
 class ScaleSearch(_Strict):
@@ -87,7 +94,7 @@ class ScaleSearch(_Strict):
 
     images: Count = 128
     candidates: Count = Field(
-        64, description="Shrunken ranges to try; 1 takes the extremes as they are (max calibration)."
+        default=64, description="Shrunken ranges to try; 1 takes the extremes as they are (max calibration)."
     )
 
 
@@ -99,28 +106,39 @@ class Reconstruction(_Strict):
     batch_size: Count = 32
     loss: Loss = "dplr"
     rounding: Rounding = "straight_through"
-    weight_lr: Positive = Field(0.03, description="AdaRound: for its logits; else in steps of the weight grid.")
-    scale_lr: Positive = Field(3e-3, description="Relative change of an activation scale a learning step makes.")
-    weight_scale_lr: NonNegative = Field(1e-3, description="The same for weight scales; 0 keeps the searched ones.")
-    other_lr: NonNegative = Field(1e-3, description="For biases and norms; 0 keeps them.")
-    qdrop: Fraction = Field(0.25, description="Share of full-precision values mixed into inputs and activations.")
+    weight_lr: Positive = Field(default=0.03, description="AdaRound: for its logits; else in steps of the weight grid.")
+    scale_lr: Positive = Field(
+        default=3e-3, description="Relative change of an activation scale a learning step makes."
+    )
+    weight_scale_lr: NonNegative = Field(
+        default=1e-3, description="The same for weight scales; 0 keeps the searched ones."
+    )
+    other_lr: NonNegative = Field(default=1e-3, description="For biases and norms; 0 keeps them.")
+    qdrop: Fraction = Field(
+        default=0.25, description="Share of full-precision values mixed into inputs and activations."
+    )
     patience: Annotated[int, Field(ge=0)] = Field(
-        0, description="Windows of 16 iterations without an improvement of 1 % that end a block early; 0: never."
+        default=0,
+        description="Windows of 16 iterations without an improvement of 1 % that end a block early; 0: never.",
     )
     precision: Precision = Field(
-        "auto", description="Of matrix products while learning; auto: TF32 on a GPU, float32 on a CPU."
+        default="auto", description="Of matrix products while learning; auto: TF32 on a GPU, float32 on a CPU."
     )
-    rank: Count = Field(5, description="k: Fisher measurements a block, evenly spaced over its iterations (dplr).")
+    rank: Count = Field(
+        default=5, description="k: Fisher measurements a block, evenly spaced over its iterations (dplr)."
+    )
     fisher_images: Count = Field(
-        128,
+        default=128,
         description="Images that a block's Fisher measurements take together, each at least a minibatch; every one of "
         "them runs all blocks after the current one.",
     )
-    temperature: Positive = Field(20.0, description="Of the class probabilities that Fisher measurements compare.")
-    low_rank_weight: NonNegative = Field(1.0, description="p1: of the Fisher part with signs or rank.")
-    diagonal_weight: NonNegative = Field(1.0, description="p2: of the diagonal or plain error part.")
-    rounding_weight: NonNegative = Field(0.01, description="AdaRound's regulariser.")
-    warm_up: Fraction = Field(0.2, description="Share of the iterations before AdaRound's regulariser starts.")
+    temperature: Positive = Field(
+        default=20.0, description="Of the class probabilities that Fisher measurements compare."
+    )
+    low_rank_weight: NonNegative = Field(default=1.0, description="p1: of the Fisher part with signs or rank.")
+    diagonal_weight: NonNegative = Field(default=1.0, description="p2: of the diagonal or plain error part.")
+    rounding_weight: NonNegative = Field(default=0.01, description="AdaRound's regulariser.")
+    warm_up: Fraction = Field(default=0.2, description="Share of the iterations before AdaRound's regulariser starts.")
 
 
 class Tuning(_Strict):
@@ -128,13 +146,13 @@ class Tuning(_Strict):
 
     iterations: Annotated[int, Field(ge=0)] = 300
     batch_size: Count = 32
-    weight_lr: Positive = Field(0.01, description="Steps of the weight grid a learning step moves a weight by.")
-    scale_lr: Positive = Field(1e-3, description="Relative change of a scale a learning step makes.")
-    other_lr: Positive = Field(3e-4, description="For biases and norms.")
+    weight_lr: Positive = Field(default=0.01, description="Steps of the weight grid a learning step moves a weight by.")
+    scale_lr: Positive = Field(default=1e-3, description="Relative change of a scale a learning step makes.")
+    other_lr: Positive = Field(default=3e-4, description="For biases and norms.")
     temperature: Positive = 1.0
     feature_weight: NonNegative = 1.0
-    mirror: bool = Field(True, description="Show mirrored calibration images too.")
-    mixing: Fraction = Field(0.5, description="The largest share of another calibration image mixed into each.")
+    mirror: bool = Field(default=True, description="Show mirrored calibration images too.")
+    mixing: Fraction = Field(default=0.5, description="The largest share of another calibration image mixed into each.")
 
 
 class Recipe(_Strict):

@@ -45,8 +45,8 @@ class RecipeEntry(_Strict):
     """A preset or a YAML file, with single fields of it replaced."""
 
     recipe: str
-    name: str | None = Field(None, description="What the cell is called; default: the recipe's own name.")
-    settings: list[str] = Field([], alias="set")
+    name: str | None = Field(default=None, description="What the cell is called; default: the recipe's own name.")
+    settings: list[str] = Field(default=[], alias="set")
 
     def load(self, common: list[str]) -> Recipe:
         return Recipe.load(self.recipe).with_settings([*common, *self.settings])
@@ -87,14 +87,16 @@ class Plan(_Strict):
     models: list[Annotated[ModelEntry, _named("name")]] = Field(min_length=1)
     recipes: list[Annotated[RecipeEntry, _named("recipe")]] = Field(min_length=1)
     targets: list[Annotated[list[str], BeforeValidator(_listed)]] | None = Field(
-        None, min_length=1, description="Default: one entry with whatever works on this machine."
+        default=None, min_length=1, description="Default: one entry with whatever works on this machine."
     )
-    settings: list[str] = Field([], alias="set", description="Recipe fields of every cell, as in tuning.iterations=0.")
-    out: str | None = Field(None, description="The folder of the sweep; default: build/NAME-OF-THE-FILE.")
+    settings: list[str] = Field(
+        default=[], alias="set", description="Recipe fields of every cell, as in tuning.iterations=0."
+    )
+    out: str | None = Field(default=None, description="The folder of the sweep; default: build/NAME-OF-THE-FILE.")
     device: str | None = None
     seed: int = 0
     max_drop: float | None = None
-    sensitivity: int = Field(0, ge=0)
+    sensitivity: int = Field(default=0, ge=0)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

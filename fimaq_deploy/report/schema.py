@@ -63,7 +63,7 @@ class Accuracy(_Part):
     top1: float
     top5: float | None = Field(description="Null with fewer than 6 classes, where it says nothing.")
     interval: tuple[float, float] = Field(description="95 % Wilson interval of top1.")
-    not_finite: int = Field(0, description="Images whose logits held NaN or infinity; they count as wrong.")
+    not_finite: int = Field(default=0, description="Images whose logits held NaN or infinity; they count as wrong.")
 
 
 class Comparison(_Part):
@@ -84,11 +84,14 @@ class Latency(_Part):
     p90_ms: float
     p99_ms: float
     images_per_second: float
-    floor_ms: float | None = Field(None, description="What the machine's measured rates allow at best (roofline).")
-    ratio_to: str | None = Field(None, description="The id of the row that `speedup` is relative to.")
-    speedup: float | None = Field(None, description="Median of the turns' own ratios; above 1 is faster.")
+    floor_ms: float | None = Field(
+        default=None, description="What the machine's measured rates allow at best (roofline)."
+    )
+    ratio_to: str | None = Field(default=None, description="The id of the row that `speedup` is relative to.")
+    speedup: float | None = Field(default=None, description="Median of the turns' own ratios; above 1 is faster.")
     speedup_interval: tuple[float, float] | None = Field(
-        None, description="95 % interval of the median ratio: how it varies from turn to turn, not from run to run."
+        default=None,
+        description="95 % interval of the median ratio: how it varies from turn to turn, not from run to run.",
     )
 
 
@@ -97,14 +100,16 @@ class Row(_Part):
 
     id: str
     title: str
-    deployed: bool = Field(False, description="Whether this is what a user would ship, so that gates apply to it.")
-    not_run: str | None = Field(None, description="Why there are no measurements; null where it ran.")
+    deployed: bool = Field(
+        default=False, description="Whether this is what a user would ship, so that gates apply to it."
+    )
+    not_run: str | None = Field(default=None, description="Why there are no measurements; null where it ran.")
     accuracy: Accuracy | None = None
     comparison: Comparison | None = None
     latency: list[Latency] = []
     file: str | None = None
     size_bytes: int | None = None
-    peak_memory_bytes: int | None = Field(None, description="Of the process that ran this row alone.")
+    peak_memory_bytes: int | None = Field(default=None, description="Of the process that ran this row alone.")
 
     @property
     def precision(self) -> Literal["FP32", "FP16", "BF16", "quantized"]:
@@ -117,10 +122,10 @@ class TargetStatus(_Part):
     """What became of one target."""
 
     name: str
-    not_built: str | None = Field(None, description="Why there is no file for it; null where there is one.")
-    not_run: str | None = Field(None, description="Why it was not run; null where it ran.")
-    failed: bool = Field(False, description="Whether its compiler was here and refused the graph.")
-    compile_seconds: float | None = Field(None, description="Null where nothing had to be compiled.")
+    not_built: str | None = Field(default=None, description="Why there is no file for it; null where there is one.")
+    not_run: str | None = Field(default=None, description="Why it was not run; null where it ran.")
+    failed: bool = Field(default=False, description="Whether its compiler was here and refused the graph.")
+    compile_seconds: float | None = Field(default=None, description="Null where nothing had to be compiled.")
 
 
 class Block(_Part):
@@ -132,9 +137,11 @@ class Block(_Part):
     iterations: int
     seconds: float
     curve: list[tuple[int, float]] = Field(
-        [], description="Loss of a minibatch while learning, partly in full precision, as (iteration, loss)."
+        default=[], description="Loss of a minibatch while learning, partly in full precision, as (iteration, loss)."
     )
-    stopped: str = Field("ceiling", description="Why no more iterations: ceiling, converged or nothing to learn.")
+    stopped: str = Field(
+        default="ceiling", description="Why no more iterations: ceiling, converged or nothing to learn."
+    )
 
 
 class GridUse(_Part):
@@ -164,16 +171,19 @@ class AuditBlock(_Part):
     kernels: int
     gemms: int
     int8_gemms: int
-    weight_only_gemms: int = Field(0, description="GEMMs that read integer weights and decode them themselves.")
+    weight_only_gemms: int = Field(default=0, description="GEMMs that read integer weights and decode them themselves.")
     left_alone: int = Field(
-        0, description="Products in floats that gain nothing from integers, tiny or of one row an image; no GEMMs."
+        default=0,
+        description="Products in floats that gain nothing from integers, tiny or of one row an image; no GEMMs.",
     )
-    attention: str | None = Field(None, description="'int8', 'float16', ... where it is fused, 'unfused', or null.")
+    attention: str | None = Field(
+        default=None, description="'int8', 'float16', ... where it is fused, 'unfused', or null."
+    )
     dequantized_weights: int = Field(
         description="Weights that a kernel of its own writes to memory as floats while the engine runs."
     )
     conversions: int = Field(description="Kernels that only change a format or a type.")
-    twin_kernels: int | None = Field(None, description="Kernels of the same block in the full-precision twin.")
+    twin_kernels: int | None = Field(default=None, description="Kernels of the same block in the full-precision twin.")
 
 
 class Audit(_Part):
@@ -182,7 +192,7 @@ class Audit(_Part):
     target: str
     compute_capability: str | None = None
     blocks: list[AuditBlock]
-    broken: list[str] = Field([], description="Promises that the plan breaks, as sentences.")
+    broken: list[str] = Field(default=[], description="Promises that the plan breaks, as sentences.")
 
 
 class StageParity(_Part):
@@ -192,11 +202,11 @@ class StageParity(_Part):
     largest_difference: Difference = Field(description="Largest absolute difference; null where it is not finite.")
     differing: float = Field(description="Share of the elements, in percent, that differ by more than the tolerance.")
     largest_step: int | None = Field(
-        None,
+        default=None,
         description="By how many steps integers differ at most: those of the stage's own quantizers as written, null "
         "without any; those of the one that it feeds, or of 8 bits over its range, where it is fused.",
     )
-    flipped: float | None = Field(None, description="Share of those integers, in percent, that differ.")
+    flipped: float | None = Field(default=None, description="Share of those integers, in percent, that differ.")
 
 
 class Parity(_Part):
@@ -204,8 +214,10 @@ class Parity(_Part):
 
     to: str = Field(description="The id of the other row.")
     stages: list[StageParity]
-    first_parting: str | None = Field(None, description="The first stage beyond the tolerance.")
-    differing_weights: list[str] = Field([], description="Weights whose integers differ from the quantized model's.")
+    first_parting: str | None = Field(default=None, description="The first stage beyond the tolerance.")
+    differing_weights: list[str] = Field(
+        default=[], description="Weights whose integers differ from the quantized model's."
+    )
 
 
 class Step(_Part):
@@ -216,11 +228,11 @@ class Step(_Part):
 class Report(_Part):
     """Everything that one build measured."""
 
-    schema_version: Literal["fimaq-deploy/report/1"] = Field(SCHEMA, alias="schema")
+    schema_version: Literal["fimaq-deploy/report/1"] = Field(default=SCHEMA, alias="schema")
     created: str = Field(description="UTC, ISO 8601.")
     command: str = Field(description="What reproduces this build.")
     seed: int
-    max_drop: float | None = Field(None, description="Points of top-1 that a deployed row was allowed to lose.")
+    max_drop: float | None = Field(default=None, description="Points of top-1 that a deployed row was allowed to lose.")
     model: Model
     recipe: dict[str, Any]
     data: Data
@@ -233,7 +245,7 @@ class Report(_Part):
     sensitivity: list[Sensitivity] = []
     audits: list[Audit] = []
     parity: list[Parity] = []
-    predictions: str | None = Field(None, description="File with every row's top-1 prediction for each image.")
+    predictions: str | None = Field(default=None, description="File with every row's top-1 prediction for each image.")
 
     def to_json(self) -> str:
         """Indented JSON that ends in a newline."""

@@ -24,9 +24,11 @@ class _Part(BaseModel):
 class Thresholds(_Part):
     """What a build may lose. Null is not judged."""
 
-    max_drop: float | None = Field(None, description="Points of top-1.")
-    max_slowdown: float | None = Field(None, description="Percent of time, relative to the full-precision twin.")
-    max_growth: float | None = Field(None, description="Percent of file size.")
+    max_drop: float | None = Field(default=None, description="Points of top-1.")
+    max_slowdown: float | None = Field(
+        default=None, description="Percent of time, relative to the full-precision twin."
+    )
+    max_growth: float | None = Field(default=None, description="Percent of file size.")
 
     @property
     def asked(self) -> dict[str, float]:
@@ -46,10 +48,12 @@ class Difference(_Part):
     new_ms: float | None = None
     baseline_ms: float | None = None
     loss: float = Field(description="How much worse the new build is: points, or percent of time or size.")
-    interval: Interval | None = Field(None, description="95 % interval of the loss; null where it is exact or unknown.")
-    p_value: float | None = Field(None, description="Exact McNemar probability; null unless paired.")
+    interval: Interval | None = Field(
+        default=None, description="95 % interval of the loss; null where it is exact or unknown."
+    )
+    p_value: float | None = Field(default=None, description="Exact McNemar probability; null unless paired.")
     limit: float | None = Field(
-        None, description="The loss that was allowed; null where none was set or it is unjudged."
+        default=None, description="The loss that was allowed; null where none was set or it is unjudged."
     )
     verdict: Verdict
 
@@ -78,7 +82,7 @@ class Comparison(_Part):
 class Judgement(_Part):
     """The new build against each of the others."""
 
-    schema_version: Literal["fimaq-deploy/comparison/1"] = Field(SCHEMA, alias="schema")
+    schema_version: Literal["fimaq-deploy/comparison/1"] = Field(default=SCHEMA, alias="schema")
     new: str
     created: str = Field(description="When the new build was made.")
     model: str

@@ -31,7 +31,7 @@ class Line(_Part):
     not_run: str | None = None
     top1: float | None = None
     interval: tuple[float, float] | None = None
-    drop: float | None = Field(None, description="Points of top-1 lost against the original.")
+    drop: float | None = Field(default=None, description="Points of top-1 lost against the original.")
     p50_ms: float | None = None
     speedup: float | None = None
     speedup_interval: tuple[float, float] | None = None
@@ -47,18 +47,20 @@ class Cell(_Part):
     targets: list[str]
     identity: str = Field(description="Hash of all that decides what is built; a cell of another identity is stale.")
     state: Literal["waiting", "done", "failed"] = "waiting"
-    error: str | None = Field(None, description="Why it failed.")
-    failures: list[str] = Field([], description="Gates that the build missed, as sentences.")
+    error: str | None = Field(default=None, description="Why it failed.")
+    failures: list[str] = Field(default=[], description="Gates that the build missed, as sentences.")
     seconds: float | None = None
-    images: int | None = Field(None, description="That it was evaluated on.")
-    original: Line | None = Field(None, description="The full-precision model in the runtime that speed-ups refer to.")
+    images: int | None = Field(default=None, description="That it was evaluated on.")
+    original: Line | None = Field(
+        default=None, description="The full-precision model in the runtime that speed-ups refer to."
+    )
     shipped: list[Line] = []
 
 
 class Sweep(_Part):
     """Everything that a sweep found."""
 
-    schema_version: Literal["fimaq-deploy/sweep/1"] = Field(SCHEMA, alias="schema")
+    schema_version: Literal["fimaq-deploy/sweep/1"] = Field(default=SCHEMA, alias="schema")
     name: str
     created: str = Field(description="UTC, ISO 8601, when it was last written.")
     command: str = Field(description="What runs it again, or goes on with it.")
