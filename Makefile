@@ -1,4 +1,4 @@
-# `make demo` shows the whole road on a shipped model; `make test` runs the tests; `make check` lints.
+# `make demo` shows the whole road on a shipped model; `make test` runs the tests; `make check` lints. CONTRIBUTING.md says more.
 # Each makes what it needs: a virtual environment in .venv, which is reused until pyproject.toml changes.
 
 PYTHON ?= python3
@@ -7,15 +7,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test check format clean
+.PHONY: help demo compare test test-exports check format hooks clean
 
 help:
-	@echo "make demo    quantize, export, compile and check a shipped model; ends in a table"
-	@echo "make compare the demo against the build that was accepted last, .ci/baseline"
-	@echo "make test    run the tests"
-	@echo "make check   lint and formatting"
-	@echo "make format  rewrite the sources in the project's format"
-	@echo "make clean   remove .venv and build"
+	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
+	@echo "make compare      the demo against the build that was accepted last, .ci/baseline"
+	@echo "make test         run the tests"
+	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
+	@echo "make check        lint and formatting"
+	@echo "make format       rewrite the sources in the project's format"
+	@echo "make hooks        check every commit before it is made"
+	@echo "make clean        remove .venv and build"
 
 demo: $(INSTALLED)
 	$(BIN)/fimaq-deploy build --model swin_digits --sensitivity 64 --out build/swin_digits --overwrite
@@ -27,6 +29,9 @@ compare: demo
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
 
+test-exports: $(INSTALLED)
+	$(BIN)/python tests/reference/export_digests.py
+
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,6 +39,10 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hooks: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pre-commit
+	$(BIN)/pre-commit install
 
 clean:
 	rm -rf $(VENV) build

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import fimaq_deploy
 
@@ -54,3 +57,38 @@ def test_nothing_is_pickled() -> None:
     for path in (ROOT / "fimaq_deploy").rglob("*.py"):
         found = [word for word in unsafe if word in path.read_text(encoding="utf-8")]
         assert not found, f"{path}: {found}"
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    newest = re.search(r"^## (\S+)", read("CHANGELOG.md"), re.M)
+    assert newest and newest[1] == fimaq_deploy.__version__
+
+
+def workflow() -> dict[str, Any]:
+    return yaml.safe_load(read(".github/workflows/ci.yml"))
+
+
+def test_the_public_ci_runs_every_python_that_the_package_names() -> None:
+    named = set(re.findall(r"Python :: (3\.\d+)", read("pyproject.toml")))
+    assert set(workflow()["jobs"]["test"]["strategy"]["matrix"]["python"]) == named
+    oldest = re.search(r'requires-python = ">=(3\.\d+)"', read("pyproject.toml"))
+    assert oldest and oldest[1] == min(named, key=lambda name: int(name[2:]))
+
+
+def make_targets(text: str) -> set[str]:
+    return set(re.findall(r"(?:^|`|run: )make ([a-z][a-z-]*)", text, re.M))
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"])
+def test_make_has_every_target_that_is_named(file: str) -> None:
+    has = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.M))
+    assert make_targets(read(file)) - has == set()
+
+
+def test_every_hook_runs_a_tool_of_the_environment() -> None:
+    hooks = [hook for repo in yaml.safe_load(read(".pre-commit-config.yaml"))["repos"] for hook in repo["hooks"]]
+    assert hooks and all(hook["entry"].startswith(".venv/bin/") and hook["language"] == "system" for hook in hooks)

@@ -3,6 +3,7 @@ change what is exported proves it here.
 
     python tests/reference/export_digests.py              compare with export_digests.json; exit code 1 if one differs
     python tests/reference/export_digests.py --rewrite    accept what this tree writes
+    python tests/reference/export_digests.py --constraints   the reference's versions, for pip
 
 A file has two digests. `graph` covers operators, attributes, names, shapes and types and is the same on every machine.
 `bytes` covers the numbers too; float arithmetic rounds differently from one processor or torch to the next, so it is
@@ -45,9 +46,13 @@ Digests = dict[str, dict[str, str]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewrite", action="store_true")
+    parser.add_argument("--constraints", action="store_true")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--output", type=Path, default=REFERENCE)
     arguments = parser.parse_args()
+    if arguments.constraints:
+        print("\n".join(constraints(json.loads(arguments.output.read_text(encoding="utf-8")))))
+        return 0
     found = digests(arguments.models)
     if arguments.rewrite:
         document = {"environment": environment(), "files": dict(sorted(found.items()))}
@@ -71,6 +76,11 @@ def compare(reference: dict[str, Any], found: Digests) -> list[str]:
         for kind in kinds
         if name in reference["files"] and reference["files"][name].get(kind) != own.get(kind)
     ]
+
+
+def constraints(reference: dict[str, Any]) -> list[str]:
+    """The versions that a reference was made with, as pip takes them."""
+    return [f"{name}=={reference['environment'][name]}" for name in PACKAGES]
 
 
 def environment() -> dict[str, str]:
