@@ -48,7 +48,7 @@ class Rows:
     def _read(self, index: Tensor) -> tuple[Tensor, object]:
         rows = self.tensor[index]
         if self.device.type != "cuda":
-            return rows, None
+            return rows.to(self.device), None
         with torch.cuda.stream(_copies(self.device)):
             there = rows.pin_memory().to(self.device, non_blocking=True)
             copied = torch.cuda.Event()

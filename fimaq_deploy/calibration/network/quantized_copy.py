@@ -53,7 +53,8 @@ def quantized_twin(model: nn.Module, recipe: Recipe, target: Target, tokens: dic
             replace_module(twin, name, kind(module, AttentionQuantizers(*grids)))
         elif isinstance(module, SwinTransformerBlock) and module.attn_mask is not None:
             module.attn_mask = module.attn_mask.masked_fill(module.attn_mask < 0, _HIDDEN)
-    return twin.requires_grad_(False)
+    # The new scales were made on the host.
+    return twin.to(next(model.parameters()).device).requires_grad_(False)
 
 
 def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
