@@ -79,12 +79,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fimaq_deploy' has no attribute '{name}'")
-    value = getattr(import_module(f"fimaq_deploy.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker knows the names above and finds a misspelt one
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'fimaq_deploy' has no attribute '{name}'")
+        value = getattr(import_module(f"fimaq_deploy.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
