@@ -1,6 +1,13 @@
-"""The one error a user can cause. Everything else that is raised is our bug and keeps its traceback."""
+"""The one error a user can cause, and the words that its messages share.
+
+Everything else that is raised is our bug and keeps its traceback; being stopped from outside is no error at all.
+"""
 
 from __future__ import annotations
+
+from math import inf
+
+_SHOWN = 80
 
 
 class UserError(Exception):
@@ -8,3 +15,46 @@ class UserError(Exception):
 
     The command line prints it and exits with code 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or a request to end, with one line that says what is kept and how to go on."""
+
+
+def non_negative(name: str, value: float) -> float:
+    """`value`, where it is a finite number of at least zero. NaN is none.
+
+    Raises:
+        UserError: it is something else. `name` is how the user called it.
+    """
+    if not _is_number(value) or not 0 <= value < inf:
+        raise UserError(f"{name} {shown(value)}: expected a number of at least 0")
+    return value
+
+
+def within(name: str, value: float, least: float, most: float) -> float:
+    """`value`, where it is a number in [least, most]. NaN is in no range.
+
+    Raises:
+        UserError: it is something else. `name` is how the user called it.
+    """
+    if not _is_number(value) or not least <= value <= most:
+        raise UserError(f"{name} {shown(value)}: expected {_number(least)} to {_number(most)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """What a user gave, short enough for a message of one line, however large or deep it is."""
+    try:
+        text = " ".join((value if isinstance(value, str) else repr(value)).split())
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints, a nest without an end
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
