@@ -81,7 +81,9 @@ def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
     words = [_word(one, kind) for one, kind, info in options if isinstance(info, typer.models.ArgumentInfo)]
     yield f"## {name}\n"
     yield f"{inspect.getdoc(callback)}\n"
-    yield f"    fimaq-deploy {' '.join([name, *words, '[OPTIONS]'])}\n"
+    yield f"    fimaq-deploy {' '.join([name, *words, *['[OPTIONS]'][: len(options) > len(words)]])}\n"
+    if not options:
+        return
     yield from _table("", "default", "meaning")
     for parameter, kind, info in options:
         yield _row(_spelling(parameter, kind, info), _default(parameter), info.help or "")
@@ -149,9 +151,9 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def report() -> Iterator[str]:
     yield "# Documents: report, comparison, sweep\n"
     yield "What `report.json`, `compare --json` and `sweep.json` hold. Fields are only ever added; a change of meaning"
-    yield "gets a new number in `schema`, and older reports stay readable. Shares are in percent, latencies in milliseconds"
-    yield "for a whole batch, sizes in bytes. A value that was not measured is null. The JSON Schema of the first is"
-    yield "`fimaq_deploy/report/report.schema.json`.\n"
+    yield "gets a new number in `schema`, and older reports stay readable. Shares are in percent, latencies in"
+    yield "milliseconds for a whole batch, sizes in bytes. A value that was not measured is null. The JSON Schema of the"
+    yield "first is `fimaq_deploy/report/report.schema.json`.\n"
     for title, model in (("report.json", Report), ("compare --json", Comparison), ("sweep.json", Sweep)):
         yield from _document(model.model_json_schema(by_alias=True), title)
 
