@@ -78,7 +78,7 @@ def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
     hints = get_type_hints(callback, include_extras=True)
     parameters = inspect.signature(callback).parameters.values()
     options = [(one, *_option(hints[one.name])) for one in parameters]
-    words = [_word(one, kind) for one, kind, info in options if isinstance(info, typer.models.ArgumentInfo)]
+    words = [_word(*option) for option in options if isinstance(option[2], typer.models.ArgumentInfo)]
     yield f"## {name}\n"
     yield f"{inspect.getdoc(callback)}\n"
     yield f"    fimaq-deploy {' '.join([name, *words, *['[OPTIONS]'][: len(options) > len(words)]])}\n"
@@ -97,14 +97,14 @@ def _option(hint: Any) -> tuple[Any, Any]:
     return kind, info
 
 
-def _word(parameter: inspect.Parameter, kind: Any) -> str:
-    word = parameter.name.upper() + ("..." if get_origin(kind) is list else "")
+def _word(parameter: inspect.Parameter, kind: Any, info: Any) -> str:
+    word = (info.metavar or parameter.name.upper()) + ("..." if get_origin(kind) is list else "")
     return word if parameter.default is inspect.Parameter.empty else f"[{word}]"
 
 
 def _spelling(parameter: inspect.Parameter, kind: Any, info: Any) -> str:
     if isinstance(info, typer.models.ArgumentInfo):
-        return f"`{_word(parameter, kind)}`"
+        return f"`{_word(parameter, kind, info)}`"
     # Inside Annotated the first spelling stands where typer otherwise has the default.
     given = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str) and name[0] == "-"]
     name = ", ".join(given) or f"--{parameter.name.replace('_', '-')}"
@@ -152,8 +152,8 @@ def report() -> Iterator[str]:
     yield "# Documents: report, comparison, sweep\n"
     yield "What `report.json`, `compare --json` and `sweep.json` hold. Fields are only ever added; a change of meaning"
     yield "gets a new number in `schema`, and older reports stay readable. Shares are in percent, latencies in"
-    yield "milliseconds for a whole batch, sizes in bytes. A value that was not measured is null. The JSON Schema of the"
-    yield "first is `fimaq_deploy/report/report.schema.json`.\n"
+    yield "milliseconds for a whole batch, sizes in bytes. A value that was not measured is null. The JSON Schema of"
+    yield "the first is `fimaq_deploy/report/report.schema.json`.\n"
     for title, model in (("report.json", Report), ("compare --json", Comparison), ("sweep.json", Sweep)):
         yield from _document(model.model_json_schema(by_alias=True), title)
 
