@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import MANIFEST
 
 STATE = "resume"
@@ -87,7 +88,7 @@ def _open_partial(folder: Path, out: Path, request: Mapping[str, Any], resume: b
         if folder.exists() and not resume:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        found.write_text(wanted, encoding="utf-8")
+        write_whole(found, wanted.encode())
     except OSError as error:
         raise UserError(f"cannot write {out}: {os.strerror(error.errno or 0).lower()}; name another folder") from error
 
