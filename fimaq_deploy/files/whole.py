@@ -68,13 +68,6 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed left beside the files of a folder."""
-    for path in folder.glob(f".*{_BESIDE}"):
-        with suppress(OSError):
-            path.unlink()
-
-
 def flush_folder(folder: Path) -> None:
     """Make the names in a folder last through a loss of power, where the system can."""
     if os.name != "posix":
