@@ -18,6 +18,7 @@ Not covered: files over 2 GB (external data).
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -31,6 +32,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from fimaq_deploy.calibration.device import is_host
 from fimaq_deploy.export import first_row, float16_attention, fusion, integer_products, passes
 from fimaq_deploy.export.precision import lower_precision
 from fimaq_deploy.export.translate import TRANSLATIONS
@@ -146,11 +148,13 @@ def _suit(graph: ir.Graph, rules: Target) -> None:
 
 
 def _trace(module: nn.Module, shape: Sequence[int]) -> Any:
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    # Constants are folded on the host, and a graph from there is the same.
+    if any(not is_host(tensor.device) for tensor in (*module.parameters(), *module.buffers())):
+        module = copy.deepcopy(module).cpu()
     with _quiet(), torch.no_grad():
         return torch.onnx.export(
             module,
-            (torch.zeros(2, *shape, device=device),),
+            (torch.zeros(2, *shape),),
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=({0: "batch"},),

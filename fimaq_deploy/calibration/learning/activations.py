@@ -17,6 +17,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.learning.minibatches import Rows
 
 DEFAULT_BUDGET_BYTES = 4 * 2**30
@@ -30,7 +31,8 @@ class ActivationStore:
 
     def __init__(self, budget_bytes: int = DEFAULT_BUDGET_BYTES, device: torch.device | str = "cpu") -> None:
         self.budget_bytes, self.device = budget_bytes, torch.device(device)
-        self._device_bytes = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else 0
+        self._place = of(self.device)
+        self._device_bytes = self._place.spare_bytes()
         self._on_device: dict[int, int] = {}
         self._resident: dict[int, int] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -43,6 +45,7 @@ class ActivationStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._place.forget()
         self._on_device.clear()
         self._resident.clear()
         self._files.clear()
@@ -63,7 +66,7 @@ class ActivationStore:
             self._on_device[tensor.data_ptr()] = size_bytes
             return tensor
         if self.resident_bytes + size_bytes <= self.budget_bytes:
-            tensor = torch.empty(tuple(shape), pin_memory=self.device.type == "cuda")
+            tensor = self._place.host_memory(shape)
             self._resident[tensor.data_ptr()] = size_bytes
             return tensor
         return self._mapped(shape)

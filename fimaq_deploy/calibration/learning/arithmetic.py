@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from fimaq_deploy.calibration.device import of
 from fimaq_deploy.recipe import Precision
 
 # Half of the smallest normal number of float32.
@@ -36,7 +37,7 @@ def matmul_precision(device: torch.device, precision: Precision) -> Iterator[Non
     full-precision operands of the products are rounded.
     """
     before = torch.get_float32_matmul_precision()
-    tf32 = device.type == "cuda" and precision in ("auto", "tf32")
+    tf32 = of(device).tensor_cores and precision in ("auto", "tf32")
     low = torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if precision == "bfloat16" else nullcontext()
     torch.set_float32_matmul_precision("high" if tf32 else before)
     try:

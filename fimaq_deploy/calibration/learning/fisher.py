@@ -43,9 +43,10 @@ def low_rank_factor(gradients: Tensor, deviations: Tensor) -> Tensor:
     gradients, deviations: G and D, (k, a), rows of batch means of |g| and |d|. Rows that repeat each other make D Dᵀ
     singular, so directions below 1e-5 of the strongest are left out, as in a pseudo-inverse.
     """
-    values, vectors = torch.linalg.eigh(deviations @ deviations.t())
-    kept = values > 1e-5 * values[-1]
-    return gradients.t() @ (vectors * torch.where(kept, values, torch.inf).rsqrt())
+    with torch.autocast(deviations.device.type, enabled=False):  # no GPU decomposes bfloat16
+        values, vectors = torch.linalg.eigh(deviations @ deviations.t())
+        kept = values > 1e-5 * values[-1]
+        return gradients.t() @ (vectors * torch.where(kept, values, torch.inf).rsqrt())
 
 
 def least_squares(d: Tensor, curvature: Tensor, direction: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.device import is_host
 from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.gradients import Suffix, divergence_gradient
@@ -69,7 +70,7 @@ class BlockContext:
     @staticmethod
     def _pulled_at_once(output: Tensor) -> int:
         """Images whose graph is in memory together; a GPU takes the whole batch."""
-        return len(output) if output.is_cuda else max(1, _HOST_VALUES // output[0].numel())
+        return len(output) if not is_host(output.device) else max(1, _HOST_VALUES // output[0].numel())
 
     def keep(self, batches: Iterable[Tensor]) -> Rows:
         """Store a measurement that has one row per image."""

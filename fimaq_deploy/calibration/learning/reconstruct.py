@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.learning.batches import merged, minibatches, relative_error, run_batches
@@ -111,10 +112,10 @@ class BlockLearner:
 
     def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Adam with the rates that the schedule starts from; a captured graph reads rates from tensors."""
-        graph = self.device.type == "cuda"
+        graph = of(self.device).records
         for group in groups:
             group["initial_lr"] = group["lr"]
-            group["lr"] = torch.tensor(group["lr"], device=self.device) if graph else group["lr"]
+            group["lr"] = torch.full((), group["lr"], device=self.device) if graph else group["lr"]
         return torch.optim.Adam(groups, fused=True, capturable=graph)
 
     def outputs(self, count: int) -> Iterator[Tensor]:

@@ -2,10 +2,8 @@
 
 Everything that changes between iterations is written into tensors that the graph reads (the indices of the minibatch,
 learning rates, AdaRound's exponent); random numbers come from the device's generator, which advances with every replay.
-The first iterations run as usual on a side stream, so that libraries have set up what they need; they are real ones.
-Where capturing fails, learning goes on without it and says so once.
-
-Not run here: no GPU was at hand when this was written.
+The first iterations run as usual, so that libraries have set up what they need; they are real ones. Where recording
+fails, learning goes on without it and says so once.
 """
 
 from __future__ import annotations
@@ -16,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from fimaq_deploy.calibration.device import of
 
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -30,7 +30,8 @@ class Replay:
     """
 
     def __init__(self, function: Step, device: torch.device, *, capture: bool = True) -> None:
-        self.function, self.capture = function, capture and device.type == "cuda"
+        self._place = of(device)
+        self.function, self.capture = function, capture and of(device).records
         self.forget()
 
     def forget(self) -> None:
@@ -43,29 +44,19 @@ class Replay:
             return self.function(index)
         self._calls += 1
         if self._calls <= _WARM_UP:
-            return self._on_side_stream(index)
+            return self._place.warm_up(lambda: self.function(index))
         if self._graph is None and not self._captured(index):
             return self.function(index)
         self._index.copy_(index, non_blocking=True)
-        self._graph.replay()
+        self._graph()
         return self._result
 
-    def _on_side_stream(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            result = self.function(index)
-        torch.cuda.current_stream().wait_stream(side)
-        return result
-
     def _captured(self, index: Tensor) -> bool:
-        self._index, graph = index.clone(), torch.cuda.CUDAGraph()
+        self._index = index.clone()
         try:
-            with torch.cuda.graph(graph):
-                self._result = self.function(self._index)
+            self._graph, self._result = self._place.record(lambda: self.function(self._index))
         except RuntimeError as error:
             self.capture = False
             warnings.warn(f"the inner loop runs without a CUDA graph: {error}", RuntimeWarning, stacklevel=4)
             return False
-        self._graph = graph
         return True

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.device import is_host
 from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, IntegerRange, WeightGrid
 
@@ -27,7 +28,7 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int) -> Tensor:
         # On a CPU, numbers clamp faster than tensors; on a GPU, fetching them would wait for the device.
-        ctx.numbers = offset.device.type == "cpu" and not torch.compiler.is_compiling()
+        ctx.numbers = is_host(offset.device) and not torch.compiler.is_compiling()
         low: Any = -round(offset.item()) if ctx.numbers else -offset.round()
         out = x.div(scale).round_().clamp_(low, low + top).mul_(scale)
         ctx.save_for_backward(x, scale, out)

@@ -1,0 +1,162 @@
+"""What a device offers beside computing: memory to keep activations in, copies on the side, recorded steps.
+
+The one place that knows CUDA. Everything else asks `of(device)`, or whether a device is the host (`is_host`), never
+what it is called. A device of another kind gets `Accelerator`, which is right and slow: nothing is pinned, copied on
+the side or recorded.
+
+Not run on a GPU since it was written: tests replace it by a device that computes on the CPU and keeps a GPU's rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def is_host(device: torch.device) -> bool:
+    """Whether tensors there lie where Python runs: reading a number waits for nobody."""
+    return device.type == "cpu"
+
+
+class Accelerator:
+    """A device of which nothing is known but that it computes.
+
+    records: whether a step can be recorded and replayed. tensor_cores: whether TF32 is faster there than float32.
+    processes: the backend of torch.distributed whose collectives take its tensors.
+    """
+
+    records = False
+    tensor_cores = False
+    processes = "gloo"
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def spare_bytes(self) -> int:
+        """How much of the device's memory activations may take."""
+        return 0
+
+    def host_memory(self, shape: Sequence[int]) -> Tensor:
+        """An uninitialised float32 tensor on the host, where the device copies it from fastest."""
+        return torch.empty(tuple(shape))
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """A tensor of the host on the device, without waiting for the copy where that is possible."""
+        return tensor.to(self.device)
+
+    def send_aside(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Begin to copy a tensor of the host to the device beside what that computes; calling the result takes it."""
+        there = self.send(tensor)
+        return lambda: there
+
+    def warm_up(self, step: Callable[[], T]) -> T:
+        """Run a step that will be recorded, so that libraries have set up what they need."""
+        return step()
+
+    def record(self, step: Callable[[], T]) -> tuple[Callable[[], Any], T]:
+        """Record the kernels of a step, which do not run yet. Returns a function that runs them, and their results.
+
+        Raises:
+            RuntimeError: the step does something that cannot be recorded.
+        """
+        raise RuntimeError(f"steps on {self.device} cannot be recorded")
+
+    def forget(self) -> None:
+        """Give back what recorded steps keep; none of them is replayed any more."""
+
+    def select(self) -> None:
+        """Make this the current device of the process."""
+
+
+class Host(Accelerator):
+    """The CPU."""
+
+    def send(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+
+class Cuda(Accelerator):
+    """An NVIDIA GPU, or an AMD one with torch for ROCm."""
+
+    records = True
+    tensor_cores = True
+    processes = "nccl"
+
+    def spare_bytes(self) -> int:
+        """Half of what is free; the rest is for learning."""
+        return torch.cuda.mem_get_info(self.device)[0] // 2
+
+    def host_memory(self, shape: Sequence[int]) -> Tensor:
+        return torch.empty(tuple(shape), pin_memory=True)
+
+    def send(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def send_aside(self, tensor: Tensor) -> Callable[[], Tensor]:
+        with torch.cuda.stream(_stream(self.device, "copies")):
+            there = self.send(tensor)
+            copied = torch.cuda.Event()
+            copied.record()
+
+        def take() -> Tensor:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(copied)
+            there.record_stream(stream)
+            return there
+
+        return take
+
+    def warm_up(self, step: Callable[[], T]) -> T:
+        side, main = _stream(self.device, "steps"), torch.cuda.current_stream(self.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            result = step()
+        main.wait_stream(side)
+        return result
+
+    def record(self, step: Callable[[], T]) -> tuple[Callable[[], Any], T]:
+        """A CUDA graph, in the memory of the one before, which is not replayed any more.
+
+        `torch.cuda.graph` would empty the allocator's cache each time, and older ones collect garbage.
+        """
+        graph, side, before = torch.cuda.CUDAGraph(), _stream(self.device, "steps"), _recorded.get(self.device)
+        torch.cuda.synchronize(self.device)
+        with torch.cuda.stream(side):
+            # Threads that read ahead may allocate meanwhile.
+            graph.capture_begin(before.pool() if before else None, capture_error_mode="thread_local")
+            try:
+                result = step()
+            finally:
+                graph.capture_end()
+        _recorded[self.device] = graph
+        return graph.replay, result
+
+    def forget(self) -> None:
+        if _recorded.pop(self.device, None) is not None:
+            torch.cuda.empty_cache()
+
+    def select(self) -> None:
+        torch.cuda.set_device(self.device)
+
+
+KINDS: dict[str, type[Accelerator]] = {"cpu": Host, "cuda": Cuda}
+
+
+def of(device: torch.device) -> Accelerator:
+    """What a device offers."""
+    return KINDS.get(device.type, Accelerator)(device)
+
+
+@cache
+def _stream(device: torch.device, _purpose: str) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+# The last graph of each device: its memory serves the next one, so it must not be freed before that is recorded.
+_recorded: dict[torch.device, torch.cuda.CUDAGraph] = {}

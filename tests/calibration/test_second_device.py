@@ -1,0 +1,209 @@
+"""Everything that learns and judges, on a device that is not the host: its rules are `fixtures.second_device`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fixtures.second_device import TwoDevices, metered, second_device
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
+from fimaq_deploy.export import export_onnx
+from fimaq_deploy.measure.accuracy import evaluate
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.verify.stages import compare_stages
+
+Make = Callable[..., Any]
+
+LOSSES = ("mse", "brecq", "dplr", "diag", "low_rank", "least_squares", "feature", "divergence")
+ROUNDINGS = ("nearest", "adaround", "straight_through", "sign_gradient")
+REWRITES = ("norm", "heads", "rotation")
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    with second_device() as found:
+        yield found
+
+
+@pytest.fixture
+def recipe(quick_recipe: Make) -> Callable[..., Recipe]:
+    """Everything that learns does so, long enough to be recorded and replayed."""
+    rates = {"weight_scale_lr": 1e-3, "other_lr": 1e-3, "iterations": 7, "rank": 2}
+
+    def make(loss: str = "dplr", **changes: Any) -> Recipe:
+        settings = {**rates, "loss": loss, "rounding": "straight_through", **changes.pop("reconstruction", {})}
+        return quick_recipe(reconstruction=settings, **changes)
+
+    return make
+
+
+def on_device(module: nn.Module, device: torch.device) -> bool:
+    return all(tensor.device == device for tensor in (*module.parameters(), *module.buffers()))
+
+
+def learned(model: nn.Module, images: Tensor, recipe: Recipe, device: torch.device, **options: Any) -> QuantizedModel:
+    """Quantized on the device, where it stays, with the same answers as on the host."""
+    target = options.pop("target", "tensorrt")
+    quantized = quantize(model.to(device), images, recipe, target, device=device, **options)
+    assert on_device(quantized, device)
+    with torch.no_grad():
+        there = quantized(images.to(device)).cpu()
+    assert there.isfinite().all()
+    return quantized
+
+
+def test_it_refuses_what_a_gpu_refuses(device: torch.device) -> None:
+    here, there, number = torch.ones(3), torch.ones(3).to(device), torch.tensor(2.0)
+    assert (there * number + 1).cpu().tolist() == [3, 3, 3]
+    assert there[torch.tensor([0, 2])].cpu().tolist() == [1, 1]
+    for meet in (
+        lambda: there + here,
+        lambda: torch.cat([there, here]),
+        lambda: torch.stack([there[0], number]),
+        lambda: here[torch.tensor([0]).to(device)],
+        lambda: number.add_(there[0]),
+        lambda: torch.dot(there, here),
+    ):
+        with pytest.raises(TwoDevices):
+            meet()
+    with pytest.raises((RuntimeError, TypeError)):
+        there.numpy()
+
+
+def test_it_counts_each_time_that_the_host_waits(device: torch.device) -> None:
+    there = torch.arange(3.0).to(device)
+    with metered() as meter:
+        doubled = (there * 2).view(3, 1)
+    assert (meter.launches, meter.syncs) == (1, 0)
+    with metered() as meter:
+        waits = (doubled.sum().item(), bool(there[0] > 1), doubled.tolist(), there.nonzero(), there.cpu())
+    assert meter.syncs == len(waits)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss(tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device, loss: str) -> None:
+    learned(tiny_vit(), random_images(16), recipe(loss), device)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_every_rounding(tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device, rounding: str) -> None:
+    learned(tiny_vit(), random_images(16), recipe(reconstruction={"rounding": rounding}), device)
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_every_rewrite(tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device, rewrite: str) -> None:
+    learned(tiny_vit(), random_images(16), recipe(rewrites={rewrite: True}), device)
+
+
+@pytest.mark.parametrize("model", ["tiny_swin", "tiny_deit"])
+def test_every_architecture(
+    request: pytest.FixtureRequest, random_images: Make, recipe: Make, device: torch.device, model: str
+) -> None:
+    images = random_images(16, 32 if model == "tiny_swin" else 16)
+    wishes = {"rewrites": {"norm": True, "heads": True}, "tuning": {"iterations": 2}}
+    learned(request.getfixturevalue(model)(), images, recipe("least_squares", **wishes), device)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_every_precision(
+    tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device, precision: str
+) -> None:
+    learned(tiny_vit(), random_images(16), recipe(reconstruction={"precision": precision}), device)
+
+
+def test_weights_in_blocks_and_eight_bits(
+    tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device
+) -> None:
+    weights = {"weights": {"bits": 4, "block_size": 64}, "activations": {"bits": 16}}
+    learned(tiny_vit(embed_dim=64), random_images(16), recipe(**weights), device)
+    eight = {"weights": {"bits": 8}, "activations": {"bits": 8}, "tuning": {"iterations": 2}}
+    learned(tiny_vit(), random_images(16), recipe(**eight), device, target="onnxruntime-cpu")
+
+
+def test_patience_tuning_and_sensitivity(
+    tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device
+) -> None:
+    settings = {"iterations": 80, "patience": 1, "weight_lr": 1e-6, "scale_lr": 1e-6}
+    quantized = learned(
+        tiny_vit(),
+        random_images(16),
+        recipe("mse", reconstruction=settings, tuning={"iterations": 3}),
+        device,
+        sensitivity=8,
+    )
+    assert any(record.stopped == "converged" for record in quantized.history)
+    assert {found.kind for found in quantized.sensitivity} == {"block", "layer"}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_activations_that_do_not_fit_are_streamed(tiny_vit: Make, random_images: Make, recipe: Make, loss: str) -> None:
+    for memory_bytes in (0, 2**20):
+        with second_device(spare_bytes=0) as device:
+            learned(tiny_vit(), random_images(16), recipe(loss), device, memory_bytes=memory_bytes)
+
+
+def test_an_interrupted_build_goes_on_there(
+    tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device, tmp_path: Path
+) -> None:
+    model, images = tiny_vit(), random_images(16)
+    whole = learned(model, images, recipe(), device, resume=tmp_path)
+    sorted(tmp_path.glob("*.safetensors"))[-1].unlink()
+    again = learned(model, images, recipe(), device, resume=tmp_path)
+    assert torch.equal(whole(images.to(device)).cpu(), again(images.to(device)).cpu())
+
+
+@pytest.fixture(scope="module")
+def quantized(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> tuple[nn.Module, QuantizedModel]:
+    model = tiny_vit()
+    return model, quantize(model, random_images(16), quick_recipe(), "tensorrt")
+
+
+def test_a_quantized_model_moves(
+    quantized: tuple[nn.Module, QuantizedModel], random_images: Make, device: torch.device, tmp_path: Path
+) -> None:
+    original, model = quantized
+    images = random_images(8)
+    here = model(images)
+    model.save(tmp_path / "quantized.safetensors")
+    moved = load_quantized(tmp_path / "quantized.safetensors", original).to(device)
+    loaded = load_quantized(tmp_path / "quantized.safetensors", load(original, device))
+    for there in (moved, loaded):
+        assert on_device(there, device)
+        assert torch.equal(there(images.to(device)).cpu(), here)
+    moved.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "quantized.safetensors").read_bytes()
+    assert torch.equal(moved.cpu()(images), here)
+
+
+def load(model: nn.Module, device: torch.device) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(model).to(device)
+
+
+def test_it_is_judged_there(
+    quantized: tuple[nn.Module, QuantizedModel], random_images: Make, device: torch.device, tmp_path: Path
+) -> None:
+    images = random_images(8)
+    here, there = quantized[1], load(quantized[1], device)
+    scores = [evaluate(model, images, labels=[0] * 8, keep_logits=True) for model in (here, there)]
+    assert (scores[0].logits == scores[1].logits).all()
+    file = export_onnx(here, tmp_path / "model.onnx")
+    for optimisations in (False, True):
+        report = compare_stages(there, file, images.to(device), optimisations=optimisations)
+        assert report.first_parting is None and report.agreement == 1
+
+
+def test_it_is_exported_from_there(
+    quantized: tuple[nn.Module, QuantizedModel], device: torch.device, tmp_path: Path
+) -> None:
+    here, there = quantized[1], load(quantized[1], device)
+    export_onnx(here, tmp_path / "here.onnx")
+    export_onnx(there, tmp_path / "there.onnx")
+    assert (tmp_path / "there.onnx").read_bytes() == (tmp_path / "here.onnx").read_bytes()
+    assert on_device(there, device)
