@@ -3,7 +3,7 @@
     import fimaq_deploy as fd
 
     model = fd.load_model("swin_digits")
-    quantized = fd.quantize(model, images, fd.Recipe.load("w4a8"), target="onnxruntime-cpu")
+    quantized = fd.quantize(model, images, fd.Recipe.load("w4a8"))
     fd.export_onnx(quantized, "model.onnx")
 
 Importing this package loads neither torch nor onnx: each name is fetched from its module when it is first used.

@@ -7,8 +7,11 @@ builds its grids from it, so fake-quant, ONNX and engine agree. One quantized mo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
 
 from fimaq_deploy.errors import UserError
@@ -17,6 +20,10 @@ from fimaq_deploy.errors import UserError
 LEAST_PRODUCT = 16
 
 HighPrecision = Literal["float16", "bfloat16", "float32"]
+
+# A name is part of file names and command lines; `combine` joins several with a plus.
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_GUESTS = "fimaq_deploy.targets"
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,12 @@ class Target:
     clip: Literal["floats", "integers"] = "floats"
     splits_products: bool = False
     patches: Literal["convolution", "product"] = "product"
+
+    @property
+    def reads_the_common_file(self) -> bool:
+        """Whether a file that was written for no target in particular is the one for it."""
+        plain = self.high_precision == "float32" and self.clip == "floats" and self.patches == "product"
+        return plain and not self.splits_products
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
@@ -160,10 +173,44 @@ def find_target(name: str) -> Target:
     Raises:
         UserError: no target has this name.
     """
+    if name not in TARGETS:
+        load_guests()
+    if name not in TARGETS:
+        raise UserError(f"unknown target '{name}': expected one of {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def add_target(target: Target) -> None:
+    """Make a target known under its name. `fimaq_deploy.engines.runtimes.register` does, with what executes it.
+
+    Raises:
+        ValueError: the name is taken by another one, or cannot be part of a file's name.
+    """
+    if not _NAME.fullmatch(target.name):
+        raise ValueError(f"target {target.name!r}: expected a name of small letters, digits and hyphens")
+    if TARGETS.setdefault(target.name, target) != target:
+        raise ValueError(f"there is another target {target.name} already")
+
+
+@cache
+def load_guests() -> None:
+    """Import the modules in which other packages register their targets: entry points of `fimaq_deploy.targets`.
+
+    Raises:
+        UserError: one of them cannot be imported.
+    """
+    for guest in entry_points(group=_GUESTS):
+        _load_guest(guest)
+
+
+def _load_guest(guest: EntryPoint) -> None:
     try:
-        return TARGETS[name]
-    except KeyError:
-        raise UserError(f"unknown target '{name}': expected one of {', '.join(TARGETS)}") from None
+        guest.load()
+    except Exception as error:  # whatever a foreign module raises
+        raise UserError(
+            f"the targets of {guest.value} cannot be loaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}): mend or remove the package that names them"
+        ) from error
 
 
 def combine(targets: Iterable[Target]) -> Target:

@@ -23,7 +23,7 @@ _HEADER = ("block", "kernels", "twin", *_PRODUCTS, "attention", "dequantized", "
 
 def audit(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="A QDQ ONNX file, whoever wrote it.")],
-    target: Annotated[str, typer.Option(help="tensorrt-rtx compiles without a GPU, tensorrt on the one that is here.")],
+    target: Annotated[str, typer.Option(help="TensorRT-RTX compiles without a GPU, TensorRT on the one that is here.")],
     sm: Annotated[
         list[int] | None,
         typer.Option(min=10, help="A GPU generation, such as 89. Repeatable. Default: one engine for all."),

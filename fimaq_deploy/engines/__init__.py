@@ -1,4 +1,4 @@
-"""Runtimes: building, loading and timing engines. Importing this package imports no runtime."""
+"""Runtimes: building, loading and running engines. Importing this package imports no runtime."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fimaq_deploy.engines.load import availability, load_engine
+    from fimaq_deploy.engines.load import load_engine
+    from fimaq_deploy.engines.options import Option
     from fimaq_deploy.engines.runner import Runner
+    from fimaq_deploy.engines.runtimes import Runtime, find_runtime, register
 
-_HOMES = {"Runner": "runner", "availability": "load", "load_engine": "load"}
+_HOMES = {
+    "Option": "options",
+    "Runner": "runner",
+    "Runtime": "runtimes",
+    "find_runtime": "runtimes",
+    "load_engine": "load",
+    "register": "runtimes",
+}
 
-__all__ = ["Runner", "availability", "load_engine"]
+__all__ = ["Option", "Runner", "Runtime", "find_runtime", "load_engine", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -127,7 +127,7 @@ def load_onnxruntime(
 
     def run(batch: Array) -> Array:
         (result,) = session.run(names[:1], {images.name: batch})
-        return result  # type: ignore[no-any-return]
+        return result
 
     def outputs(batch: Array) -> dict[str, Array]:
         return dict(zip(names, session.run(names, {images.name: batch}), strict=True))

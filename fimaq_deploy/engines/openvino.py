@@ -50,7 +50,7 @@ def load_openvino(path: str | Path, *, threads: int | None = None) -> Runner:
         return core.compile_model(fixed, "CPU", settings)
 
     def run(images: Array) -> Array:
-        return compiled(len(images))(images)[0].copy()  # type: ignore[no-any-return]
+        return compiled(len(images))(images)[0].copy()
 
     def outputs(images: Array) -> dict[str, Array]:
         return {port.get_any_name(): result.copy() for port, result in compiled(len(images))(images).items()}

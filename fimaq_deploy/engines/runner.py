@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,19 @@ from fimaq_deploy.errors import UserError
 
 Array = NDArray[Any]
 Dimension = int | None
+# A GPU generation, such as (8, 9).
+ComputeCapability = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A compiled engine. `log` holds the compiler's messages where they were asked for."""
+
+    path: Path
+    target: str
+    size_bytes: int
+    build_seconds: float
+    log: str = ""
 
 
 class Runner:

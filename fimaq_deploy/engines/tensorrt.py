@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from fimaq_deploy.engines.cuda import no_gpu
-from fimaq_deploy.engines.runner import Array, Dimension, Runner
+from fimaq_deploy.engines.runner import Array, ComputeCapability, Dimension, EngineFile, Runner
 from fimaq_deploy.engines.versions import (
     BuildOptions,
+    Member,
     Version,
     check_options,
     check_version,
@@ -43,12 +44,11 @@ from fimaq_deploy.engines.versions import (
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import write_whole
 
-_LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
-FAMILY = tuple(_LIBRARIES)
+TENSORRT = Member("tensorrt", "tensorrt", extra="tensorrt", oldest=(10, 8), ahead_of_time=False)
+RTX = Member("tensorrt-rtx", "tensorrt_rtx", extra="rtx", oldest=(1, 2), ahead_of_time=True)
+_FAMILY = {member.target: member for member in (TENSORRT, RTX)}
 _MODULES = ("polygraphy.backend.trt", "polygraphy.backend.tensorrt_rtx", "polygraphy.mod.trt_importer")
 
-ComputeCapability = tuple[int, int]
 _AMPERE: ComputeCapability = (8, 0)
 
 
@@ -68,23 +68,13 @@ class BatchProfile:
             )
 
 
-@dataclass(frozen=True)
-class EngineFile:
-    """A built engine. `log` holds the builder's messages at the level that was asked for."""
-
-    path: Path
-    target: str
-    size_bytes: int
-    build_seconds: float
-    log: str = ""
-
-
 def not_buildable(target: str) -> str | None:
     """Why an engine for this member of the family cannot be built here, or None where it can."""
-    for package in ("polygraphy", _LIBRARIES[target]):
+    member = _FAMILY[target]
+    for package in ("polygraphy", member.module):
         if find_spec(package) is None:
-            return f"{package} is not installed: pip install 'fimaq-deploy[{_EXTRAS[target]}]'"
-    return no_gpu() if target == "tensorrt" else None
+            return f"{package} is not installed: pip install 'fimaq-deploy[{member.extra}]'"
+    return None if member.ahead_of_time else no_gpu()
 
 
 def not_runnable(target: str) -> str | None:
@@ -92,9 +82,9 @@ def not_runnable(target: str) -> str | None:
     return not_buildable(target) or no_gpu()
 
 
-def compute_capabilities(target: str = "tensorrt-rtx") -> list[ComputeCapability]:
+def compute_capabilities() -> list[ComputeCapability]:
     """The GPU generations that the installed TensorRT-RTX can compile for, such as (8, 9)."""
-    names = _polygraphy(target).bindings.ComputeCapability.__members__
+    names = _polygraphy(RTX).bindings.ComputeCapability.__members__
     numbers = (int(name.removeprefix("SM")) for name in names if name.startswith("SM"))
     return [divmod(number, 10) for number in sorted(numbers)]
 
@@ -128,13 +118,13 @@ def build_engine(
     if not Path(onnx_path).is_file():
         raise UserError(f"no ONNX file {onnx_path}: name one that exists")
     asked = options or BuildOptions()
-    check_options(target, asked)
-    library = _polygraphy(target)
-    check_version(target, library.version)
-    config = _config_options(library, target, compute_for, asked)
+    check_options(_FAMILY[target], asked)
+    library = _polygraphy(_FAMILY[target])
+    check_version(library.member, library.version)
+    config = _config_options(library, compute_for, asked)
     started = time.perf_counter()
     with _messages(library, verbose) as log:
-        engine = _compile(library, Path(onnx_path), target, batch or BatchProfile(), config, asked.timing_cache, log)
+        engine = _compile(library, Path(onnx_path), batch or BatchProfile(), config, asked.timing_cache, log)
     seconds = time.perf_counter() - started
     write_whole(Path(engine_path), memoryview(engine))
     return EngineFile(Path(engine_path), target, len(memoryview(engine)), seconds, log.getvalue() if verbose else "")
@@ -144,6 +134,7 @@ def build_engine(
 class _Polygraphy:
     """Polygraphy bound to one of the libraries, and that library."""
 
+    member: Member
     trt: Any
     rtx: Any
     logger: Any
@@ -155,15 +146,16 @@ class _Polygraphy:
         return parse_version(str(self.bindings.__version__))
 
 
-def _polygraphy(target: str) -> _Polygraphy:
-    """Polygraphy for a target. Its modules are imported anew where they were bound to the other library."""
+def _polygraphy(member: Member) -> _Polygraphy:
+    """Polygraphy for a library. Its modules are imported anew where they were bound to the other library."""
     config: Any = import_module("polygraphy.config")
-    rtx = target == "tensorrt-rtx"
+    rtx = member == RTX
     if rtx != config.USE_TENSORRT_RTX:
         for name in [name for name in sys.modules if name.startswith(_MODULES)]:
             del sys.modules[name]
         config.USE_TENSORRT_RTX = rtx
     return _Polygraphy(
+        member=member,
         trt=import_module("polygraphy.backend.trt"),
         rtx=import_module("polygraphy.backend.tensorrt_rtx") if rtx else None,
         logger=import_module("polygraphy.logger").G_LOGGER,
@@ -183,7 +175,7 @@ def _messages(library: _Polygraphy, verbose: bool = False) -> Iterator[io.String
 
 
 def _config_options(
-    library: _Polygraphy, target: str, compute_for: Sequence[ComputeCapability] | None, asked: BuildOptions
+    library: _Polygraphy, compute_for: Sequence[ComputeCapability] | None, asked: BuildOptions
 ) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if asked.workspace_bytes is not None:
@@ -194,10 +186,11 @@ def _config_options(
         levels = library.bindings.HardwareCompatibilityLevel.__members__
         level = find_level(asked.hardware_compatibility, levels.keys(), library.version)
         options["hardware_compatibility_level"] = levels[level]
-    if target == "tensorrt-rtx":
+    if library.member.ahead_of_time:
         options["compute_capabilities"] = _known_capabilities(compute_for)
     elif compute_for is not None:
-        raise UserError("target tensorrt compiles for the GPU that is here: compute capabilities are for tensorrt-rtx")
+        own, other = library.member.target, RTX.target
+        raise UserError(f"target {own} compiles for the GPU that is here: compute capabilities are for {other}")
     return options
 
 
@@ -208,7 +201,7 @@ def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[Comp
         listed = ", ".join(f"{major}.{minor}" for major, minor in known)
         raise UserError(
             f"compute capability {unknown[0][0]}.{unknown[0][1]}: this TensorRT-RTX compiles for {listed}; "
-            "name one of these, or use target tensorrt on that GPU"
+            f"name one of these, or use target {TENSORRT.target} on that GPU"
         )
     return list(wanted) if wanted else [capability for capability in known if capability >= _AMPERE]
 
@@ -216,7 +209,6 @@ def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[Comp
 def _compile(
     library: _Polygraphy,
     path: Path,
-    target: str,
     batch: BatchProfile,
     options: dict[str, Any],
     timing_cache: str | None,
@@ -231,7 +223,7 @@ def _compile(
         config = create(profiles=[profile], profiling_verbosity=library.bindings.ProfilingVerbosity.DETAILED, **options)
         return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache)
     except library.errors as error:
-        raise UserError(f"{target} cannot compile {path}: {_why(log.getvalue(), error)}") from error
+        raise UserError(f"{library.member.target} cannot compile {path}: {_why(log.getvalue(), error)}") from error
 
 
 def _profile(library: _Polygraphy, network: Any, batch: BatchProfile, path: Path) -> Any:
@@ -267,9 +259,9 @@ def load_tensorrt(path: str | Path, target: str, *, cuda_graph: bool = False) ->
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no engine file {path}: name one that exists")
-    if cuda_graph and target != "tensorrt-rtx":
-        raise UserError(f"target {target} records no CUDA graphs here: load it without, or use tensorrt-rtx")
-    library = _polygraphy(target)
+    if cuda_graph and not _FAMILY[target].ahead_of_time:
+        raise UserError(f"target {target} records no CUDA graphs here: load it without, or use {RTX.target}")
+    library = _polygraphy(_FAMILY[target])
     with _messages(library) as log:
         try:
             engine = library.trt.engine_from_bytes(file.read_bytes())

@@ -15,7 +15,22 @@ from dataclasses import dataclass
 from fimaq_deploy.errors import UserError
 
 Version = tuple[int, int]
-OLDEST: dict[str, Version] = {"tensorrt": (10, 8), "tensorrt-rtx": (1, 2)}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of the TensorRT family.
+
+    target: its name here. module, extra: what is imported, and the extra of this package that installs it.
+    oldest: the first version with what our graphs use.
+    ahead_of_time: whether it compiles without a GPU, for the GPU generations that are named (TensorRT-RTX).
+    """
+
+    target: str
+    module: str
+    extra: str
+    oldest: Version
+    ahead_of_time: bool
 
 
 @dataclass(frozen=True)
@@ -38,34 +53,35 @@ def parse_version(text: str) -> Version:
     return major, minor
 
 
-def check_version(target: str, version: Version) -> None:
+def check_version(member: Member, version: Version) -> None:
     """Refuse a library that is too old for what our graphs use.
 
     Raises:
         UserError: names the version that is needed.
     """
-    oldest = OLDEST[target]
+    oldest = member.oldest
     if version < oldest:
         raise UserError(
-            f"{target} {version[0]}.{version[1]} is too old for opset 21 with INT4 and FP16 scales: "
+            f"{member.target} {version[0]}.{version[1]} is too old for opset 21 with INT4 and FP16 scales: "
             f"install {oldest[0]}.{oldest[1]} or later"
         )
 
 
-def check_options(target: str, options: BuildOptions) -> None:
-    """Refuse what a target cannot do.
+def check_options(member: Member, options: BuildOptions) -> None:
+    """Refuse what a library cannot do.
 
     Raises:
         UserError: names the option and what takes its place.
     """
     if options.workspace_bytes is not None and options.workspace_bytes < 0:
         raise UserError(f"a workspace of {options.workspace_bytes} bytes: expected a number of at least 0")
-    if target != "tensorrt-rtx":
+    if not member.ahead_of_time:
         return
+    target = f"target {member.target}"
     if options.timing_cache is not None:
-        raise UserError("target tensorrt-rtx times no kernels when it compiles: a timing cache is for tensorrt")
+        raise UserError(f"{target} times no kernels when it compiles: a timing cache is for tensorrt")
     if options.hardware_compatibility is not None:
-        raise UserError("target tensorrt-rtx has no hardware compatibility level: name compute capabilities instead")
+        raise UserError(f"{target} has no hardware compatibility level: name compute capabilities instead")
 
 
 def find_level(name: str, levels: Collection[str], version: Version) -> str:

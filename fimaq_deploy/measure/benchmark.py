@@ -11,15 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fimaq_deploy.engines import load_engine
-from fimaq_deploy.engines.load import guess_target
+from fimaq_deploy.engines.options import THREADS
+from fimaq_deploy.engines.runtimes import Runtime, find_runtime, guess_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.latency import Latency, compare_latency
 from fimaq_deploy.measure.memory import peak_memory_bytes
 from fimaq_deploy.measure.rates import measure_copies, measure_operations
 from fimaq_deploy.measure.roofline import Rates, Work, count_work, floor_ms
-
-_CPUS = ("onnxruntime-cpu", "openvino-cpu")
 
 
 @dataclass(frozen=True)
@@ -59,32 +57,38 @@ def bench(
     """Time files in turns. Speed-ups are relative to the first row.
 
     targets: what runs each file, every one of them; None goes by the file's name.
-    against: a full-precision twin, which becomes the first row.
-    threads: for CPUs; None is the runtime's choice.
+    against: the yardstick, in full precision, which becomes the first row.
+    threads: for the runtimes that take it; None is their choice.
 
     Raises:
         UserError: nothing to time, a file that does not load, images of several sizes, a target that cannot run here.
     """
-    entries = [(str(against), guess_target(Path(against)))] if against is not None else []
-    entries += [(str(file), target) for file in files for target in targets or [guess_target(Path(file))]]
-    entries = list(dict.fromkeys(entries))
-    runners = {_name(*entry): load_engine(*entry, **_options(entry[1], threads)) for entry in entries}
+    entries = [(str(against), guess_runtime(Path(against)))] if against is not None else []
+    entries += [(str(file), runtime) for file in files for runtime in _runtimes(Path(file), targets)]
+    rows = {_name(file, runtime.name): (file, runtime) for file, runtime in entries}
+    runners = {name: runtime.load(file, **_options(runtime, threads)) for name, (file, runtime) in rows.items()}
     sizes = {runner.input_shape[1:] for runner in runners.values()}
     if len(sizes) > 1:
         raise UserError(f"the files take images of several sizes, {sorted(map(str, sizes))}: time them one by one")
     found = compare_latency(runners, batch_sizes, rounds=rounds, seconds=seconds)
     operations = measure_operations(threads)
-    peaks = {_name(*entry): peak_memory_bytes(*entry, max(batch_sizes), threads) for entry in entries}
-    rows = {_name(*entry): entry for entry in entries}
-    return [
-        Row(*rows[row.name], row, floor_of(*rows[row.name], row.batch_size, operations), peaks[row.name])
-        for row in found
-    ]
+    peaks = {
+        name: peak_memory_bytes(file, runtime.name, max(batch_sizes), threads) for name, (file, runtime) in rows.items()
+    }
+    return [_row(*rows[latency.name], latency, operations, peaks[latency.name]) for latency in found]
+
+
+def _runtimes(file: Path, targets: Sequence[str] | None) -> list[Runtime]:
+    return [find_runtime(name) for name in targets] if targets else [guess_runtime(file)]
+
+
+def _row(file: str, runtime: Runtime, latency: Latency, operations: dict[str, float], peak: int | None) -> Row:
+    return Row(file, runtime.name, latency, floor_of(file, runtime.name, latency.batch_size, operations), peak)
 
 
 def floor_of(file: str | Path, target: str, batch: int, operations: dict[str, float]) -> Floor | None:
     """The floor of an ONNX file on this machine's CPU. operations: as `measure_operations` found them."""
-    if target not in _CPUS:
+    if not find_runtime(target).has_floor:
         return None
     work = count_work(file, batch)
     rates = Rates(operations, measure_copies(work.total_bytes))
@@ -108,5 +112,5 @@ def _name(file: str, target: str) -> str:
     return f"{file} on {target}"
 
 
-def _options(target: str, threads: int | None) -> dict[str, Any]:
-    return {"threads": threads} if threads is not None and target in _CPUS else {}
+def _options(runtime: Runtime, threads: int | None) -> dict[str, Any]:
+    return {THREADS.name: threads} if runtime.takes(THREADS) else {}

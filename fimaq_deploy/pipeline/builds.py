@@ -30,11 +30,11 @@ from fimaq_deploy.calibration.network.plan import as_notes
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.source import ImageSource
-from fimaq_deploy.engines import Runner, availability, load_engine
-from fimaq_deploy.engines.tensorrt import FAMILY
+from fimaq_deploy.engines.options import OPTIMISATIONS
+from fimaq_deploy.engines.runner import Runner
+from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, Runtime, find_runtime, runtime_packages
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, trace
-from fimaq_deploy.files import write_whole, written_whole
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import ModelInfo, describe_model
@@ -49,17 +49,11 @@ from fimaq_deploy.report import schema, to_html, to_markdown
 from fimaq_deploy.report.build_page.verdict import failures
 from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.predictions import PREDICTIONS
-from fimaq_deploy.verify.block_parity import ONNX, QUANTIZED, compare_files, compare_weights
+from fimaq_deploy.verify.block_parity import QUANTIZED, compare_files, compare_weights
 
 FP_ONNX = "model.fp32.onnx"
 PARITY_IMAGES = 4
-FP_ROW, CPU = "onnx-fp32", "onnxruntime-cpu"
-TITLES = {
-    "onnxruntime-cuda": "ONNX Runtime CUDA",
-    "openvino-cpu": "OpenVINO CPU",
-    "tensorrt": "TensorRT",
-    "tensorrt-rtx": "TensorRT-RTX",
-}
+FP_ROW = "onnx-fp32"
 
 _BYTES_PER_PARAMETER = 20  # float and quantized ONNX, twins, engines and safetensors together stay below it
 _BYTES_ALWAYS = 16 * 2**20
@@ -235,11 +229,10 @@ class _Build:
         traced, original = trace(self.quantized), self.folder / FP_ONNX
         traced.write(self.folder / ONNX)
         if self.originals and self.originals.onnx and self.originals.onnx.is_file():
-            with written_whole(original) as beside:
-                shutil.copyfile(self.originals.onnx, beside)
+            shutil.copyfile(self.originals.onnx, original)
         else:
             export_fp_onnx(self.model, original)
-        family = [name for name in self.request.targets if name in FAMILY]
+        family = [name for name in self.request.targets if find_runtime(name).compiler]
         if family:
             floats = choose_floats(self.quantized, self.model, self.calibration.take(IMAGES))
             self.twins = write_twins(self.folder, traced, original, floats, family)
@@ -250,50 +243,50 @@ class _Build:
             self.statuses.append(self._compile_one(name))
 
     def _compile_one(self, name: str) -> schema.TargetStatus:
-        not_built, not_run = availability(name)
+        runtime = find_runtime(name)
+        not_built, not_run = runtime.availability()
         status = schema.TargetStatus(name=name, not_built=not_built, not_run=not_run)
-        if self.twins is None or name not in FAMILY or not_built:
+        if self.twins is None or runtime.compiler is None or not_built:
             return status
         status, audit = compile_twins(self.twins, status)
         self.audits += [audit] if audit else []
         return status
 
-    def _file(self, target: str) -> Path:
-        """What a target runs."""
-        return self.folder / (f"model.{target}.engine" if target in FAMILY else ONNX)
-
     def _candidates(self) -> list[Candidate]:
         """The variants in the order of the table; each is compared with the one that it should equal."""
         onnx, fp_onnx = self.folder / ONNX, self.folder / FP_ONNX
-        reference = load_engine(onnx, CPU, optimisations=False)
-        self.ran = {FP_ROW: (fp_onnx, CPU), CPU: (onnx, CPU)}
-        self.runners = {row: load_engine(*file) for row, file in self.ran.items()}
+        runtime = find_runtime(REFERENCE)
+        reference = runtime.load(onnx, **{OPTIMISATIONS.name: False})
+        self.ran = {FP_ROW: (fp_onnx, REFERENCE), REFERENCE: (onnx, REFERENCE)}
+        self.runners = {row: runtime.load(file) for row, (file, _) in self.ran.items()}
         return [
             Candidate("pytorch-fp32", "PyTorch FP32", self.model, original=True),
             Candidate(FP_ROW, "ONNX Runtime FP32", self.runners[FP_ROW], "pytorch-fp32", fp_onnx, original=True),
             Candidate("fake-quant", "PyTorch fake-quant", self.quantized, "pytorch-fp32", self.folder / QUANTIZED),
             Candidate("onnx-reference", "ONNX unoptimised", reference, "fake-quant", onnx),
-            Candidate(CPU, "ONNX Runtime CPU", self.runners[CPU], "onnx-reference", onnx, deployed=True),
-            *(one for status in self.statuses if status.name != CPU for one in self._engine_candidates(status)),
+            Candidate(REFERENCE, runtime.title, self.runners[REFERENCE], "onnx-reference", onnx, deployed=True),
+            *(one for status in self.statuses if status.name != REFERENCE for one in self._engine_candidates(status)),
         ]
 
     def _engine_candidates(self, status: schema.TargetStatus) -> Iterator[Candidate]:
         """The engine of one target, behind the full-precision one where there is one."""
         name, reason = status.name, status.not_built or status.not_run
-        if self.twins is not None and name in FAMILY:
+        runtime = find_runtime(name)
+        if self.twins is not None and runtime.compiler:
             twin, file = f"{name}-{self.twins.short}", self.twins.original_engine(name)
-            run = self._loaded(twin, file, name, reason)
-            title = f"{TITLES[name]} {self.twins.short.upper()}"
+            run = self._loaded(twin, file, runtime, reason)
+            title = f"{runtime.title} {self.twins.short.upper()}"
             found = None if status.not_built else file
             yield Candidate(twin, title, run, "pytorch-fp32", found, not_run=reason, original=True)
-        run = self._loaded(name, self._file(name), name, reason)
-        found = None if status.not_built else self._file(name)
-        yield Candidate(name, TITLES[name], run, "onnx-reference", found, deployed=True, not_run=reason)
+        file = runtime.file(self.folder)
+        run = self._loaded(name, file, runtime, reason)
+        found = None if status.not_built else file
+        yield Candidate(name, runtime.title, run, "onnx-reference", found, deployed=True, not_run=reason)
 
-    def _loaded(self, row: str, file: Path, target: str, not_run: str | None) -> Runner | None:
+    def _loaded(self, row: str, file: Path, runtime: Runtime, not_run: str | None) -> Runner | None:
         if not_run is None:
-            self.ran[row] = (file, target)
-            self.runners[row] = load_engine(file, target)
+            self.ran[row] = (file, runtime.name)
+            self.runners[row] = runtime.load(file)
         return self.runners.get(row)
 
     def _accuracy(self) -> list[schema.Row]:
@@ -304,9 +297,10 @@ class _Build:
         return rows
 
     def _compare_stages(self) -> list[schema.Parity]:
-        """Block by block on a few images; not in TensorRT, which would compile another engine for it."""
+        """Block by block on a few images; not where another engine would have to be compiled for it."""
         weights = compare_weights(self.folder)
-        targets = [target for row, (_, target) in self.ran.items() if row != FP_ROW and target not in FAMILY]
+        ran = [find_runtime(target) for row, (_, target) in self.ran.items() if row != FP_ROW]
+        targets = [runtime.name for runtime in ran if runtime.taps and runtime.compiler is None]
         images = self.evaluation.take(PARITY_IMAGES).to(self.request.device)
         return [to_schema(each, weights) for each in compare_files(self.quantized, self.folder, images, targets)]
 
@@ -323,7 +317,7 @@ class _Build:
             "recipe.yaml": self.quantized.recipe.to_yaml(),
         }
         for name, text in texts.items():
-            write_whole(self.folder / name, text.encode())
+            (self.folder / name).write_text(text, encoding="utf-8")
         write_manifest(self.folder, _manifest_facts(report), without=(artifacts.REQUEST_FILE,))
         return report
 
@@ -343,7 +337,7 @@ class _Build:
             ),
             recipe=self.quantized.recipe.model_dump(mode="json"),
             data=self._data(rows),
-            environment=describe_environment(),
+            environment=describe_environment(runtime_packages()),
             targets=self.statuses,
             rows=list(rows),
             blocks=[schema.Block(**asdict(record)) for record in self.quantized.history],

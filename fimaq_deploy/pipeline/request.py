@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fimaq_deploy.engines import availability
+from fimaq_deploy.engines.runtimes import every_runtime
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.target import TARGETS, find_target
+from fimaq_deploy.target import find_target
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def resolve_targets(asked: str | Sequence[str] | None) -> tuple[str, ...]:
         UserError: an unknown target.
     """
     if not asked:
-        return tuple(name for name in TARGETS if None in availability(name))
+        return tuple(runtime.name for runtime in every_runtime() if None in runtime.availability())
     names = [asked] if isinstance(asked, str) else asked
     return tuple(dict.fromkeys(find_target(name).name for name in names))
 

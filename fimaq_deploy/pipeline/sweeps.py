@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fimaq_deploy.calibration.parallel import started_by_torchrun
+from fimaq_deploy.engines.runtimes import runtime_packages
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import MANIFEST
@@ -191,5 +192,5 @@ def _now() -> str:
 
 
 def _machine() -> str:
-    machine: schema.Environment = describe_environment()
+    machine: schema.Environment = describe_environment(runtime_packages())
     return f"{machine.gpu or machine.cpu}, {machine.cores} cores"

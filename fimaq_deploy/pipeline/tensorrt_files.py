@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.findings.float_range import choose_type, largest_values
 from fimaq_deploy.calibration.network.stages import stages_of
-from fimaq_deploy.engines.tensorrt import EngineFile, build_engine
+from fimaq_deploy.engines.runner import EngineFile
+from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import Traced, convert_fp_onnx
 from fimaq_deploy.graph.structure import read_structure
@@ -80,10 +81,10 @@ def write_twins(
 
 def compile_twins(twins: Twins, status: schema.TargetStatus) -> tuple[schema.TargetStatus, schema.Audit | None]:
     """Compile both models for a target that can be built here. A graph that its compiler refuses is in the status."""
-    target = status.name
+    target, runtime = status.name, find_runtime(status.name)
     try:
-        original = build_engine(twins.original_onnx, twins.original_engine(target), target, verbose=True)
-        engine = build_engine(twins.onnx(target), twins.engine(target), target, verbose=True)
+        original = runtime.compile(twins.original_onnx, twins.original_engine(target), verbose=True)
+        engine = runtime.compile(twins.onnx(target), twins.engine(target), verbose=True)
     except UserError as error:
         return status.model_copy(update={"not_built": str(error), "failed": True}), None
     return status.model_copy(update={"compile_seconds": engine.build_seconds}), _audit(twins, engine, original)

@@ -6,30 +6,18 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fimaq_deploy.report.schema import Environment
 
-PACKAGES = (
-    "fimaq-deploy",
-    "torch",
-    "timm",
-    "onnx",
-    "onnxscript",
-    "onnx-ir",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "polygraphy",
-    "tensorrt",
-    "tensorrt-rtx",
-    "openvino",
-    "numpy",
-)
+# Of the road to a file; each runtime adds its own.
+PACKAGES = ("fimaq-deploy", "torch", "timm", "onnx", "onnxscript", "onnx-ir", "numpy")
 
 
-def describe_environment() -> Environment:
-    """What a reader needs to judge the figures of this build."""
+def describe_environment(more: Iterable[str] = ()) -> Environment:
+    """What a reader needs to judge the figures of this build. more: distributions that take part beside `PACKAGES`."""
     gpu, driver = _gpu()
     return Environment(
         platform=platform.platform(),
@@ -38,13 +26,13 @@ def describe_environment() -> Environment:
         gpu=gpu,
         driver=driver,
         python=platform.python_version(),
-        packages=package_versions(),
+        packages=package_versions((*PACKAGES, *more)),
     )
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the installed packages that take part in a build."""
-    found = {name: _version(name) for name in PACKAGES}
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {name: _version(name) for name in dict.fromkeys(names)}
     return {name: known for name, known in found.items() if known}
 
 

@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.files import written_whole
 
 PREDICTIONS = "predictions.safetensors"
 _LABELS, _IMAGES = "labels", "images"
@@ -40,8 +39,7 @@ class Predictions:
     def save(self, path: Path) -> None:
         labels = {} if self.labels is None else {_LABELS: self.labels}
         tensors = {name: np.ascontiguousarray(found, np.int32) for name, found in {**self.rows, **labels}.items()}
-        with written_whole(path) as beside:
-            save_file(tensors, beside, metadata={_IMAGES: self.images})
+        save_file(tensors, path, metadata={_IMAGES: self.images})
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

@@ -18,19 +18,17 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized
 from fimaq_deploy.data.choose import example_images
-from fimaq_deploy.engines import availability
+from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_onnx
-from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import MANIFEST, read_manifest
 from fimaq_deploy.manifest import origin as manifest_origin
 from fimaq_deploy.models.describe import describe_model
 from fimaq_deploy.models.load import load_model
-from fimaq_deploy.target import TARGETS, find_target
 from fimaq_deploy.verify.stages import ParityReport, compare_stages, differing_weights
 
-QUANTIZED, ONNX = "quantized.safetensors", "model.onnx"
-AS_WRITTEN, CPU = "onnx-reference", "onnxruntime-cpu"
+QUANTIZED = "quantized.safetensors"
+AS_WRITTEN = "onnx-reference"
 IMAGES = 8
 
 
@@ -68,21 +66,16 @@ def compare_files(
 ) -> Iterator[Comparison]:
     """Compare the model with what a folder holds: as written, with optimisations, and on each target that is named."""
     yield Comparison(AS_WRITTEN, ONNX, compare_stages(quantized, folder / ONNX, images))
-    for target in dict.fromkeys((CPU, *targets)):
-        file = _file(target)
-        report = compare_stages(quantized, folder / file, images, target, optimisations=True)
-        yield Comparison(target, file, report)
-
-
-def _file(target: str) -> str:
-    """What a build writes for a target."""
-    return f"model.{target}.onnx" if find_target(target).high_precision != "float32" else ONNX
+    for target in dict.fromkeys((REFERENCE, *targets)):
+        file = find_runtime(target).onnx(folder)
+        report = compare_stages(quantized, file, images, target, optimisations=True)
+        yield Comparison(target, file.name, report)
 
 
 def compare_weights(folder: Path) -> dict[str, list[str]]:
     """By ONNX file of a folder, the weights whose integers differ from those in quantized.safetensors."""
-    files = [name for name in dict.fromkeys(map(_file, TARGETS)) if (folder / name).is_file()]
-    return {name: list(differing_weights(folder / QUANTIZED, folder / name)) for name in files}
+    files = [file for file in dict.fromkeys(one.onnx(folder) for one in every_runtime()) if file.is_file()]
+    return {file.name: list(differing_weights(folder / QUANTIZED, file)) for file in files}
 
 
 def parity(
@@ -136,7 +129,8 @@ def _origin(folder: Path, model: str | None, weights: str | None) -> tuple[str, 
 
 
 def _runs(target: str, folder: Path) -> bool:
-    return availability(target) == (None, None) and (folder / _file(target)).is_file()
+    runtime = find_runtime(target)
+    return runtime.availability() == (None, None) and runtime.taps and runtime.onnx(folder).is_file()
 
 
 @contextmanager
@@ -147,7 +141,7 @@ def _exported(quantized: QuantizedModel, file: Path, built: Path | None) -> Iter
         return
     with TemporaryDirectory() as passing:
         folder = Path(passing)
-        write_whole(folder / QUANTIZED, file.read_bytes())
+        (folder / QUANTIZED).write_bytes(file.read_bytes())
         export_onnx(quantized, folder / ONNX)
         yield folder
 

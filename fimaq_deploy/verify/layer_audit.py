@@ -31,7 +31,8 @@ from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
-from fimaq_deploy.engines.tensorrt import FAMILY, ComputeCapability, build_engine
+from fimaq_deploy.engines.runner import ComputeCapability
+from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.structure import Product, Structure, is_left_alone, read_structure
 from fimaq_deploy.verify.layer_plan import Kernel, PlanTensor, read_plan
@@ -173,10 +174,12 @@ def audit(
     require: names of `PROMISES`, whose breaches go to `broken`.
 
     Raises:
-        UserError: the target has no compiler here, or see `build_engine`.
+        UserError: the target has no layer plan, cannot compile here, or its compiler refuses the file.
     """
-    if target not in FAMILY:
-        raise UserError(f"target {target} has no layer plan to audit: expected {' or '.join(FAMILY)}")
+    runtime = find_runtime(target)
+    if not runtime.layer_plan:
+        planned = [one.name for one in every_runtime() if one.layer_plan]
+        raise UserError(f"target {target} has no layer plan to audit: expected {' or '.join(planned)}")
     if "no-more-kernels" in require and twin is None:
         raise UserError("no-more-kernels compares with the full-precision model: name its file as --twin")
     file, original = read_structure(path), None if twin is None else read_structure(twin)
@@ -185,16 +188,16 @@ def audit(
         alone = None if capability is None else [capability]
         counts = None
         if twin is not None and original is not None:
-            counts = kernel_counts(audit_log(builder_log(twin, target, alone), original))
-        blocks = audit_log(builder_log(path, target, alone), file, counts)
+            counts = kernel_counts(audit_log(builder_log(twin, runtime, alone), original))
+        blocks = audit_log(builder_log(path, runtime, alone), file, counts)
         found.append(EngineAudit(target, _text(capability), blocks, broken_promises(blocks, require)))
     return found
 
 
-def builder_log(path: str | Path, target: str, compute_for: Sequence[ComputeCapability] | None) -> str:
+def builder_log(path: str | Path, runtime: Runtime, compute_for: Sequence[ComputeCapability] | None) -> str:
     """What the compiler says about a file; the engine is thrown away."""
     with TemporaryDirectory() as folder:
-        return build_engine(path, Path(folder) / "audit.engine", target, compute_for=compute_for, verbose=True).log
+        return runtime.compile(path, Path(folder) / "audit.engine", compute_for=compute_for, verbose=True).log
 
 
 def _text(capability: ComputeCapability | None) -> str | None:

@@ -35,10 +35,11 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.network.stages import Stage
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers
-from fimaq_deploy.engines.load import load_engine
+from fimaq_deploy.engines.options import OPTIMISATIONS, THREADS
 from fimaq_deploy.engines.runner import Array
+from fimaq_deploy.engines.runtimes import REFERENCE, Runtime, find_runtime
+from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.inspection import integer_weights
-from fimaq_deploy.target import find_target
 from fimaq_deploy.verify.taps import write_with_taps
 
 # Elements that differ by more than this share of the output's standard deviation count as differing.
@@ -120,7 +121,7 @@ def compare_stages(
     quantized: Any,
     path: str | Path,
     images: Tensor,
-    target: str = "onnxruntime-cpu",
+    target: str = REFERENCE,
     *,
     optimisations: bool = False,
     threads: int | None = None,
@@ -129,18 +130,20 @@ def compare_stages(
     """Compare a frozen quantized model with the ONNX file that was exported from it, run by a target.
 
     images: (N, C, H, W), float32, one batch.
-    optimisations: only of ONNX Runtime; without them it computes the graph as written.
+    optimisations: of a runtime that has any to leave out; without them it may compute the graph as written.
 
     Raises:
-        UserError: the file is not of this model, or the target cannot run here.
+        UserError: the file is not of this model, or the target cannot run here or show what is inside a graph.
     """
-    as_written = target == "onnxruntime-cpu" and not optimisations
-    options: dict[str, Any] = {"threads": threads} if target in ("onnxruntime-cpu", "openvino-cpu") else {}
-    if target.startswith("onnxruntime-"):
-        options["optimisations"] = optimisations
+    runtime = find_runtime(target)
+    if not runtime.taps:
+        raise UserError(f"target {target} shows nothing inside a graph: compare its accuracy, not its blocks")
+    asked = {OPTIMISATIONS: optimisations, THREADS: threads}
+    options = {option.name: value for option, value in asked.items() if runtime.takes(option)}
+    as_written = runtime.as_written and not options.get(OPTIMISATIONS.name)
     stages = quantized.stages
     names = [stage.name for stage in stages]
-    theirs, integers = _run(Path(path), names, images.cpu().numpy(), target, as_written, options)
+    theirs, integers = _run(Path(path), names, images.cpu().numpy(), runtime, as_written, options)
     forced = _Forced(quantized, integers)
     own = accumulated = images
     found = []
@@ -153,7 +156,7 @@ def compare_stages(
             flips = _flips_behind(following, from_same, own)
         found.append(_compare(stage.name, from_same, _rows_of(own, accumulated), result, tolerance, flips))
     logits = accumulated.cpu().numpy()
-    half = find_target(target).high_precision != "float32"
+    half = runtime.target.high_precision != "float32"
     return ParityReport(
         stages=tuple(found),
         agreement=float(np.mean(logits.argmax(-1) == theirs[-1].argmax(-1))),
@@ -164,21 +167,19 @@ def compare_stages(
 
 
 def _run(
-    path: Path, stages: Sequence[str], images: Array, target: str, integers: bool, options: Mapping[str, Any]
+    path: Path, stages: Sequence[str], images: Array, runtime: Runtime, integers: bool, options: Mapping[str, Any]
 ) -> tuple[list[Array], dict[str, Array]]:
     """What every stage hands on, float32, in order, and the integers by the name of their quantizer."""
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "boundaries.onnx"
         taps = write_with_taps(path, stages, copy, integers=integers)
-        results = load_engine(_compiled(copy, target), target, **options).outputs(images)
+        results = runtime.load(_compiled(copy, runtime), **options).outputs(images)
     handed_on = [np.asarray(results[name], np.float32) for name in taps.stages]
     return handed_on, {module: results[name] for module, name in taps.integers.items()}
 
 
-def _compiled(onnx: Path, target: str) -> Path:
-    from fimaq_deploy.engines.tensorrt import FAMILY, build_engine
-
-    return build_engine(onnx, onnx.with_suffix(".engine"), target).path if target in FAMILY else onnx
+def _compiled(onnx: Path, runtime: Runtime) -> Path:
+    return onnx if runtime.compiler is None else runtime.compile(onnx, onnx.with_suffix(runtime.suffix)).path
 
 
 def _rows_of(theirs: Tensor, ours: Tensor) -> Tensor:

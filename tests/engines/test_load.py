@@ -6,33 +6,27 @@ import sys
 import numpy as np
 import pytest
 
-from fimaq_deploy.engines import availability, load_engine
-from fimaq_deploy.errors import UserError
-from fimaq_deploy.target import TARGETS
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_availability_is_a_reason_or_none(target):
-    build, run = availability(target)
-    assert build is None or "\n" not in build
-    assert run is None or "\n" not in run
-    assert run or not build, "what cannot be built here cannot be run here"
-
-
-def test_onnxruntime_on_the_cpu_is_always_there():
-    assert availability("onnxruntime-cpu") == (None, None)
-
-
-def test_kinds_that_nobody_reads_are_refused(tmp_path, model_path):
-    with pytest.raises(UserError, match=r"neither a .onnx nor a .engine"):
-        load_engine(tmp_path / "model.pt")
-    with pytest.raises(UserError, match="unknown target"):
-        load_engine(model_path, "tensort")
+from fimaq_deploy.engines import load_engine
 
 
 def test_engines_load_without_torch(model_path):
     load = f"import sys; from fimaq_deploy.engines import load_engine; load_engine({str(model_path)!r})"
     subprocess.run([sys.executable, "-c", f"{load}; assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu"])
+def test_no_runtime_is_imported_before_it_is_used(model_path, target):
+    pytest.importorskip("openvino")
+    libraries = {"onnxruntime-cpu": "onnxruntime", "openvino-cpu": "openvino"}
+    code = (
+        "import sys; from fimaq_deploy.engines import load_engine, runtimes\n"
+        f"names = {[*libraries.values(), 'polygraphy', 'tensorrt_rtx']}\n"
+        "assert not [name for name in names if name in sys.modules]\n"
+        f"load_engine({str(model_path)!r}, {target!r})\n"
+        f"assert [name for name in names if name in sys.modules] == [{libraries[target]!r}]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_openvino_runs_any_batch_size(model_path, batch, expected):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from fimaq_deploy.engines.tensorrt import RTX, TENSORRT
 from fimaq_deploy.engines.versions import (
     BuildOptions,
     check_options,
@@ -21,11 +22,11 @@ def test_versions_are_read(text, version):
 
 
 def test_old_libraries_are_refused_with_the_version_that_will_do():
-    check_version("tensorrt", (10, 8))
-    check_version("tensorrt", (11, 0))
-    check_version("tensorrt-rtx", (1, 7))
+    check_version(TENSORRT, (10, 8))
+    check_version(TENSORRT, (11, 0))
+    check_version(RTX, (1, 7))
     with pytest.raises(UserError, match=r"tensorrt 10.3 is too old .* install 10.8"):
-        check_version("tensorrt", (10, 3))
+        check_version(TENSORRT, (10, 3))
 
 
 @pytest.mark.parametrize(
@@ -37,14 +38,14 @@ def test_strong_typing_is_asked_for_where_there_is_a_choice(version, flags, aske
 
 
 def test_options_that_a_target_cannot_take_name_what_takes_their_place():
-    check_options("tensorrt", BuildOptions(1 << 30, "timing.cache", "ampere_plus"))
-    check_options("tensorrt-rtx", BuildOptions(1 << 30))
+    check_options(TENSORRT, BuildOptions(1 << 30, "timing.cache", "ampere_plus"))
+    check_options(RTX, BuildOptions(1 << 30))
     with pytest.raises(UserError, match="times no kernels"):
-        check_options("tensorrt-rtx", BuildOptions(timing_cache="timing.cache"))
+        check_options(RTX, BuildOptions(timing_cache="timing.cache"))
     with pytest.raises(UserError, match="compute capabilities instead"):
-        check_options("tensorrt-rtx", BuildOptions(hardware_compatibility="ampere_plus"))
+        check_options(RTX, BuildOptions(hardware_compatibility="ampere_plus"))
     with pytest.raises(UserError, match="at least 0"):
-        check_options("tensorrt", BuildOptions(workspace_bytes=-1))
+        check_options(TENSORRT, BuildOptions(workspace_bytes=-1))
 
 
 def test_levels_are_those_of_the_library():

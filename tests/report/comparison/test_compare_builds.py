@@ -15,7 +15,8 @@ from fimaq_deploy import load_engine
 from fimaq_deploy.cli import main
 from fimaq_deploy.engines import Runner
 from fimaq_deploy.engines.runner import Array
-from fimaq_deploy.pipeline.builds import CPU, FP_ROW, BuildResult, build
+from fimaq_deploy.engines.runtimes import REFERENCE as CPU
+from fimaq_deploy.pipeline.builds import FP_ROW, BuildResult, build
 from fimaq_deploy.pipeline.candidates import measure_latency, with_latency
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report.comparison.judge import compare as judge
