@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-exports check format hooks clean
+.PHONY: help demo compare test test-exports check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make check        lint and formatting"
 	@echo "make format       rewrite the sources in the project's format"
+	@echo "make reference    write docs/reference anew from the code"
 	@echo "make hooks        check every commit before it is made"
 	@echo "make clean        remove .venv and build"
 
@@ -39,6 +40,9 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(INSTALLED)
+	$(BIN)/python docs/reference/generate.py
 
 hooks: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pre-commit

@@ -1,26 +1,34 @@
 """What a build folder says about itself: size and SHA-256 of each file, and the facts of the build.
 
 Whoever reads a file of a build asks `check_file` first: a file that is not what the build wrote is refused. A file that
-lies in no build folder is nobody's promise and passes.
+lies in no build folder is nobody's promise and passes. Not covered: somebody who changes the manifest too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
+import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files import write_whole
+from fimaq_deploy.files.folders import settle_folder
 
 MANIFEST = "manifest.json"
 SCHEMA = "fimaq-deploy/manifest/1"
 
+_OURS = "fimaq-deploy"  # stands in every manifest twice; other programs have a `manifest.json` too
+_OWN = "manifest_sha256"  # absent in 0.1.0
+_MEND = "copy the folder again, build it again, or move the file elsewhere to read it all the same"
 _CHUNK = 2**20
+_TICK_NS = 2 * 10**9
+_HASHED: dict[tuple[int, ...], str] = {}
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> None:
@@ -34,63 +42,109 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], *, without: tuple[str
         if path.is_file() and path.name not in (MANIFEST, *without)
     }
     manifest = {"schema": SCHEMA, **facts, "files": files}
-    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    text = json.dumps({**manifest, _OWN: _digest(manifest)}, indent=2)
+    write_whole(folder / MANIFEST, f"{text}\n".encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a build folder; None where there is none.
+    """The manifest of a build folder; None where there is none, or one of something else.
 
     Raises:
-        UserError: it cannot be read, or is of another kind or version.
+        UserError: it cannot be read, or is of another version.
     """
+    settle_folder(folder)
     path = folder / MANIFEST
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        found = json.loads(text) if _OURS in text else None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read ({' '.join(str(error).split())[:100]}): build the folder again"
-        ) from None
+        raise UserError(f"{path} cannot be read ({shown(str(error))}): {_MEND}") from None
+    if found is None:
+        return None
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not _lists_files(found.get("files")):
         raise UserError(f"{path} is no manifest of this version of fimaq-deploy: expected schema {SCHEMA}")
+    if found.pop(_OWN, None) not in (None, _digest(found)):
+        raise UserError(f"{path} is not what its build wrote (its own SHA-256 differs): {_MEND}")
     return found
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file of a build folder that is not what the build wrote.
+    """Refuse a file of a build folder that is not what the build wrote, and one whose sidecar (`NAME.data`) is not.
 
     Raises:
         UserError: its size or SHA-256 is another one than its folder's manifest says.
     """
-    manifest = read_manifest(path.parent)
-    promised = manifest["files"].get(path.name) if manifest else None
-    if promised is None or not path.is_file():
-        return
-    size = path.stat().st_size
+    settle_folder(path.parent)
+    for place in dict.fromkeys((path, _resolved(path))):  # a link to a file of a build is a file of that build
+        manifest = read_manifest(place.parent)
+        promised = manifest["files"] if manifest else {}
+        if place.name in promised and place.is_file():
+            for name in promised.keys() & {place.name, f"{place.name}.data"}:
+                _check(place.with_name(name), promised[name])
+
+
+def check_folder(folder: Path) -> None:
+    """`check_file` of everything that the build in a folder wrote.
+
+    Raises:
+        UserError: a file is missing or another one, or the folder holds no build.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} is not the folder of a build: it holds no {MANIFEST}")
+    for name, promised in manifest["files"].items():
+        _check(folder / name, promised)
+
+
+def _check(path: Path, promised: Mapping[str, Any]) -> None:
+    try:
+        size, digest = path.stat().st_size, None
+        if size == promised["size_bytes"]:
+            digest = sha256(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({os.strerror(error.errno or 0).lower()}): {_MEND}") from None
     if size != promised["size_bytes"]:
         raise UserError(f"{path} has {size} bytes, its build wrote {promised['size_bytes']}: {_MEND}")
-    if sha256(path) != promised["sha256"]:
+    if digest != promised["sha256"]:
         raise UserError(f"{path} is not what its build wrote (its SHA-256 differs from {MANIFEST}): {_MEND}")
 
 
-_MEND = "copy the folder again, build it again, or move the file elsewhere to read it all the same"
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links, which whoever opens it will report
+        return path
 
 
 def origin(manifest: Mapping[str, Any]) -> tuple[str, str, int, list[str]]:
-    """Of a build: the model's name, its weights, the seed and the targets. 0.1.0 named weights in the command alone."""
-    words = shlex.split(manifest.get("command", ""))
-    command = dict(pairwise(words))
-    weights = manifest.get("weights") or command.get("--weights", "pretrained")
-    return manifest["model"], weights, manifest["seed"], list(manifest["targets"])
+    """Of a build: the model's name, its weights, the seed and the targets. 0.1.0 named weights in the command alone.
+
+    Raises:
+        UserError: the manifest does not say.
+    """
+    try:
+        command = dict(pairwise(shlex.split(manifest.get("command", ""))))
+        weights = manifest.get("weights") or command.get("--weights", "pretrained")
+        return str(manifest["model"]), str(weights), int(manifest["seed"]), [str(name) for name in manifest["targets"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the {MANIFEST} of the build does not say what was built ({shown(repr(error))})") from None
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file."""
+    """The hexadecimal SHA-256 of a file. One that has not changed since is not read again in this process."""
+    found = path.stat()
+    key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    if key in _HASHED:
+        return _HASHED[key]
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+    # A file that was touched just now may change again within one tick of the file system's clock.
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _TICK_NS:
+        _HASHED[key] = digest.hexdigest()
     return digest.hexdigest()
 
 
@@ -99,3 +153,8 @@ def _lists_files(files: object) -> bool:
         isinstance(name, str) and isinstance(one, dict) and {"sha256", "size_bytes"} <= one.keys()
         for name, one in files.items()
     )
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of a manifest without its own: the SHA-256 of its JSON with sorted keys and no spaces."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

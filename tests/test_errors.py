@@ -28,7 +28,7 @@ def test_a_number_inside_its_range_passes(value: float) -> None:
 
 @pytest.mark.parametrize("value", [0, 4097, HUGE, *NO_NUMBERS])
 def test_a_number_outside_its_range_is_refused_with_the_range(value: float) -> None:
-    with pytest.raises(UserError, match="^--batch .*: expected 1 to 4,096$") as raised:
+    with pytest.raises(UserError, match=r"^--batch .*: expected 1 to 4,096$") as raised:
         within("--batch", value, 1, 4096)
     assert len(str(raised.value)) < 150
 

@@ -23,6 +23,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     quantized_layers,
 )
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.files import written_whole
 
 
 def frozen_state(module: nn.Module) -> dict[str, Tensor]:
@@ -79,10 +80,13 @@ def mark_frozen(module: nn.Module) -> None:
 
 
 def write_state(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write a safetensors file under a temporary name, then rename it. The same input gives the same bytes."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(dict(sorted(state.items())), temporary, {"fimaq": json.dumps(metadata, sort_keys=True)})
-    temporary.replace(path)
+    """Write a safetensors file, whole or not at all. The same input gives the same bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with written_whole(path) as beside:
+        save_file(dict(sorted(state.items())), beside, {"fimaq": json.dumps(metadata, sort_keys=True)})
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

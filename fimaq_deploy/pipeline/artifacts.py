@@ -1,49 +1,66 @@
 """The artifact folder: written beside its place, moved there when it is whole, with a manifest of what it holds.
 
-A build works in `<out>.partial`. When it ends well, that folder becomes `<out>`; when it is interrupted, `<out>` is as
-it was before, and the partial folder stays only where it holds a state to resume from.
+A build works in `<out>.partial`. When it ends well, that folder becomes `<out>`; when it is stopped, however and
+whenever, `<out>` is as it was before, and the partial folder stays only where it holds a state to resume from. One
+process at a time builds a folder: a second one is refused.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import Stopped, UserError
+from fimaq_deploy.files import disk_is_full, locked, write_whole
+from fimaq_deploy.files.folders import (
+    MARK,
+    REPLACED,
+    empty_construction,
+    lock_of,
+    publish_folder,
+    put_back,
+    real_place,
+    remove_construction,
+    tidy_folder,
+    under_construction,
+)
 from fimaq_deploy.manifest import MANIFEST
 
 STATE = "resume"
-REQUEST_FILE = "request.json"
-_REPLACED = "replaced"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REQUEST_FILE = MARK
+_BUSY = "{out} is being built by {owner}: wait for it, or name another folder with --out"
 
 
 @contextmanager
 def staged(out: Path, request: Mapping[str, Any], *, overwrite: bool, resume: bool) -> Iterator[Path]:
-    """A working folder that becomes `out` when the block ends without an error.
+    """A working folder that becomes `out` when the block ends without an error. A link given as `out` stays a link.
 
     request: what is being built; a partial folder is resumed only for the same request.
 
     Raises:
-        UserError: `out` exists and may not be replaced, cannot be written, or the disk is full.
+        UserError: `out` exists and may not be replaced, cannot be written, is being built by another process, or the
+            disk is full.
+        Stopped: for a KeyboardInterrupt in the block, with a line about what is left.
     """
-    check_out(out, overwrite=overwrite)
-    folder = out.absolute().with_name(f"{out.absolute().name}.partial")
-    _open_partial(folder, out, request, resume)
-    try:
-        yield folder
-        _publish(folder, out)
-    except BaseException as error:
-        _discard_unless_resumable(folder)
-        if _is_disk_full(error):
-            raise UserError(f"{out}: no space left to write it; free some and build again with --resume") from error
-        raise
+    with _reserved(out) as place:
+        check_out(place, overwrite=overwrite)
+        _open_partial(place, out, request, resume)
+        try:
+            yield under_construction(place)
+            _publish(place, out)
+        except KeyboardInterrupt as error:
+            raise Stopped(_how_to_go_on(place, out)) from error
+        except BaseException as error:
+            kept = _discard_unless_resumable(place)
+            if disk_is_full(error):
+                again = "build again with --resume" if kept else "build again"
+                raise UserError(f"{out}: no space left to write it; free some and {again}") from error
+            raise
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -74,43 +91,72 @@ def check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _open_partial(folder: Path, out: Path, request: Mapping[str, Any], resume: bool) -> None:
-    wanted = json.dumps(request, indent=2, sort_keys=True)
-    found = folder / REQUEST_FILE
+@contextmanager
+def _reserved(out: Path) -> Iterator[Path]:
+    """Where `out` really is, for this process alone, with whatever a stopped one left there put right."""
+    place = real_place(out)
+    with ExitStack() as held:
+        with _one_line(out):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(lock_of(place), _BUSY.replace("{out}", str(out))))
+            put_back(place)
+            tidy_folder(place, STATE)
+        yield place
+
+
+@contextmanager
+def _one_line(out: Path) -> Iterator[None]:
     try:
-        if folder.exists() and not found.is_file():
-            raise UserError(f"{folder} exists and is not an unfinished build: remove it or name another --out")
-        if resume and found.is_file() and found.read_text(encoding="utf-8") != wanted:
-            raise UserError(
-                f"{folder} was started with other settings and cannot be resumed: build without --resume to start over"
-            )
-        if folder.exists() and not resume:
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        found.write_text(wanted, encoding="utf-8")
+        yield
+    except FileExistsError as error:
+        raise UserError(f"cannot write {out}: {error.filename} is not a directory; name another folder") from error
     except OSError as error:
         raise UserError(f"cannot write {out}: {os.strerror(error.errno or 0).lower()}; name another folder") from error
 
 
-def _publish(folder: Path, out: Path) -> None:
-    """Put the finished folder in its place. An earlier build is moved aside first and removed last."""
-    shutil.rmtree(folder / STATE, ignore_errors=True)
-    if out.exists():
-        out.rename(folder / _REPLACED)
-    folder.rename(out)
-    (out / REQUEST_FILE).unlink()
-    shutil.rmtree(out / _REPLACED, ignore_errors=True)
+def _open_partial(place: Path, out: Path, request: Mapping[str, Any], resume: bool) -> None:
+    wanted, folder = json.dumps(request, indent=2, sort_keys=True), under_construction(place)
+    mark = folder / MARK
+    with _one_line(out):
+        if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.glob("[!.]*"))):
+            raise UserError(f"{folder} exists and is not an unfinished build: remove it or name another --out")
+        if (folder / REPLACED).exists():
+            raise UserError(f"{folder / REPLACED} is an earlier build, but another stands in its place: move one away")
+        if resume and mark.is_file() and mark.read_text(encoding="utf-8") != wanted:
+            raise UserError(
+                f"{folder} was started with other settings and cannot be resumed: build without --resume to start over"
+            )
+        folder.mkdir(exist_ok=True)
+        empty_construction(place, *([STATE] if resume else []))
+        write_whole(mark, wanted.encode())
 
 
-def _discard_unless_resumable(folder: Path) -> None:
-    if (folder / REQUEST_FILE).is_file() and not any((folder / STATE).glob("*")):
-        shutil.rmtree(folder, ignore_errors=True)
+def _publish(place: Path, out: Path) -> None:
+    try:
+        publish_folder(place)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise UserError(
+            f"{out}: the finished build cannot take its place ({reason}), and what stood there is untouched: "
+            "see to that and build again with --resume"
+        ) from error
+    with suppress(OSError):
+        tidy_folder(place, STATE)
 
 
-def _is_disk_full(error: BaseException) -> bool:
-    """Also where a library wraps the system's error in one of its own."""
-    if isinstance(error, UserError):
-        return False
-    if isinstance(error, OSError) and error.errno in _FULL:
+def _how_to_go_on(place: Path, out: Path) -> str:
+    if not under_construction(place).exists():
+        return f"{out} is whole: its build had just ended"
+    if _discard_unless_resumable(place):
+        return f"{out}: finished blocks are kept; go on with the same command and --resume"
+    return f"{out}: no block was finished, so nothing is left of it; start it again"
+
+
+def _discard_unless_resumable(place: Path) -> bool:
+    """Whether the partial folder was kept: it holds blocks, or an earlier build that could not be put back."""
+    folder = under_construction(place)
+    if (folder / REPLACED).exists() or any((folder / STATE).glob("[!.]*")):
         return True
-    return any(os.strerror(code) in str(error) for code in _FULL)
+    with suppress(OSError):
+        remove_construction(place)
+    return False

@@ -35,6 +35,7 @@ from fimaq_deploy.engines.runner import Runner
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, Runtime, find_runtime, runtime_packages
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, trace
+from fimaq_deploy.files import write_whole, written_whole
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import ModelInfo, describe_model
@@ -229,7 +230,8 @@ class _Build:
         traced, original = trace(self.quantized), self.folder / FP_ONNX
         traced.write(self.folder / ONNX)
         if self.originals and self.originals.onnx and self.originals.onnx.is_file():
-            shutil.copyfile(self.originals.onnx, original)
+            with written_whole(original) as beside:
+                shutil.copyfile(self.originals.onnx, beside)
         else:
             export_fp_onnx(self.model, original)
         family = [name for name in self.request.targets if find_runtime(name).compiler]
@@ -317,7 +319,7 @@ class _Build:
             "recipe.yaml": self.quantized.recipe.to_yaml(),
         }
         for name, text in texts.items():
-            (self.folder / name).write_text(text, encoding="utf-8")
+            write_whole(self.folder / name, text.encode())
         write_manifest(self.folder, _manifest_facts(report), without=(artifacts.REQUEST_FILE,))
         return report
 

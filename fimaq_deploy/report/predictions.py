@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.files import written_whole
 
 PREDICTIONS = "predictions.safetensors"
 _LABELS, _IMAGES = "labels", "images"
@@ -39,7 +40,8 @@ class Predictions:
     def save(self, path: Path) -> None:
         labels = {} if self.labels is None else {_LABELS: self.labels}
         tensors = {name: np.ascontiguousarray(found, np.int32) for name, found in {**self.rows, **labels}.items()}
-        save_file(tensors, path, metadata={_IMAGES: self.images})
+        with written_whole(path) as beside:
+            save_file(tensors, beside, metadata={_IMAGES: self.images})
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

@@ -21,6 +21,7 @@ from fimaq_deploy.data.choose import example_images
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_onnx
+from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import MANIFEST, read_manifest
 from fimaq_deploy.manifest import origin as manifest_origin
 from fimaq_deploy.models.describe import describe_model
@@ -141,7 +142,7 @@ def _exported(quantized: QuantizedModel, file: Path, built: Path | None) -> Iter
         return
     with TemporaryDirectory() as passing:
         folder = Path(passing)
-        (folder / QUANTIZED).write_bytes(file.read_bytes())
+        write_whole(folder / QUANTIZED, file.read_bytes())
         export_onnx(quantized, folder / ONNX)
         yield folder
 
