@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-exports check format reference hooks clean
+.PHONY: help demo compare test test-slow test-exports check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
 	@echo "make compare      the demo against the build that was accepted last, .ci/baseline"
 	@echo "make test         run the tests"
+	@echo "make test-slow    run those that take minutes"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make check        lint and formatting"
 	@echo "make format       rewrite the sources in the project's format"
@@ -29,6 +30,9 @@ compare: demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m slow
 
 test-exports: $(INSTALLED)
 	$(BIN)/python tests/reference/export_digests.py

@@ -5,7 +5,7 @@
 
 Warm-up and cosine decay, label smoothing 0.1, bfloat16 autocast; AdamW on the digits, on the shapes Muon for the
 matrices inside the blocks and AdamW for the rest. The digits take minutes; the shapes take the better part of an hour
-on one core. Prints the test top-1, which `docs/log.md` records for the shipped weights.
+on one core. Prints the test top-1, which `docs/log` records for the shipped weights.
 """
 
 from __future__ import annotations

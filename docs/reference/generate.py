@@ -98,7 +98,8 @@ def _option(hint: Any) -> tuple[Any, Any]:
 
 
 def _word(parameter: inspect.Parameter, kind: Any, info: Any) -> str:
-    word = (info.metavar or parameter.name.upper()) + ("..." if get_origin(kind) is list else "")
+    several = get_origin(kind) is list and not (info.metavar or "").endswith("...")
+    word = (info.metavar or parameter.name.upper()) + ("..." if several else "")
     return word if parameter.default is inspect.Parameter.empty else f"[{word}]"
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    plan: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Models, recipes and targets; see the README.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="FILE.yaml", help="Models, recipes, targets; docs/how-to/sweep.md has one.")
+    ],
     out: Annotated[Path | None, typer.Option(help="The folder; default: what the file says, else build/FILE.")] = None,
 ) -> None:
     """Build models × recipes × targets, or go on with it; exit code 1 where a build failed or missed its gate."""

@@ -1,6 +1,6 @@
 """Passes that move nothing but what TensorRT's compiler fuses: the numbers stay the same.
 
-Each was found by compiling variants with TensorRT-RTX 1.7.1 and reading the layer plan; `docs/log.md` has them.
+Each was found by compiling variants with TensorRT-RTX 1.7.1 and reading the layer plan; `docs/log` has them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A layer is left alone where a target computes it no faster in integers: where it is tiny, and, on TensorRT, where it is
 a head behind a mean over tokens, a product of one row an image: its compiler needs more kernels for that in integers
-than in floats (`docs/log.md`, "heads behind a mean"). Not the patch embedding, however small: sums of integers are
+than in floats (`docs/log`, "heads behind a mean"). Not the patch embedding, however small: sums of integers are
 exact, so every runtime hands the same tokens to the first block, where floats would flip integers all the way.
 
 Attention is left alone outside a target's envelope, and where the target multiplies activations as fast in floats. A

@@ -86,7 +86,7 @@ def test_int4_blocks_and_a_quantized_activation(sketch, judged, target):
 
 
 def test_int4_channels_and_a_quantized_activation(sketch, judged):
-    """TensorRT casts them and runs INT8, ONNX Runtime does not (docs/log.md)."""
+    """TensorRT casts them and runs INT8, ONNX Runtime does not (docs/log)."""
     for target, expected in ((CPU, [("int4-channels", "error")]), (TENSORRT, [])):
         drawn = drawn_for(sketch, target)
         y = drawn.node("MatMul", drawn.quantized("x"), drawn.weight_int4(64, 64, block=None, axis=1))
