@@ -8,4 +8,4 @@ import os
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["fixtures.exported", "fixtures.perceptron", "fixtures.tiny_models"]
+pytest_plugins = ["fixtures.exported", "fixtures.image_files", "fixtures.perceptron", "fixtures.tiny_models"]

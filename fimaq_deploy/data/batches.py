@@ -28,6 +28,8 @@ def merge(batches: Sequence[Batch]) -> Batch:
     labels = [batch.labels for batch in batches if batch.labels is not None]
     if labels and len(labels) < len(batches):
         raise UserError("some image batches have labels and some have none: give all of them labels, or none")
+    if len({(each.dtype, each.shape[1:]) for each in labels}) > 1:
+        raise UserError("labels of several types or shapes: expected one kind for all images")
     return Batch(torch.cat([batch.images for batch in batches]), torch.cat(labels) if labels else None)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from fimaq_deploy.data import digits, shapes
-from fimaq_deploy.data.memory import Arrays
+from fimaq_deploy.data.memory import Scaled
 from fimaq_deploy.data.source import ImageSource, require_positive
 from fimaq_deploy.models.bundled import Task
 
@@ -27,4 +27,4 @@ def bundled_images(task: Task, split: Literal["train", "calibration", "test"], c
         require_positive(count)
     pixels, labels = digits.load(split) if task == "digits" else shapes.generate(split, count or SHAPES_COUNT[split])
     images, truth = torch.from_numpy(pixels[:count]), torch.from_numpy(labels[:count])
-    return Arrays(images, truth, f"bundled {task}, {split} split", scale=127.5)
+    return Scaled(images, truth, f"bundled {task}, {split} split")

@@ -4,7 +4,6 @@ weights are random.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,8 +11,10 @@ from torch.nn import functional as F
 
 from fimaq_deploy.data import shapes
 from fimaq_deploy.data.bundled import bundled_images
-from fimaq_deploy.data.folder import folder_images
-from fimaq_deploy.data.memory import image_source
+from fimaq_deploy.data.class_maps import ClassMap
+from fimaq_deploy.data.intake import Images, as_source
+from fimaq_deploy.data.memory import Arrays
+from fimaq_deploy.data.pixels import Pixels
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.bundled import BUNDLED
@@ -23,36 +24,43 @@ GENERATED_EVALUATION_IMAGES = 64
 
 
 def calibration_source(
-    name: str, info: ModelInfo, count: int, *, images: str | Path | None, weights: str, seed: int
+    name: str, info: ModelInfo, count: int, *, images: Images | None, weights: str, seed: int
 ) -> ImageSource:
     """Up to `count` images to learn from.
 
-    name, weights: of the model, as `load_model` takes them. images: a folder of the user's.
+    name, weights: of the model, as `load_model` takes them. images: the user's, as `as_source` takes them.
 
     Raises:
-        UserError: a trained model without images, or a bad folder.
+        UserError: a trained model without images, or images that are refused.
     """
     if images is not None:
-        return folder_images(images, info, limit=count, seed=seed)
+        return as_source(images, info, keep_labels=False, limit=count, seed=seed)
     if name in BUNDLED:
         return bundled_images(BUNDLED[name].task, "calibration", count)
     if weights == "random":
         return generated_images(info, "calibration", count)
-    raise UserError(f"model '{name}' brings no images: give a folder of them with --images DIR")
+    raise UserError(f"model '{name}' brings no images: give some with --images, such as a folder of them")
 
 
 def evaluation_source(
-    name: str, info: ModelInfo, calibration: ImageSource, *, images: str | Path | None, own_calibration: bool
+    name: str,
+    info: ModelInfo,
+    calibration: ImageSource,
+    *,
+    images: Images | None,
+    own_calibration: bool,
+    class_map: ClassMap | str | Path | None = None,
 ) -> ImageSource:
     """Images to compare the variants on; without a folder of their own, the calibration images, which have no labels.
 
-    images: a folder with one sub-folder per class. own_calibration: whether the user brought the calibration images.
+    images: the user's, as `as_source` takes them. own_calibration: whether the user brought the calibration images.
+    class_map: the classes of their sub-folders, or a file of them.
 
     Raises:
-        UserError: a bad folder.
+        UserError: images that are refused.
     """
     if images is not None:
-        return folder_images(images, info, labelled=True)
+        return as_source(images, info, class_map=class_map)
     if name in BUNDLED:
         return bundled_images(BUNDLED[name].task, "test")
     if not own_calibration:
@@ -60,16 +68,16 @@ def evaluation_source(
     return calibration
 
 
-def example_images(name: str, info: ModelInfo, images: str | Path | None, count: int) -> ImageSource:
-    """A few images to look at a model with: of a folder, else those that ship with it, else generated ones.
+def example_images(name: str, info: ModelInfo, images: Images | None, count: int) -> ImageSource:
+    """A few images to look at a model with: the user's, else those that ship with it, else generated ones.
 
     Raises:
-        UserError: fewer than one, or a bad folder.
+        UserError: fewer than one, or images that are refused.
     """
     if count < 1:
         raise UserError(f"{count} images: expected at least 1")
     if images is not None:
-        return folder_images(images, info, limit=count)
+        return as_source(images, info, keep_labels=False, limit=count)
     if name in BUNDLED:
         return bundled_images(BUNDLED[name].task, "test", count)
     return generated_images(info, "test", count)
@@ -83,4 +91,4 @@ def generated_images(info: ModelInfo, split: shapes.Split, count: int) -> ImageS
         pixels = pixels.mean(1, keepdim=True).expand(-1, channels, -1, -1)
     resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-    return replace(image_source((resized - mean) / std), description="generated shapes")
+    return Arrays((resized - mean) / std, None, Pixels(), "generated shapes")

@@ -1,12 +1,9 @@
-"""Folders of image files, decoded as they are read.
-
-Not covered: inputs of other than 1 or 3 channels; give arrays or an iterable of batches for those.
-"""
+"""Folders of image files, decoded as they are read."""
 
 from __future__ import annotations
 
 import os
-import struct
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,74 +12,137 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fimaq_deploy.data.batches import regroup
-from fimaq_deploy.data.classes import SUFFIXES, class_folders, image_files, labelled_files
-from fimaq_deploy.data.source import BATCH_SIZE, Batch, ImageSource, require_positive
+from fimaq_deploy.data.class_maps import ClassMap, Labels, find_labels, read_class_map
+from fimaq_deploy.data.decode import Refused
+from fimaq_deploy.data.listing import SEEN, Listing, entries, identity, image_files, printable
+from fimaq_deploy.data.prepare import Preparation
+from fimaq_deploy.data.source import BATCH_SIZE, Batch, ImageSource, drawn, require_positive
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.describe import ModelInfo
+from fimaq_deploy.models.paths import kind_of
 
 _THREADS = min(8, (os.cpu_count() or 1) + 1)
 
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
 def folder_images(
-    path: str | Path, info: ModelInfo, *, limit: int | None = None, seed: int = 0, labelled: bool = False
+    path: str | Path,
+    info: ModelInfo,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    labelled: bool = False,
+    class_map: ClassMap | str | Path | None = None,
 ) -> ImageSource:
     """Image files under `path`, prepared as timm does for evaluation, in an order drawn from `seed`.
 
-    `limit` draws that many uniformly. A file that cannot be decoded is skipped and counted in `skipped`.
+    `limit` draws that many uniformly. Files that are left out, and those that cannot be decoded, are counted in
+    `notes`, with their reasons. `path` may be one image file.
 
-    labelled: `path` has one sub-folder per class, files may lie at any depth below it. As in torchvision's ImageFolder
-        the sorted folder names give the labels 0, 1, ...; this holds for ImageNet synsets and for numbers too, which
-        are sorted as text. A folder without images keeps its label. Otherwise: every image file at any depth.
+    labelled: sub-folders of `path` are classes (`data.class_maps` says which), with files at any depth below them; a
+        folder without images keeps its class. Without sub-folders, or where the model has no classes, the images have
+        no labels. Otherwise: every image file at any depth.
+    class_map: folder names and their classes, or a file of them.
 
     Raises:
-        UserError: no such folder, no readable image in it, no class folders, or more of them than the model's classes.
+        UserError: no such folder, no readable image in it, or class folders that do not fit the model.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise UserError(f"no image folder '{path}': expected a folder of images")
     if limit is not None:
         require_positive(limit)
-    classes = class_folders(root, info) if labelled else []
-    files, labels = labelled_files(classes) if labelled else (image_files(root), None)
-    if not files:
-        raise UserError(f"image folder {path} is empty: expected files such as {', '.join(sorted(SUFFIXES)[:4])}")
-    order = np.random.default_rng(seed).permutation(len(files))[:limit]
-    source = Folder(
-        root,
-        tuple(files[i] for i in order),
-        None if labels is None else torch.tensor([labels[i] for i in order]),
-        len(classes),
-        info.classes,
-        _reader(info),
-    )
+    found = _found(root, info, labelled, class_map)
+    if not found.files:
+        left = f"; left out: {found.listing.summary()}" if found.listing.left_out else ""
+        raise UserError(f"no image in {printable(root)}: expected files that Pillow opens{left}")
+    order = drawn(len(found.files), limit, seed)
+    truth = None if found.truth is None else torch.tensor([found.truth[i] for i in order])
+    source = Folder(root, tuple(found.files[i] for i in order), truth, Preparation(info), found.notes(root))
     source.take(1)
     return source
 
 
+@dataclass
+class _Found:
+    """The files of a folder, before any is drawn."""
+
+    files: list[Path]
+    truth: list[int] | None
+    listing: Listing
+    remarks: tuple[str, ...] = ()
+
+    def notes(self, root: Path) -> tuple[str, ...]:
+        left = self.listing.summary()
+        return (*((f"left out of {printable(root)}: {left}",) if left else ()), *self.remarks)
+
+
+def _found(root: Path, info: ModelInfo, labelled: bool, class_map: ClassMap | str | Path | None) -> _Found:
+    kind = kind_of(root)
+    if kind is None:
+        raise UserError(f"no image folder {printable(root)}: expected a folder of images")
+    if kind == "file":
+        return _Found([root], None, Listing())
+    if labelled and info.classes:
+        return _in_classes(root, info, class_map)
+    listing = image_files(root)
+    return _Found(listing.files, None, listing)
+
+
+def _in_classes(root: Path, info: ModelInfo, class_map: ClassMap | str | Path | None) -> _Found:
+    listing = Listing()
+    folders = list(_sub_folders(root, listing))
+    if not folders:
+        plain = image_files(root)
+        return _Found(plain.files, None, plain, ("no sub-folders, so no labels: one folder a class would give them",))
+    given = read_class_map(class_map, root) if isinstance(class_map, (str, Path)) else class_map
+    labels = find_labels([folder.name for folder in folders], info, given)
+    files, truth = _labelled(folders, labels, listing, identity(root))
+    return _Found(files, truth, listing, labels.notes)
+
+
+def _sub_folders(root: Path, listing: Listing) -> Iterator[Path]:
+    for path, mode in entries(root, listing):
+        if not stat.S_ISDIR(mode):
+            listing.leave_out(path, "files beside the class folders")
+        elif identity(path) == identity(root):
+            listing.leave_out(path, SEEN)
+        else:
+            yield path
+
+
+def _labelled(
+    folders: Iterable[Path], labels: Labels, listing: Listing, root: tuple[int, int]
+) -> tuple[list[Path], list[int]]:
+    files, truth = [], []
+    for folder in folders:
+        if folder.name in labels.of:
+            inside = image_files(folder, seen=frozenset({root}))
+            files += inside.files
+            truth += [labels.of[folder.name]] * len(inside.files)
+            for reason, paths in inside.left_out.items():
+                listing.left_out.setdefault(reason, []).extend(paths)
+    return files, truth
+
+
 @dataclass(frozen=True, eq=False)
 class Folder(ImageSource):
-    """Image files, decoded by a pool of threads as they are read."""
+    """Image files, decoded by a pool of threads as they are read.
+
+    found: notes on how the files were found. bad: files that were not used, with the reason, as far as they were read.
+    """
 
     root: Path
     files: tuple[Path, ...]
     truth: Tensor | None
-    class_folders: int
-    classes: int
-    read: Callable[[Path], Tensor | None]
-    bad: set[Path] = field(default_factory=set)
+    prepare: Preparation
+    found: tuple[str, ...] = ()
+    bad: dict[Path, str] = field(default_factory=dict)
 
     @property
     def description(self) -> str:
-        return f"folder {self.root}"
+        return f"folder {printable(self.root)}"
 
     @property
     def count(self) -> int:
@@ -98,12 +158,15 @@ class Folder(ImageSource):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        skipped = [f"{len(self.bad)} of {len(self.files)} image files could not be decoded and were skipped"]
-        fewer = [
-            f"{self.class_folders} class folders for {self.classes} classes: sorted names are taken as labels "
-            f"0 to {self.class_folders - 1}"
-        ]
-        return (*(skipped if self.bad else ()), *(fewer if 0 < self.class_folders < self.classes else ()))
+        return (*self._skipped(), *self.found, *self.prepare.notes())
+
+    def _skipped(self) -> tuple[str, ...]:
+        if not self.bad:
+            return ()
+        first = self.skipped[0]
+        inside = first.name if first == self.root else first.relative_to(self.root)
+        reason = f"the first is {printable(Path(inside))}: {self.bad[first]}"
+        return (f"{len(self.bad)} of {len(self.files)} image files could not be used and were skipped; {reason}",)
 
     def batches(self, size: int = BATCH_SIZE) -> Iterator[Batch]:
         require_positive(size, "batch size")
@@ -111,16 +174,23 @@ class Folder(ImageSource):
 
     def _images(self) -> Iterator[Batch]:
         good = [i for i, file in enumerate(self.files) if file not in self.bad]
-        for index, image in zip(good, _map_ahead(self.read, [self.files[i] for i in good]), strict=True):
-            if image is None:
-                self.bad.add(self.files[index])
+        for index, image in zip(good, _map_ahead(self._read, [self.files[i] for i in good]), strict=True):
+            if isinstance(image, Refused):
+                self.bad[self.files[index]] = str(image)
             else:
                 yield Batch(image[None], None if self.truth is None else self.truth[index : index + 1])
         if not self.count:
+            first = self.files[0]
             raise UserError(
-                f"image folder {self.root}: not one of {len(self.files)} files is readable "
-                f"(first {self.files[0].name}): expected images that Pillow opens"
+                f"image folder {printable(self.root)}: not one of {len(self.files)} files can be used "
+                f"(first {printable(Path(first.name))}: {self.bad[first]})"
             )
+
+    def _read(self, file: Path) -> Tensor | Refused:
+        try:
+            return self.prepare.read(file)
+        except Refused as refused:
+            return refused
 
 
 def _map_ahead(call: Callable[[Path], Any], items: Iterable[Path]) -> Iterator[Any]:
@@ -133,32 +203,3 @@ def _map_ahead(call: Callable[[Path], Any], items: Iterable[Path]) -> Iterator[A
             ahead.extend(pool.submit(call, item) for item in islice(waiting, 1))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _reader(info: ModelInfo) -> Callable[[Path], Tensor | None]:
-    """A function from a file to float32 (C, H, W), or to None where the file cannot be decoded."""
-    from timm.data import create_transform
-
-    channels, height, width = info.input_shape
-    modes = {1: "L", 3: "RGB"}
-    if channels not in modes:
-        raise UserError(f"image files feed 1 or 3 channels, the model reads {channels}: give arrays instead")
-    prepare: Any = create_transform(
-        input_size=(channels, height, width),
-        is_training=False,
-        interpolation=info.interpolation,
-        mean=info.mean,
-        std=info.std,
-        crop_pct=info.crop_pct,
-        crop_mode=info.crop_mode,
-    )
-
-    def read(file: Path) -> Tensor | None:
-        try:
-            with Image.open(file) as image:
-                decoded = image.convert(modes[channels])
-        except _UNREADABLE:
-            return None
-        return prepare(decoded)  # type: ignore[no-any-return]
-
-    return read

@@ -11,7 +11,7 @@ extends it without changing the first ones.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ _SPLITS: dict[str, int] = {"train": 0, "calibration": 1, "test": 2}
 _CHUNK = 256
 _SEED = 20251106
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 def generate(split: Split, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

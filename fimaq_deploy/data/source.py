@@ -1,8 +1,8 @@
 """What every source of images is: batches that a model reads, in a fixed order.
 
-Every source yields float32 (N, channels, height, width) on the CPU, preprocessed, with int64 labels (N,) where it has
-them. Sources stream: a folder is decoded as it is read, again on every pass, and only `take` holds images. The order is
-the same on every pass.
+Every source yields float32 (N, channels, height, width) on the CPU, preprocessed, with labels where it has them.
+Sources stream: a folder is decoded as it is read, again on every pass, and only `take` holds images. The order is the
+same on every pass.
 
 Not covered: timm data sets (`timm:` names).
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -30,7 +31,7 @@ BATCH_SIZE = 32
 
 
 class Batch(NamedTuple):
-    """Images float32 (N, C, H, W) and, where known, labels int64 (N,)."""
+    """Images float32 (N, C, H, W) and, where known, labels: int64 (N,), or whatever numbers (N, ...) a task has."""
 
     images: Tensor
     labels: Tensor | None
@@ -87,7 +88,14 @@ class ImageSource(ABC):
             found.append(batch.images)
             if sum(map(len, found)) >= count:
                 break
+        if not found:
+            raise UserError(f"{self.description}: there is no image")
         return torch.cat(found)[:count]
+
+
+def drawn(total: int, count: int | None, seed: int) -> NDArray[np.int64]:
+    """`count` of `total` positions, or all of them, in an order drawn from `seed`."""
+    return np.random.default_rng(seed).permutation(total)[:count]
 
 
 def require_positive(number: int, what: str = "image count") -> None:

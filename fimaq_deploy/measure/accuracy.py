@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fimaq_deploy.data.memory import image_source
+from fimaq_deploy.data.intake import as_source, reads_of
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
 
@@ -68,16 +68,17 @@ def evaluate(
 
     predict: a module, which gets tensors on its own device in eval and inference mode, or a callable from numpy
         float32 (N, C, H, W) to logits (N, classes).
-    images: a source, or whatever `image_source` accepts; `labels` belong to arrays.
+    images: whatever `as_source` accepts; `labels` belong to arrays.
     progress: called with the number of images done so far, after each batch.
 
     Raises:
         UserError: the images are refused, the logits are not (N, classes), or a label is not one of the classes.
     """
-    source = image_source(images, labels=labels)
+    source = as_source(images, reads_of(predict), labels=labels)
     kept, ranks, predictions, truth = [], [], [], []
     with _runner(predict) as run:
         for batch in source.batches(batch_size):
+            _check_labels(batch.labels)
             logits = _checked_logits(run(batch.images), len(batch.images))
             predictions.append(predicted(logits))
             if batch.labels is not None:
@@ -143,6 +144,12 @@ def _accuracy(
         labels=np.concatenate(truth) if truth else None,
         logits=np.concatenate(kept) if kept else None,
     )
+
+
+def _check_labels(labels: Tensor | None) -> None:
+    if labels is not None and (labels.ndim != 1 or labels.is_floating_point()):
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise UserError(f"labels are {kind} {tuple(labels.shape)}: expected integers, the class of each image")
 
 
 def _ranks(logits: Logits, labels: Integers) -> Integers:

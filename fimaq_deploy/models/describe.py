@@ -26,6 +26,8 @@ class ModelInfo:
     mean, std: one number a channel; an input is (pixel in [0, 1] - mean) / std.
     crop_pct: the share of the resized image's shorter side that the centre crop keeps.
     classes: the number of logits; 0 for a model without a classifier.
+    class_names: what its classes are called, in their order; empty where nobody says.
+    bit_depth: of image files with more than 8 bits, where they hold fewer than they declare.
     """
 
     name: str
@@ -36,6 +38,8 @@ class ModelInfo:
     crop_pct: float
     crop_mode: str
     classes: int
+    class_names: tuple[str, ...] = ()
+    bit_depth: int | None = None
 
 
 def describe_model(model: nn.Module, name: str = "") -> ModelInfo:

@@ -45,4 +45,4 @@ def find_factory(name: str) -> Callable[[], nn.Module]:
         close = get_close_matches(attribute, vars(module), 1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise UserError(f"model '{name}': module '{module_name}' has no function '{attribute}'{hint}")
-    return factory  # type: ignore[no-any-return]
+    return factory

@@ -209,6 +209,8 @@ class _Build:
         self.info = describe_model(self.model, request.model)
         self.calibration = _calibration(request, self.info)
         self.evaluation = _evaluation(request, self.info, self.calibration)
+        if request.max_drop is not None and not self.evaluation.labelled:
+            raise UserError(f"--max-drop needs to know the classes: {request.eval_images} has no sub-folder for each")
         artifacts.check_space(self.folder, _BYTES_PER_PARAMETER * _parameters(self.model) + _BYTES_ALWAYS)
 
     def _quantize(self) -> None:
