@@ -68,6 +68,18 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def make_folder(folder: Path) -> None:
+    """A folder and whatever is missing above it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except RecursionError:  # one call a level
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
+
+
 def flush_folder(folder: Path) -> None:
     """Make the names in a folder last through a loss of power, where the system can."""
     if os.name != "posix":
@@ -127,7 +139,7 @@ def _require_writable(path: Path, mode: int) -> None:
 
 @contextmanager
 def _replaced(path: Path, mode: int | None) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     beside = path.with_name(f".{uuid4().hex}{_BESIDE}")
     try:
         # Made as any new file is, with the permissions that the user's umask gives, whoever then writes to it.

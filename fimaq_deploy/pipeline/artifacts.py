@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fimaq_deploy.errors import Stopped, UserError
+from fimaq_deploy.errors import Stopped, UserError, shown
 from fimaq_deploy.files import disk_is_full, locked, write_whole
 from fimaq_deploy.files.folders import (
     MARK,
@@ -29,6 +29,7 @@ from fimaq_deploy.files.folders import (
     tidy_folder,
     under_construction,
 )
+from fimaq_deploy.files.whole import make_folder
 from fimaq_deploy.manifest import MANIFEST
 
 STATE = "resume"
@@ -97,7 +98,7 @@ def _reserved(out: Path) -> Iterator[Path]:
     place = real_place(out)
     with ExitStack() as held:
         with _one_line(out):
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(place.parent)
             held.enter_context(locked(lock_of(place), _BUSY.replace("{out}", str(out))))
             put_back(place)
             tidy_folder(place, STATE)
@@ -111,7 +112,8 @@ def _one_line(out: Path) -> Iterator[None]:
     except FileExistsError as error:
         raise UserError(f"cannot write {out}: {error.filename} is not a directory; name another folder") from error
     except OSError as error:
-        raise UserError(f"cannot write {out}: {os.strerror(error.errno or 0).lower()}; name another folder") from error
+        reason = os.strerror(error.errno or 0).lower()
+        raise UserError(f"cannot write {shown(str(out))}: {reason}; name another folder") from error
 
 
 def _open_partial(place: Path, out: Path, request: Mapping[str, Any], resume: bool) -> None:

@@ -173,6 +173,7 @@ def test_standard_output_is_written_in_its_order(tmp_path: Path, name: str, into
         ("", "it is a folder"),
         ("folder", "it is a folder"),
         ("n" * 256, "the name is too long"),
+        ("m/" * 1500 + "page.html", "the name is too long"),
         ("file/below", "not a directory"),
         ("loop", "too many levels of symbolic links"),
         ("nul\0byte", "no place for a file"),

@@ -259,6 +259,7 @@ def test_a_model_that_changes_the_current_folder_moves_no_build(
         ("n" * 241, "the name is too long"),
         ("n" * 300, "the name is too long"),
         ("m/" * 2100, "cannot write"),
+        ("m/" * 1500, "cannot write"),
         ("nul\0byte", "no name of a folder"),
     ],
 )
