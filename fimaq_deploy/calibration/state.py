@@ -24,6 +24,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
 )
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import written_whole
+from fimaq_deploy.manifest import check_file
 
 
 def frozen_state(module: nn.Module) -> dict[str, Tensor]:
@@ -93,8 +94,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file that `write_state` wrote.
 
     Raises:
-        UserError: the file is missing, damaged or was not written by this tool.
+        UserError: the file is missing, damaged, was not written by this tool, or is not what its build wrote.
     """
+    check_file(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {})["fimaq"])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.edit import is_integer_weight, numpy_of
+from fimaq_deploy.manifest import check_file
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ def load_model(path: str | Path) -> ir.Model:
     """An ONNX file.
 
     Raises:
-        UserError: no such file, not an ONNX model, or one whose external data is missing.
+        UserError: no such file, not an ONNX model, one whose external data is missing, or one of a build that is not
+            what the build wrote.
     """
+    check_file(Path(path))
     try:
         model = ir.load(path)
     except FileNotFoundError:

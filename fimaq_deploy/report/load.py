@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.folders import settle_folder
+from fimaq_deploy.manifest import check_file
 from fimaq_deploy.report.schema import SCHEMA, Report
 
 REPORT = "report.json"
@@ -19,9 +21,12 @@ def load_report(path: str | Path) -> Report:
     """The report in a file, or in the folder of a build.
 
     Raises:
-        UserError: there is none, it is cut off, of something else, or of a later version.
+        UserError: there is none, it is cut off, of something else or of a later version, or is not what its build
+            wrote.
     """
+    settle_folder(Path(path))
     file = Path(path) / REPORT if Path(path).is_dir() else Path(path)
+    check_file(file)
     document = _read(file)
     _check_schema(file, document)
     try:
@@ -41,6 +46,8 @@ def _read(file: Path) -> Any:
         raise UserError(
             f"{file} is cut off or is not JSON (line {error.lineno}: {error.msg}); build again to replace it"
         ) from error
+    except (RecursionError, ValueError) as error:  # a nest or a number without an end
+        raise UserError(f"{file} is no {REPORT} of a build ({shown(str(error))}); build again to replace it") from error
 
 
 def _check_schema(file: Path, document: Any) -> None:

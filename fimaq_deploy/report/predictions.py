@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import written_whole
+from fimaq_deploy.manifest import check_file
 
 PREDICTIONS = "predictions.safetensors"
 _LABELS, _IMAGES = "labels", "images"
@@ -48,8 +49,9 @@ class Predictions:
         """Read what `save` wrote.
 
         Raises:
-            UserError: the file is missing, cut off or of something else.
+            UserError: the file is missing, cut off, of something else, or not what its build wrote.
         """
+        check_file(path)
         try:
             with safe_open(path, framework="numpy") as file:
                 images = (file.metadata() or {}).get(_IMAGES)

@@ -22,6 +22,7 @@ from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime, find_r
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_onnx
 from fimaq_deploy.files import write_whole
+from fimaq_deploy.files.folders import settle_folder
 from fimaq_deploy.manifest import MANIFEST, read_manifest
 from fimaq_deploy.manifest import origin as manifest_origin
 from fimaq_deploy.models.describe import describe_model
@@ -99,6 +100,7 @@ def parity(
         UserError: the subject is neither, its model is not known, or a target cannot run here.
     """
     path = Path(subject)
+    settle_folder(path)
     built = path if path.is_dir() else None
     file = path / QUANTIZED if built else path
     if not file.is_file():
