@@ -7,7 +7,6 @@ from typing import Any
 
 from fimaq_deploy.engines.runner import Runner
 from fimaq_deploy.engines.runtimes import find_runtime, guess_runtime
-from fimaq_deploy.manifest import check_file
 
 
 def load_engine(path: str | Path, target: str | None = None, **options: Any) -> Runner:
@@ -22,6 +21,5 @@ def load_engine(path: str | Path, target: str | None = None, **options: Any) -> 
         UserError: unknown target, option or kind of file, a file that the runtime does not read or that is not what
             its build wrote, or a runtime that cannot run here.
     """
-    check_file(Path(path))
     runtime = guess_runtime(Path(path)) if target is None else find_runtime(target)
     return runtime.load(path, **options)

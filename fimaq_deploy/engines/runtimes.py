@@ -18,6 +18,7 @@ from fimaq_deploy.engines import onnxruntime, openvino, tensorrt
 from fimaq_deploy.engines.options import CUDA_GRAPH, OPTIMISATIONS, THREADS, Option, checked
 from fimaq_deploy.engines.runner import ComputeCapability, EngineFile, Runner
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.manifest import check_file
 from fimaq_deploy.target import TARGETS, Target, add_target, find_target, load_guests
 
 # What a build writes for every target whose rules ask for nothing else.
@@ -103,9 +104,10 @@ class Runtime:
         """Load a file to run it here. An option of None is not set.
 
         Raises:
-            UserError: an option that it does not take or of another type, a file that it does not read, or it cannot
-                run here.
+            UserError: an option that it does not take or of another type, a file that it does not read or that is not
+                what its build wrote, or it cannot run here.
         """
+        check_file(Path(path))
         return self.loader(Path(path), **checked(self.name, self.options, options, _takers()))
 
     def compile(
@@ -121,8 +123,10 @@ class Runtime:
         compute_for: the GPU generations, where they can be named. verbose: keep the compiler's log.
 
         Raises:
-            UserError: there is nothing to compile, it cannot compile here, or refuses the file.
+            UserError: there is nothing to compile, it cannot compile here, refuses the file, or the file is not what
+                its build wrote.
         """
+        check_file(Path(onnx))
         if self.compiler is None:
             raise UserError(f"target {self.name} compiles nothing: load the ONNX file itself")
         return self.compiler(Path(onnx), Path(engine), compute_for=compute_for, verbose=verbose)

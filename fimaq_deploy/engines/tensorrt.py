@@ -43,7 +43,6 @@ from fimaq_deploy.engines.versions import (
 )
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import write_whole
-from fimaq_deploy.manifest import check_file
 
 TENSORRT = Member("tensorrt", "tensorrt", extra="tensorrt", oldest=(10, 8), ahead_of_time=False)
 RTX = Member("tensorrt-rtx", "tensorrt_rtx", extra="rtx", oldest=(1, 2), ahead_of_time=True)
@@ -118,7 +117,6 @@ def build_engine(
         raise UserError(f"no {target} engine can be built here: {reason}")
     if not Path(onnx_path).is_file():
         raise UserError(f"no ONNX file {onnx_path}: name one that exists")
-    check_file(Path(onnx_path))
     asked = options or BuildOptions()
     check_options(_FAMILY[target], asked)
     library = _polygraphy(_FAMILY[target])
