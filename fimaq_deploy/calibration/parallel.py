@@ -50,10 +50,6 @@ class Group:
         """Whether this is the process that reads and writes files and prints."""
         return self.rank == 0
 
-    def share_of(self, count: int) -> slice:
-        """The rows of a set of `count` that belong to this process."""
-        return slice(self.rank, count, self.size)
-
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over processes; a new tensor where there are several."""
         return tensor if self.size == 1 else self.sum(tensor) / self.size
