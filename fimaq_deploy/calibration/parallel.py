@@ -17,13 +17,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.device import of
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.describe import find_device
 from fimaq_deploy.recipe import Recipe
 
 T = TypeVar("T")
@@ -78,7 +81,7 @@ class Group:
         """Overwrite tensors with those of the first process."""
         if self.size > 1:
             for tensor in tensors:
-                _collective(lambda tensor=tensor: dist.broadcast(tensor, 0))
+                _collective(partial(dist.broadcast, tensor, 0))
 
     def agree_on(self, decide: Callable[[], T]) -> T:
         """What `decide` returns in the first process, the only one that calls it. It has to be picklable."""
@@ -86,7 +89,7 @@ class Group:
             return decide()
         box: list[Any] = [decide() if self.leads else None]
         _collective(lambda: dist.broadcast_object_list(box, 0))
-        return box[0]  # type: ignore[no-any-return]
+        return box[0]
 
 
 def current() -> Group:
@@ -117,8 +120,21 @@ def started_by_torchrun() -> bool:
 
 
 def own_device(device: str) -> str:
-    """The device of this process: `cuda` alone means the GPU of its number on the machine."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and started_by_torchrun() else device
+    """The device of this process: `cuda` alone means the GPU of its number on the machine.
+
+    Raises:
+        UserError: several processes of a machine were given one GPU, or nobody says which of them this is.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cpu" or not started_by_torchrun():
+        return device
+    if "LOCAL_RANK" not in os.environ:
+        raise UserError("WORLD_SIZE is set and LOCAL_RANK is not: start the processes with torchrun")
+    if not number:
+        return f"{kind}:{os.environ['LOCAL_RANK']}"
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise UserError(f"device '{device}' for several processes: name '{kind}', and each takes a GPU of its own")
+    return device
 
 
 @contextmanager
@@ -128,14 +144,14 @@ def session(device: str) -> Iterator[Group]:
     torchrun asks the others to stop with SIGTERM when one process ends; inside, that is an error with a message.
 
     Raises:
-        UserError: another process ended.
+        UserError: another process ended, or this one has no device of its own.
     """
     if not started_by_torchrun() or dist.is_initialized():
         yield current()
         return
-    _collective(lambda: dist.init_process_group("nccl" if device.startswith("cuda") else "gloo"))
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
+    place = of(find_device(own_device(device)))
+    place.select()
+    _collective(partial(dist.init_process_group, place.processes))
     try:
         with _stop_asked_by_signal():
             yield current()
@@ -163,4 +179,4 @@ def _collective(call: Callable[[], object]) -> None:
     try:
         call()
     except RuntimeError as error:  # what torch.distributed raises derives from it
-        raise UserError(_STOPPED) from error
+        raise UserError(f"{_STOPPED} ({str(error).splitlines()[0]})") from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.parallel import Group
 from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
 
 Make = Callable[..., Any]
@@ -29,6 +30,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
 
 with parallel.session("cpu") as group:
@@ -36,6 +38,19 @@ with parallel.session("cpu") as group:
     quantized = quantize(model, iter(images.split(5)), Recipe.load("w4a4").replace(**settings), "tensorrt")
     quantized.save(f"{sys.argv[2]}/{group.rank}.safetensors")
     torch.save(quantized(images), f"{sys.argv[2]}/{group.rank}.pt")
+"""
+
+
+SELECTING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from fixtures.second_device import Elsewhere, second_device
+from fimaq_deploy.calibration import parallel
+
+Elsewhere.select = lambda self: Path(f"{parallel.own_device('elsewhere')}").write_text(str(self.device))
+with second_device(), parallel.session("elsewhere") as group:
+    assert group.size == 2
 """
 
 
@@ -59,6 +74,47 @@ def test_a_process_alone_reduces_nothing() -> None:
 def test_processes_divide_minibatches() -> None:
     recipe = parallel.divided(Recipe().replace(reconstruction={"batch_size": 32, "fisher_images": 10}), 4)
     assert (recipe.reconstruction.batch_size, recipe.reconstruction.fisher_images) == (8, 3)
+
+
+def of_torchrun(patch: pytest.MonkeyPatch, **environment: str) -> None:
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    for name in names:
+        patch.delenv(name, raising=False)
+    for name, value in environment.items():
+        patch.setenv(name, value)
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_torchrun(monkeypatch)
+    assert [parallel.own_device(name) for name in ("cuda", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    of_torchrun(monkeypatch, WORLD_SIZE="8", RANK="6", LOCAL_RANK="2", LOCAL_WORLD_SIZE="4")
+    assert [parallel.own_device(name) for name in ("cuda", "cpu")] == ["cuda:2", "cpu"]
+    with pytest.raises(UserError, match="device 'cuda:1' for several processes: name 'cuda'"):
+        parallel.own_device("cuda:1")
+    of_torchrun(monkeypatch, WORLD_SIZE="2", RANK="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    assert parallel.own_device("cuda:1") == "cuda:1"
+
+
+def test_processes_that_torchrun_did_not_start_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_torchrun(monkeypatch, WORLD_SIZE="2", RANK="1")
+    with pytest.raises(UserError, match="LOCAL_RANK is not: start the processes with torchrun"):
+        parallel.own_device("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="here there is such a GPU")
+def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_torchrun(monkeypatch, WORLD_SIZE="8", RANK="7", LOCAL_RANK="7", LOCAL_WORLD_SIZE="8")
+    with pytest.raises(UserError, match="device 'cuda:7'"), parallel.session("cuda"):
+        pass
+    assert not torch.distributed.is_initialized()
+
+
+def test_processes_select_the_devices_of_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "worker.py").write_text(SELECTING)
+    output, _ = (job := torchrun("worker.py", str(Path(__file__).parents[1]), cwd=tmp_path)).communicate(timeout=120)
+    assert job.returncode == 0, output
+    found = {path.name: path.read_text() for path in tmp_path.glob("elsewhere*")}
+    assert found == {"elsewhere:0": "elsewhere:0", "elsewhere:1": "elsewhere:1"}
 
 
 @pytest.fixture(scope="module")
