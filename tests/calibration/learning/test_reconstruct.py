@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.learning.activations import ActivationStore
-from fimaq_deploy.calibration.learning.batches import minibatches, relative_error, run_batches
+from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
 from fimaq_deploy.calibration.learning.gradients import suffix_of
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, Objective
 from fimaq_deploy.calibration.learning.reconstruct import BlockLearner, BlockRecord, reconstruct_block
@@ -30,33 +30,6 @@ from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import find_target
 
 Make = Callable[..., Any]
-
-
-def test_minibatches_are_shuffled_epochs_of_equal_batches() -> None:
-    torch.manual_seed(0)
-    epochs = list(itertools.islice(minibatches(12, 4), 6))
-    assert all(len(batch) == 4 for batch in epochs)
-    assert sorted(torch.cat(epochs[:3]).tolist()) == sorted(torch.cat(epochs[3:]).tolist()) == list(range(12))
-    assert not torch.equal(torch.cat(epochs[:3]), torch.cat(epochs[3:]))
-
-
-def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    assert sorted(next(minibatches(3, 32)).tolist()) == [0, 1, 2]
-
-
-def test_a_remainder_takes_its_turn_in_other_epochs() -> None:
-    torch.manual_seed(0)
-    batches = list(itertools.islice(minibatches(10, 4), 20))
-    assert all(len(batch) == 4 and len(set(batch.tolist())) == 4 for batch in batches)
-    assert set(torch.cat(batches).tolist()) == set(range(10))
-
-
-def test_relative_error_is_error_over_power() -> None:
-    z = torch.randn(7, 3)
-    noisy = z + 0.1 * torch.randn(7, 3)
-    expected = ((noisy - z) ** 2).sum() / (z**2).sum()
-    assert relative_error(iter(noisy.split(2)), z) == pytest.approx(expected.item(), rel=1e-5)
-    assert relative_error(iter([torch.zeros(2)]), torch.zeros(2)) == 0
 
 
 class Prepared:
