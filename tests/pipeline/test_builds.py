@@ -257,5 +257,5 @@ def test_random_weights_without_images_get_generated_ones() -> None:
 
 def test_trained_weights_without_images_are_refused() -> None:
     info = describe_model(load_model("vit_shapes"), "vit_shapes")
-    with pytest.raises(UserError, match="--images DIR"):
+    with pytest.raises(UserError, match="give some with --images"):
         calibration_source("vit_t", info, 5, images=None, weights="pretrained", seed=0)
