@@ -27,9 +27,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from fimaq_deploy.engines.cuda import no_gpu
+from fimaq_deploy.engines.interruptible import interruptible
 from fimaq_deploy.engines.runner import Array, ComputeCapability, Dimension, EngineFile, Runner
 from fimaq_deploy.engines.versions import (
     BuildOptions,
@@ -124,7 +126,11 @@ def build_engine(
     config = _config_options(library, compute_for, asked)
     started = time.perf_counter()
     with _messages(library, verbose) as log:
-        engine = _compile(library, Path(onnx_path), batch or BatchProfile(), config, asked.timing_cache, log)
+        engine = interruptible(
+            lambda stop: _compile(
+                library, Path(onnx_path), batch or BatchProfile(), config, asked.timing_cache, log, stop
+            )
+        )
     seconds = time.perf_counter() - started
     write_whole(Path(engine_path), memoryview(engine))
     return EngineFile(Path(engine_path), target, len(memoryview(engine)), seconds, log.getvalue() if verbose else "")
@@ -213,6 +219,7 @@ def _compile(
     options: dict[str, Any],
     timing_cache: str | None,
     log: io.StringIO,
+    stop: Event,
 ) -> Any:
     flags = library.bindings.NetworkDefinitionCreationFlag.__members__
     try:
@@ -220,10 +227,31 @@ def _compile(
         built = library.trt.network_from_onnx_path(str(path), strongly_typed=typed)
         profile = _profile(library, built[1], batch, path)
         create: Any = library.rtx.CreateConfigRTX if library.rtx else library.trt.CreateConfig
-        config = create(profiles=[profile], profiling_verbosity=library.bindings.ProfilingVerbosity.DETAILED, **options)
+        detailed = library.bindings.ProfilingVerbosity.DETAILED
+        monitor = _monitor(library, stop)
+        config = create(profiles=[profile], profiling_verbosity=detailed, progress_monitor=monitor, **options)
         return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache)
     except library.errors as error:
         raise UserError(f"{library.member.target} cannot compile {path}: {_why(log.getvalue(), error)}") from error
+
+
+def _monitor(library: _Polygraphy, stop: Event) -> Any:
+    """What the compiler asks after each of its steps whether to go on."""
+
+    class Monitor(library.bindings.IProgressMonitor):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            library.bindings.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            return
+
+        def phase_finish(self, name: str) -> None:
+            return
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return not stop.is_set()
+
+    return Monitor()
 
 
 def _profile(library: _Polygraphy, network: Any, batch: BatchProfile, path: Path) -> Any:

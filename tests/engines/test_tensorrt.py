@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import numpy as np
 import onnx
 import pytest
@@ -84,3 +88,17 @@ def test_a_workspace_limit_is_taken_and_a_timing_cache_is_refused(model_path):
 def test_a_portable_engine_starts_at_ampere(model_path):
     (line,) = [one for one in build(model_path, compute_for=None, verbose=True).log.splitlines() if "[(8, 0)" in one]
     assert "(12, 0)" in line and "(7, 5)" not in line
+
+
+def test_ctrl_c_ends_a_compilation_and_leaves_no_engine(model_path):
+    """The compiler drops a KeyboardInterrupt that reaches it in its logger."""
+    engine = model_path.with_suffix(".tensorrt-rtx.engine")
+    engine.unlink(missing_ok=True)
+    asked = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    asked.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(100):  # one of them is short
+            build(model_path, compute_for=None, verbose=True)
+            engine.unlink()
+    asked.join()
+    assert list(engine.parent.glob("*.engine")) == []
