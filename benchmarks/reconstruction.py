@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fimaq_deploy as fd
-from fimaq_deploy.calibration.network.stages import stages_of
+from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.data.choose import generated_images
 from fimaq_deploy.data.folder import folder_images

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fimaq_deploy.calibration.learning.scale_search import search_stage
-from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
-from fimaq_deploy.calibration.network.stages import Stage, stages_of
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.quantized_copy import quantized_copy, stages_of
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
@@ -37,6 +38,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
 )
 from fimaq_deploy.calibration.quantizers.rounding import AdaRound
 from fimaq_deploy.calibration.rewrites.apply import apply_rewrites, resolve_rewrites
+from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Recipe, Reconstruction
 from fimaq_deploy.target import find_target
 
@@ -55,7 +57,8 @@ def reconstruct_plainly(
     """The quantized model, frozen, and the seconds that each block took."""
     original = copy.deepcopy(model).eval()
     apply_rewrites(original, images[: recipe.scale_search.images], resolve_rewrites(model, recipe.rewrites), seed)
-    twin = quantized_twin(original, recipe, find_target(target), attention_tokens(original, images[:1]))
+    plan = make_plan(original, recipe, find_target(target), attention_tokens(original, images[:1]))
+    twin = quantized_copy(original, plan)
     teacher, student = stages_of(original), stages_of(twin)
     seconds = {}
     for position, stage in enumerate(student):

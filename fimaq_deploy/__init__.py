@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from fimaq_deploy.version import __version__
 
 if TYPE_CHECKING:
-    from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
+    from fimaq_deploy.calibration.quantization import quantize
+    from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
     from fimaq_deploy.engines.load import load_engine
     from fimaq_deploy.errors import UserError
     from fimaq_deploy.export.qdq import export_onnx
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BuildResult": "pipeline.builds",
-    "QuantizedModel": "calibration.quantization",
+    "QuantizedModel": "calibration.quantized_model",
     "Recipe": "recipe",
     "TARGETS": "target",
     "Target": "target",
@@ -49,7 +50,7 @@ _HOMES = {
     "lint": "graph.rules",
     "load_engine": "engines.load",
     "load_model": "models.load",
-    "load_quantized": "calibration.quantization",
+    "load_quantized": "calibration.quantized_model",
     "parity": "verify.block_parity",
     "quantize": "calibration.quantization",
     "sweep": "pipeline.sweeps",

@@ -68,8 +68,9 @@ class Edge(_Strict):
 class Attention(_Strict):
     """The two matmuls inside attention."""
 
-    quantize: Literal["auto", "never"] = Field(
-        default="auto", description="auto: wherever the target is faster with INT8 attention; never: in high precision."
+    quantize: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="auto: wherever the target is faster with INT8 attention; always; never: in high precision.",
     )
     softmax_bits: ActivationBits | None = Field(
         default=None,
@@ -155,6 +156,42 @@ class Tuning(_Strict):
     mixing: Fraction = Field(default=0.5, description="The largest share of another calibration image mixed into each.")
 
 
+class LayerWeights(_Strict):
+    """Weights of single layers; None: the recipe's own."""
+
+    bits: WeightBits | None = None
+    block_size: Literal[0, 16, 32, 64, 128, 256] | None = Field(
+        default=None, description="0: one scale per output channel where the recipe has blocks."
+    )
+
+
+class LayerActivations(_Strict):
+    """Inputs of single layers, or q, k and v of single attentions; None: the recipe's own."""
+
+    bits: ActivationBits | None = None
+    scheme: Literal["auto", "symmetric", "asymmetric"] | None = None
+
+
+class LayerOverride(_Strict):
+    """What is different for the layers and attentions that a pattern names."""
+
+    quantize: Literal["auto", "always", "never"] = Field(
+        default="auto", description="auto: as without this entry; always: also where integers gain nothing; never."
+    )
+    weights: LayerWeights = LayerWeights()
+    activations: LayerActivations = LayerActivations()
+    softmax_bits: ActivationBits | None = Field(default=None, description="Of an attention's weights.")
+
+    def updated(self, later: LayerOverride) -> LayerOverride:
+        """Both, field by field; what the later one sets wins."""
+        return LayerOverride(
+            quantize=self.quantize if later.quantize == "auto" else later.quantize,
+            weights=self.weights.model_copy(update=later.weights.model_dump(exclude_none=True)),
+            activations=self.activations.model_copy(update=later.activations.model_dump(exclude_none=True)),
+            softmax_bits=later.softmax_bits or self.softmax_bits,
+        )
+
+
 class Recipe(_Strict):
     """Everything that decides the numbers of a quantized model, apart from the model, the images and the seed."""
 
@@ -168,6 +205,11 @@ class Recipe(_Strict):
     scale_search: ScaleSearch = ScaleSearch()
     reconstruction: Reconstruction = Reconstruction()
     tuning: Tuning = Tuning()
+    layers: dict[str, LayerOverride] = Field(
+        default={},
+        description="What is different for single layers and attentions, by patterns over their names in which * is "
+        'anything: {"blocks.*.mlp.fc2": {activations: {bits: 8}}, head: {quantize: never}}. Later ones win.',
+    )
 
     @staticmethod
     def presets() -> list[str]:

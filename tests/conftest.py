@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 # The models here are tiny: a second thread costs more than it brings, most of all on a busy machine. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["fixtures.exported", "fixtures.image_files", "fixtures.perceptron", "fixtures.tiny_models"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a second device come first: torch's autograd counts devices once, at the first backward pass."""
+    items.sort(key=lambda item: item.path.name != "test_second_device.py")

@@ -109,7 +109,7 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> 
 
     The graph shares the model's numbers: write what is wanted of it before they change.
     """
-    program = _trace(model.eval(), input_shape or image_shape(getattr(model, "model", model)))
+    program = _trace(model.eval(), input_shape or getattr(model, "input_shape", None) or image_shape(model))
     passes.clean(program.model)
     return Traced(program.model, _count_weights(program.exported_program))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.families import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -66,24 +67,17 @@ def describe_model(model: nn.Module, name: str = "") -> ModelInfo:
         interpolation=resolved["interpolation"],
         crop_pct=float(resolved["crop_pct"]),
         crop_mode=resolved["crop_mode"],
-        classes=int(model.num_classes),  # type: ignore[arg-type]
+        classes=family_of(model).classes(model),
     )
 
 
 def require_supported(model: object, what: str = "the model") -> None:
-    """Refuse everything but a timm VisionTransformer or SwinTransformer with a plain patch embedding.
+    """Refuse a model that no family knows, or whose structure its family does not understand.
 
     Raises:
-        UserError: another class; the message names it.
+        UserError: names the class, or the first module that is not understood.
     """
-    from timm.layers import PatchEmbed
-    from timm.models import SwinTransformer, VisionTransformer
-
-    if not isinstance(model, (VisionTransformer, SwinTransformer)):
-        raise UserError(f"{what} is a {type(model).__name__}: expected a timm VisionTransformer or SwinTransformer")
-    if not isinstance(model.patch_embed, PatchEmbed):
-        stem = type(model.patch_embed).__name__
-        raise UserError(f"{what} has a {stem} stem: expected a plain patch embedding; hybrid models are not supported")
+    family_of(model, what).check(model, what)  # type: ignore[arg-type]
 
 
 def require_finite(model: nn.Module) -> None:
@@ -120,17 +114,12 @@ def find_device(device: str | torch.device) -> torch.device:
 
 
 def image_shape(model: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W) of the images that a timm model takes, quantized or not.
+    """(C, H, W) of the images that a model takes, quantized or not.
 
     Raises:
-        UserError: it has no fixed image size.
+        UserError: no family knows it, or it has no fixed image size.
     """
-    embed: Any = model.patch_embed
-    if embed.img_size is None:
-        raise UserError("the model has no fixed image size (patch_embed.img_size is None): create it with img_size=...")
-    height, width = embed.img_size
-    kernels = next(tensor for tensor in embed.proj.state_dict().values() if tensor.ndim == 4)
-    return kernels.shape[1], height, width
+    return family_of(model).image_shape(model)
 
 
 def per_channel(values: Iterable[float], channels: int) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.families import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -115,15 +116,10 @@ def _load_into(model: nn.Module, state: State, name: str, weights: str | Path) -
 
 
 def _translated(model: nn.Module, state: State) -> State:
-    """timm's translation of other repositories' key names, unless it fails or would resample a tensor."""
-    from timm.models import SwinTransformer, swin_transformer, vision_transformer
-
+    """The family's translation of other repositories' key names, unless it fails or would resample a tensor."""
     try:
-        if isinstance(model, SwinTransformer):
-            found = swin_transformer.checkpoint_filter_fn(dict(state), model)
-        else:
-            found = vision_transformer.checkpoint_filter_fn(dict(state), model, adapt_layer_scale=True)
-    except Exception:  # another architecture can break timm's filter anywhere; the comparison that follows reports it
+        found = family_of(model).translated(model, state)
+    except Exception:  # another architecture can break timm's filters anywhere; the comparison that follows reports it
         return state
     resampled = any(key in state and value.numel() != state[key].numel() for key, value in found.items())
     return state if resampled else found

@@ -26,7 +26,6 @@ import torch
 from torch import nn
 
 from fimaq_deploy.calibration import parallel
-from fimaq_deploy.calibration.network.plan import as_notes
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.source import ImageSource
@@ -367,7 +366,7 @@ class _Build:
     def _precision_notes(self) -> tuple[str, ...]:
         """What is not in integers, and which floats TensorRT has around them."""
         floats = () if self.twins is None else (f"TensorRT: {self.twins.note}",)
-        return (*as_notes(self.quantized.left_alone), *floats)
+        return (*self.quantized.notes, *floats)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.findings.float_range import choose_type, largest_values
-from fimaq_deploy.calibration.network.stages import stages_of
+from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.engines.runner import EngineFile
 from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.errors import UserError

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized
+from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.data.choose import example_images
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError

@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.network.stages import Stage
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers
 from fimaq_deploy.engines.options import OPTIMISATIONS, THREADS
 from fimaq_deploy.engines.runner import Array
 from fimaq_deploy.engines.runtimes import REFERENCE, Runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.inspection import integer_weights
+from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.verify.taps import write_with_taps
 
 # Elements that differ by more than this share of the output's standard deviation count as differing.

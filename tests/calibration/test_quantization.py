@@ -17,7 +17,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.gradients import suffix_of
-from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers, quantized_layers
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Loss, Rounding
@@ -373,7 +374,7 @@ def test_models_that_answer_nonsense_are_user_errors(tiny_vit: Make, images: Ten
 
 
 def test_unknown_models_and_targets_are_user_errors(vit: nn.Module, images: Tensor, quick_recipe: Make) -> None:
-    with pytest.raises(UserError, match="expected a timm VisionTransformer"):
+    with pytest.raises(UserError, match="is a Sequential: expected a timm"):
         quantize(nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), images, quick_recipe())
     with pytest.raises(UserError, match="unknown target"):
         quantize(vit, images, quick_recipe(), "abacus")

@@ -11,7 +11,8 @@ import torch
 from fixtures.second_device import TwoDevices, metered, second_device
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.export import export_onnx
 from fimaq_deploy.measure.accuracy import evaluate
 from fimaq_deploy.recipe import Recipe

@@ -11,8 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
-from fimaq_deploy.calibration.quantization import QuantizedModel, load_quantized, quantize
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.quantized_copy import quantized_copy
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.calibration.state import fingerprint, frozen_state, load_frozen_state, read_state, write_state
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.target import find_target
@@ -81,7 +84,7 @@ def test_a_file_whose_integers_have_another_shape_is_refused(
     state["blocks.0.mlp.fc1.q_weight"] = state["blocks.0.mlp.fc1.q_weight"][:-1].contiguous()
     model = tiny_vit()
     tokens = attention_tokens(model, torch.zeros(1, 3, 16, 16))
-    twin = quantized_twin(model, quantized.recipe, find_target("onnxruntime-cpu"), tokens)
+    twin = quantized_copy(model, make_plan(model, quantized.recipe, find_target("onnxruntime-cpu"), tokens))
     with pytest.raises(UserError, match=r"blocks\.0\.mlp\.fc1\.q_weight"):
         load_frozen_state(twin, state)
 

@@ -131,7 +131,7 @@ def test_unknown_timm_tag_gets_the_tags() -> None:
 
 
 def test_other_architecture_is_named() -> None:
-    assert message("resnet18", "random").startswith("model 'resnet18' is a ResNet: expected a timm VisionTransformer")
+    assert message("resnet18", "random").startswith("model 'resnet18' is a ResNet: expected a timm")
     assert "SwinTransformerV2" in message("swinv2_tiny_window8_256", "random")
     assert "HybridEmbed stem" in message("vit_tiny_r_s16_p8_224", "random")
 
@@ -342,7 +342,7 @@ def test_pretrained_comes_from_the_cache_or_fails_fast_with_the_fix(hub_cache: P
 
 
 def test_name_without_pretrained_weights() -> None:
-    assert "has no pretrained weights in timm" in message("vit_small_patch16_18x2_224")
+    assert "has no pretrained weights in timm" in message("vit_small_patch16_36x1_224")
 
 
 # --- devices and descriptions ---

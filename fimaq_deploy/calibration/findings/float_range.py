@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fimaq_deploy.calibration.network.stages import Stage
+from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.target import HighPrecision
 
 LARGEST_FLOAT16 = 65504.0

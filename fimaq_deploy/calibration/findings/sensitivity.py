@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.fisher import softmax_fisher
 from fimaq_deploy.calibration.learning.gradients import suffix_of
-from fimaq_deploy.calibration.network.stages import Stage
 from fimaq_deploy.calibration.quantizers.layers import AttentionQuantizers, QuantizedLayer, enable_quantization
+from fimaq_deploy.models.families.roles import Stage
 
 _BATCH_SIZE = 32
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
-from fimaq_deploy.calibration.network.stages import Stage
+from fimaq_deploy.models.families.roles import Stage
 
 Suffix = Callable[[Tensor], Tensor]
 

@@ -32,7 +32,6 @@ from fimaq_deploy.calibration.learning.gradients import Suffix, suffix_of
 from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.learning.replay import Replay
-from fimaq_deploy.calibration.network.stages import Stage
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
@@ -41,6 +40,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     quantized_layers,
 )
 from fimaq_deploy.calibration.quantizers.rounding import AdaRound, SignGradient
+from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Reconstruction
 
 _CURVE_POINTS = 25

@@ -18,7 +18,6 @@ from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.gradients import suffix_of
-from fimaq_deploy.calibration.network.stages import Stage
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
@@ -27,6 +26,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     quantized_layers,
     thaw,
 )
+from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Tuning
 
 

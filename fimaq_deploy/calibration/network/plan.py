@@ -1,102 +1,213 @@
-"""What stays in high precision, and why. Everything else is quantized.
+"""What becomes of each layer and each attention: its grids, or the reason why it stays in high precision.
+
+A plan is made once, from the model, the recipe, the target and the sequence lengths. The quantized copy is built from
+it, it is saved with the quantized weights, and a saved model is built from the saved plan: a target's rules may change,
+what was quantized under earlier ones stays what it is.
 
 A layer is left alone where a target computes it no faster in integers: where it is tiny, and, on TensorRT, where it is
 a head behind a mean over tokens, a product of one row an image: its compiler needs more kernels for that in integers
-than in floats (`docs/log`, "heads behind a mean"). Not the patch embedding, however small: sums of integers are
-exact, so every runtime hands the same tokens to the first block, where floats would flip integers all the way.
+than in floats (`docs/log`, "heads behind a mean"). Not the patch embedding, however small: sums of integers are exact,
+so every runtime hands the same tokens to the first block, where floats would flip integers all the way.
 
 Attention is left alone outside a target's envelope, and where the target multiplies activations as fast in floats. A
-recipe can refuse either, and ask for a head in integers all the same.
+recipe can refuse either, and ask for a head in integers all the same; its `layers` decide for single ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from timm.layers.attention import Attention
-from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from torch import nn
 
-from fimaq_deploy.recipe import Edge, Recipe
+from fimaq_deploy.calibration.network.attentions import attentions_of
+from fimaq_deploy.calibration.network.overrides import Overrides
+from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid, activation_grid, weight_grid
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families.family import Family
+from fimaq_deploy.models.families.roles import Heads
+from fimaq_deploy.recipe import Edge, LayerOverride, Recipe
 from fimaq_deploy.target import Target
 
-_HEADS = ("head", "head_dist")
+
+@dataclass(frozen=True)
+class LayerGrids:
+    """A quantized Linear or convolution. inputs: None where its input stays in high precision (weight-only)."""
+
+    weights: WeightGrid
+    inputs: ActivationGrid | None
 
 
-def left_alone(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[str, int]) -> dict[str, str]:
-    """The layers and attentions that stay in high precision, by name in the model's order, each with the reason.
+@dataclass(frozen=True)
+class AttentionGrids:
+    """A quantized attention. operands: of q, k and v. softmax: of what the softmax returns."""
 
-    tokens: the sequence length that each attention module sees.
+    operands: ActivationGrid
+    softmax: ActivationGrid
+
+
+@dataclass(frozen=True)
+class Kept:
+    """In high precision, and why."""
+
+    reason: str
+
+
+Decision = LayerGrids | AttentionGrids | Kept
+
+
+@dataclass(frozen=True)
+class Plan(Mapping[str, Decision]):
+    """A decision for every layer and attention of a model, by name, in the model's order."""
+
+    decisions: Mapping[str, Decision]
+
+    def __getitem__(self, name: str) -> Decision:
+        return self.decisions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.decisions)
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """What stays in high precision, each with the reason."""
+        return {name: decision.reason for name, decision in self.items() if isinstance(decision, Kept)}
+
+    def notes(self) -> tuple[str, ...]:
+        """What stays in high precision, one sentence for each reason."""
+        named: dict[str, list[str]] = {}
+        for name, reason in self.kept.items():
+            named.setdefault(reason, []).append(name)
+        return tuple(
+            f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} left in high precision: {reason}"
+            for reason, names in named.items()
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: asdict(decision) for name, decision in self.items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
+        """Of `as_dict`.
+
+        Raises:
+            UserError: it is not a plan that this version understands.
+        """
+        try:
+            return cls({name: _decision(one) for name, one in fields.items()})
+        except (TypeError, KeyError, AttributeError):
+            raise UserError("the saved plan of the layers is damaged or of a newer version: quantize again") from None
+
+
+def _decision(fields: Mapping[str, Any]) -> Decision:
+    if "reason" in fields:
+        return Kept(**fields)
+    if "weights" in fields:
+        inputs = fields["inputs"]
+        return LayerGrids(WeightGrid(**fields["weights"]), None if inputs is None else ActivationGrid(**inputs))
+    return AttentionGrids(ActivationGrid(**fields["operands"]), ActivationGrid(**fields["softmax"]))
+
+
+def make_plan(model: nn.Module, recipe: Recipe, target: Target, tokens: Mapping[str, int]) -> Plan:
+    """Decide for every layer and attention of an explicit copy that is not quantized yet.
+
+    tokens: the sequence length that each attention sees, by name.
+
+    Raises:
+        UserError: the target cannot execute the recipe's grids, or `layers` names what the model does not have.
     """
-    return dict(_left_alone(model, recipe, target, tokens))
+    planner = _Planner(model, recipe, target, tokens)
+    return Plan(dict(planner.decisions()))
 
 
-def as_notes(alone: dict[str, str]) -> tuple[str, ...]:
-    """What `left_alone` found, one sentence for each reason."""
-    named: dict[str, list[str]] = {}
-    for name, reason in alone.items():
-        named.setdefault(reason, []).append(name)
-    return tuple(
-        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} left in high precision: {reason}"
-        for reason, names in named.items()
-    )
+class _Planner:
+    """Everything that a decision depends on."""
 
+    def __init__(self, model: nn.Module, recipe: Recipe, target: Target, tokens: Mapping[str, int]) -> None:
+        self.model, self.recipe, self.target, self.tokens = model, recipe, target, tokens
+        self.family: Family = family_of(model)
+        self.heads = attentions_of(model)
+        self.layers = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
+        self.overrides = Overrides(recipe.layers, layers=tuple(self.layers), attentions=tuple(self.heads))
+        self.kept = self.family.kept(model)
 
-def _left_alone(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[str, int]) -> Iterator[tuple[str, str]]:
-    for name, module in model.named_modules():
-        reason = None
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            reason = _layer_reason(name, module, model, recipe, target)
-        elif isinstance(module, Attention | WindowAttention):
-            reason = _attention_reason(module, recipe, target, tokens[name])
-        if reason is not None:
-            yield name, reason
+    def decisions(self) -> Iterator[tuple[str, Decision]]:
+        for name, _ in self.model.named_modules():
+            if name in self.heads:
+                yield name, self._attention(self.heads[name])
+            elif name in self.layers:
+                yield name, self._layer(name, self.layers[name])
 
+    def _edge(self, name: str) -> Edge:
+        """The recipe's own field for a layer; one that decides nothing where it has none."""
+        position = self.family.position(name)
+        return Edge() if position is None else getattr(self.recipe, position)
 
-def edge_of(name: str, recipe: Recipe) -> Edge:
-    """The recipe's own field for a layer; one that decides nothing where it has none."""
-    if _is_patch_embedding(name):
-        return recipe.patch_embed
-    return recipe.head if _is_head(name) else Edge()
+    def _layer(self, name: str, layer: nn.Linear | nn.Conv2d) -> Decision:
+        own, edge = self.overrides.of(name), self._edge(name)
+        reason = self.kept.get(name) or self._layer_reason(name, layer, own, edge)
+        return Kept(reason) if reason else LayerGrids(self._weights(layer, own, edge), self._inputs(own, edge))
 
-
-def _is_patch_embedding(name: str) -> bool:
-    return name.startswith("patch_embed")
-
-
-def _is_head(name: str) -> bool:
-    return name.split(".")[0] in _HEADS
-
-
-def _layer_reason(
-    name: str, layer: nn.Linear | nn.Conv2d, model: nn.Module, recipe: Recipe, target: Target
-) -> str | None:
-    wanted = edge_of(name, recipe).quantize
-    if wanted == "never":
-        return "the recipe leaves it alone"
-    if wanted == "always":
+    def _layer_reason(self, name: str, layer: nn.Linear | nn.Conv2d, own: LayerOverride, edge: Edge) -> str | None:
+        wanted = own.quantize if own.quantize != "auto" else edge.quantize
+        if wanted == "never":
+            return "the recipe leaves it alone"
+        if wanted == "always":
+            return None
+        outputs, inputs = layer.weight.flatten(1).shape
+        position = self.family.position(name)
+        if position != "patch_embed" and min(inputs, outputs) < self.target.least_product:
+            return f"{inputs} inputs and {outputs} outputs, below {self.target.least_product} integers gain nothing"
+        pooled = position == "head" and self.family.head_reads_a_mean(self.model)
+        if pooled and not self.target.integer_pooled_head:
+            return "behind a mean over tokens integers need more kernels than floats"
         return None
-    outputs, inputs = layer.weight.flatten(1).shape
-    if not _is_patch_embedding(name) and min(inputs, outputs) < target.least_product:
-        return f"{inputs} inputs and {outputs} outputs, below {target.least_product} integers gain nothing"
-    if _is_head(name) and _reads_a_mean(model) and not target.integer_pooled_head:
-        return "behind a mean over tokens integers need more kernels than floats"
-    return None
 
+    def _weights(self, layer: nn.Linear | nn.Conv2d, own: LayerOverride, edge: Edge) -> WeightGrid:
+        """Blocks are for layers with the recipe's own width whose inputs they divide."""
+        common = self.recipe.weights
+        bits = own.weights.bits or edge.weight_bits or common.bits
+        block = common.block_size if bits == common.bits else None
+        if own.weights.block_size is not None:
+            block = own.weights.block_size or None
+        if isinstance(layer, nn.Conv2d) or (block and layer.in_features % block):
+            block = None
+        return weight_grid(bits, block, self.target)
 
-def _reads_a_mean(model: Any) -> bool:
-    """Whether the head's input is a mean over tokens, and not one of them."""
-    pool = model.head.global_pool.pool_type if isinstance(model, SwinTransformer) else model.global_pool
-    return "avg" in pool
+    def _inputs(self, own: LayerOverride, edge: Edge) -> ActivationGrid | None:
+        return self._grid(own.activations.bits or edge.activation_bits or self.recipe.activations.bits, own)
 
+    def _grid(self, bits: int, own: LayerOverride, *, nonnegative: bool = False) -> ActivationGrid | None:
+        scheme = own.activations.scheme or self.recipe.activations.scheme
+        return None if bits == 16 else activation_grid(bits, scheme, self.target, nonnegative=nonnegative)
 
-def _attention_reason(attention: Any, recipe: Recipe, target: Target, tokens: int) -> str | None:
-    if recipe.attention.quantize == "never":
-        return "the recipe leaves it alone"
-    if 16 in (recipe.activations.bits, recipe.attention.softmax_bits):
-        return "the recipe leaves its operands in high precision"
-    if not target.integer_attention:
-        return "floats are as fast for products of two activations"
-    head_size = attention.qkv.weight.shape[0] // (3 * attention.num_heads)
-    return target.attention.broken_rule(head_size, tokens) if target.attention else None
+    def _attention(self, heads: Heads) -> Decision:
+        own, target = self.overrides.of(heads.name), self.target
+        bits = own.activations.bits or self.recipe.activations.bits
+        reason = self.kept.get(heads.name) or self._attention_reason(heads, own, bits)
+        if reason:
+            return Kept(reason)
+        least = target.attention.least_softmax_bits if target.attention else bits
+        softmax_bits = own.softmax_bits or self.recipe.attention.softmax_bits or max(bits, least)
+        operands = self._grid(bits, own)
+        softmax = self._grid(softmax_bits, own, nonnegative=True)
+        assert operands is not None and softmax is not None, heads.name
+        return AttentionGrids(operands, softmax)
+
+    def _attention_reason(self, heads: Heads, own: LayerOverride, bits: int) -> str | None:
+        wanted = own.quantize if own.quantize != "auto" else self.recipe.attention.quantize
+        if wanted == "never":
+            return "the recipe leaves it alone"
+        if 16 in (bits, own.softmax_bits or self.recipe.attention.softmax_bits):
+            return "the recipe leaves its operands in high precision"
+        if wanted == "always":
+            return None
+        if not self.target.integer_attention:
+            return "floats are as fast for products of two activations"
+        return self.target.attention.broken_rule(heads.size, self.tokens[heads.name]) if self.target.attention else None

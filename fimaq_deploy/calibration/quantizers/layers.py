@@ -1,7 +1,7 @@
-"""Quantized twins of the layers that timm's ViT, DeiT and Swin are built from.
+"""Quantized layers, and the quantizers of an attention's operands.
 
-Each twin can compute three ways: in full precision (the original weights, no quantizer), as a learnable fake-quant, and
-frozen, when integer weights go through `torch.ops.fimaq` exactly as the exported graph computes them.
+Each layer computes in three ways: in full precision (the original weights, no quantizer), as a learnable fake-quant,
+and frozen, when integer weights go through `torch.ops.fimaq` exactly as the exported graph computes them.
 
 Placement: every Linear and the patch convolution quantize their input and weights; attention quantizes q, k, v and the
 softmax output, all four or none. Residual adds, norms, GELU and softmax stay in high precision. Measured on
@@ -12,7 +12,6 @@ in INT8 and attention is one INT8 kernel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,81 +140,6 @@ class AttentionQuantizers(nn.Module):
         self.k = ActivationQuantizer(operands)
         self.v = ActivationQuantizer(operands)
         self.softmax = ActivationQuantizer(softmax, nonnegative=True)
-
-
-class QuantizedAttention(nn.Module):
-    """timm's `Attention`, with explicit matmuls. Tokens x are (batch, tokens, channels)."""
-
-    def __init__(self, attention: Any, quantizers: AttentionQuantizers) -> None:
-        super().__init__()
-        self.num_heads, self.scale = attention.num_heads, attention.scale
-        self.qkv, self.proj = attention.qkv, attention.proj
-        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
-        self.norm, self.gate = attention.norm, getattr(attention, "gate", None)
-        self.quantizers = quantizers
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        if attn_mask is not None or is_causal:
-            raise NotImplementedError("attention masks are not used by image classifiers")
-        q, k, v = _split_heads(self.qkv(x), self.num_heads)
-        q, k = self.q_norm(q), self.k_norm(k)
-        y = _attend(q, k, v, self.scale, None, self.quantizers)
-        y = self.norm(_merge_heads(y))
-        if self.gate is not None:
-            y = y * self.gate(x).sigmoid()
-        return self.proj(y)
-
-
-class QuantizedWindowAttention(nn.Module):
-    """timm's Swin `WindowAttention`. Windows x are (windows * batch, tokens, channels)."""
-
-    def __init__(self, attention: Any, quantizers: AttentionQuantizers) -> None:
-        super().__init__()
-        self.num_heads, self.scale = attention.num_heads, attention.scale
-        self.qkv, self.proj = attention.qkv, attention.proj
-        self.relative_position_bias_table = attention.relative_position_bias_table
-        self.window_area = attention.window_area
-        self.register_buffer("relative_position_index", attention.relative_position_index, persistent=False)
-        self.quantizers = quantizers
-
-    def _bias(self, mask: Tensor | None) -> Tensor:
-        """Relative position bias, (1, heads, tokens, tokens) or with the shifted-window mask (windows, heads, ...)."""
-        area = self.window_area
-        table = self.relative_position_bias_table[self.relative_position_index.view(-1)]
-        bias = table.view(area, area, -1).permute(2, 0, 1).unsqueeze(0)
-        return bias if mask is None else bias + mask.unsqueeze(1)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = _split_heads(self.qkv(x), self.num_heads)
-        return self.proj(_merge_heads(_attend(q, k, v, self.scale, self._bias(mask), self.quantizers)))
-
-
-def _split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    batch, tokens, width = qkv.shape
-    return qkv.reshape(batch, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def _merge_heads(y: Tensor) -> Tensor:
-    batch, heads, tokens, size = y.shape
-    return y.transpose(1, 2).reshape(batch, tokens, heads * size)
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None, quantizers: AttentionQuantizers
-) -> Tensor:
-    """softmax(q kᵀ · scale + bias) v with quantized operands, all (batch, heads, tokens, head size)."""
-    scores = quantizers.q(q) @ quantizers.k(k).transpose(-2, -1) * scale
-    if bias is not None:
-        scores = _add_window_bias(scores, bias)
-    return quantizers.softmax(scores.softmax(dim=-1)) @ quantizers.v(v)
-
-
-def _add_window_bias(scores: Tensor, bias: Tensor) -> Tensor:
-    windows = bias.shape[0]
-    if windows == 1:
-        return scores + bias
-    _, heads, tokens, _ = scores.shape
-    return (scores.view(-1, windows, heads, tokens, tokens) + bias).view(-1, heads, tokens, tokens)
 
 
 def quantized_layers(module: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:

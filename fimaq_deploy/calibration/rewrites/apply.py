@@ -12,36 +12,27 @@ Not covered: per-channel scales between fc1 and fc2 (GELU is in between), Swin's
 from __future__ import annotations
 
 import torch
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.rewrites.channels import logits_of
 from fimaq_deploy.calibration.rewrites.heads import balance_heads
 from fimaq_deploy.calibration.rewrites.norms import NORM_STRENGTH, fold_norm_ranges
-from fimaq_deploy.calibration.rewrites.rotation import rotate_heads, rotate_residual, rotation_obstacle
+from fimaq_deploy.calibration.rewrites.rotation import rotate_heads, rotate_residual
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.families import family_of
 from fimaq_deploy.recipe import Rewrites
-
-# What a recipe that does not say gets, per family.
-DEFAULTS: dict[str, dict[str, bool]] = {
-    "vit": {"norm": True, "heads": False, "rotation": False},
-    "swin": {"norm": True, "heads": False, "rotation": False},
-}
-
 
 KEEP_LAYER_NORM = True
 
-
 _CHECKED_IMAGES = 8
-
-
 _TOLERANCE = 1e-3
 
 
 def resolve_rewrites(model: nn.Module, rewrites: Rewrites) -> Rewrites:
     """The rewrites with every None decided: the model family's default, or False where the structure refuses it."""
-    defaults = DEFAULTS["swin" if isinstance(model, SwinTransformer) else "vit"]
-    defaults = {**defaults, "rotation": defaults["rotation"] and rotation_obstacle(model) is None}
+    family = family_of(model)
+    rotates = family.rewrites["rotation"] and not isinstance(family.stream(model), str)
+    defaults = {**family.rewrites, "rotation": rotates}
     asked = {field: value for field, value in rewrites.model_dump().items() if value is not None}
     return Rewrites(**{**defaults, **asked})
 
@@ -54,7 +45,7 @@ def apply_rewrites(model: nn.Module, images: Tensor, rewrites: Rewrites, seed: i
 
     Raises:
         UserError: a rotation was asked for that the model's structure does not allow, or the logits changed because
-            the model computes something that its timm class does not.
+            the model computes something that its class does not.
     """
     chosen = resolve_rewrites(model, rewrites)
     sample = images[:_CHECKED_IMAGES]
@@ -80,5 +71,5 @@ def _check_unchanged(before: Tensor, after: Tensor, applied: list[str]) -> None:
     if before.isfinite().all() and not error <= _TOLERANCE:
         raise UserError(
             f"the rewrites {', '.join(applied)} change this model's logits by {float(error):.1e}, expected at most "
-            f"{_TOLERANCE:.0e}: it shares weights or overrides timm's forward; set its recipe's rewrites to false"
+            f"{_TOLERANCE:.0e}: it shares weights between layers, or computes something else than its layers say"
         )

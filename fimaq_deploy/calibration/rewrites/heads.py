@@ -8,8 +8,6 @@ unless asked for).
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -19,15 +17,9 @@ from fimaq_deploy.calibration.rewrites.channels import (
     equalising_factors,
     measure_channels,
 )
-from fimaq_deploy.calibration.rewrites.readers import (
-    absorb_shift,
-    attentions,
-    bias_of,
-    is_identity,
-    qkv_rows,
-    scale_columns,
-    scale_rows,
-)
+from fimaq_deploy.calibration.rewrites.linear import absorb_shift, bias_of, qkv_rows, scale_columns, scale_rows
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families.roles import Heads
 
 VALUE_STRENGTH = 0.5
 CENTRE_VALUES = False
@@ -48,38 +40,36 @@ def balance_heads(
     q and k stay as they are where they are normalised afterwards, v where the attention output is. Returns the names of
     the attention modules that changed.
     """
-    found = dict(attentions(model))
-    measured = measure_channels(model, images, {name: attention.qkv for name, attention in found.items()})
+    found = list(family_of(model).heads(model))
+    measured = measure_channels(model, images, {heads.name: heads.qkv for heads in found})
     changed = []
-    for name, attention in found.items():
-        scores, values = is_identity(attention, "q_norm", "k_norm"), is_identity(attention, "norm")
-        if scores:
-            _balance_scores(attention, measured[name])
-        if values:
+    for heads in found:
+        if heads.plain_scores:
+            _balance_scores(heads, measured[heads.name])
+        if heads.plain_values:
             # A gate multiplies channel by channel: factors pass it, shifts do not.
-            centre = centre_values and is_identity(attention, "gate")
-            _balance_values(attention, measured[name], value_strength, centre)
-        if scores or values:
-            changed.append(name)
+            _balance_values(heads, measured[heads.name], value_strength, centre_values and not heads.gated)
+        if heads.plain_scores or heads.plain_values:
+            changed.append(heads.name)
     return changed
 
 
-def _balance_scores(attention: Any, stats: ChannelStats) -> None:
-    q_rows, k_rows, _ = qkv_rows(attention)
+def _balance_scores(heads: Heads, stats: ChannelStats) -> None:
+    q_rows, k_rows, _ = qkv_rows(heads.qkv)
     q, k = stats.part(q_rows), stats.part(k_rows)
-    bias_of(attention.qkv)[k_rows] -= k.mean.to(attention.qkv.weight)
+    bias_of(heads.qkv)[k_rows] -= k.mean.to(heads.qkv.weight)
     ratio = k.reach(k.mean).clamp(min=1e-12) / q.reach().clamp(min=1e-12)
     factors = ratio.sqrt().clamp(1 / LARGEST_FACTOR, LARGEST_FACTOR)
-    scale_rows(attention.qkv, q_rows, factors)
-    scale_rows(attention.qkv, k_rows, 1 / factors)
+    scale_rows(heads.qkv, q_rows, factors)
+    scale_rows(heads.qkv, k_rows, 1 / factors)
 
 
-def _balance_values(attention: Any, stats: ChannelStats, strength: float, centre: bool) -> None:
-    rows = qkv_rows(attention)[2]
+def _balance_values(heads: Heads, stats: ChannelStats, strength: float, centre: bool) -> None:
+    rows = qkv_rows(heads.qkv)[2]
     v = stats.part(rows)
     if centre:
-        bias_of(attention.qkv)[rows] -= v.mean.to(attention.qkv.weight)
-        absorb_shift(attention.proj, v.mean)
+        bias_of(heads.qkv)[rows] -= v.mean.to(heads.qkv.weight)
+        absorb_shift(heads.proj, v.mean)
     factors = equalising_factors(v.reach(v.mean if centre else None), strength)
-    scale_rows(attention.qkv, rows, 1 / factors)
-    scale_columns(attention.proj, factors)
+    scale_rows(heads.qkv, rows, 1 / factors)
+    scale_columns(heads.proj, factors)

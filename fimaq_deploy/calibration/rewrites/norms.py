@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.rewrites.channels import ChannelStats, equalising_factors, measure_channels
-from fimaq_deploy.calibration.rewrites.readers import RMS_NORMS, NormReaders, absorb_shift, norm_readers, scale_columns
+from fimaq_deploy.calibration.rewrites.linear import absorb_shift, scale_columns
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families.roles import NormReaders, is_norm
 
 NORM_STRENGTH = 0.5
 
@@ -30,7 +32,7 @@ def fold_norm_ranges(
 
     A norm without affine parameters gets the ones that it needs, which its ONNX operator has anyway.
     """
-    readers = [reader for reader in norm_readers(model) if isinstance(reader.norm, (nn.LayerNorm, *RMS_NORMS))]
+    readers = [reader for reader in family_of(model).norms(model) if is_norm(reader.norm)]
     measured = measure_channels(model, images, {reader.name: reader.norm for reader in readers})
     for reader in readers:
         _fold_norm(reader, measured[reader.name], strength, shift)

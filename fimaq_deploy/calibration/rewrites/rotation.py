@@ -13,24 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers.patch_embed import PatchEmbed
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.rewrites.readers import (
-    RMS_NORMS,
-    NormReaders,
-    absorb_shift,
-    attentions,
-    block_readers,
-    is_identity,
-    norm_readers,
-    qkv_rows,
-    scale_columns,
-    scale_rows,
-)
+from fimaq_deploy.calibration.rewrites.linear import absorb_shift, qkv_rows, scale_columns, scale_rows
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families.roles import Heads, LayerScale, NormReaders, Stream
 
 
 @torch.no_grad()
@@ -42,26 +30,25 @@ def rotate_heads(model: nn.Module, seed: int) -> list[str]:
     """
     generator = torch.Generator().manual_seed(seed)
     changed = []
-    for name, attention in attentions(model):
-        scores, values = is_identity(attention, "q_norm", "k_norm"), is_identity(attention, "norm", "gate")
-        q_rows, k_rows, v_rows = qkv_rows(attention)
-        if scores:
-            rotation = _head_rotations(attention, generator)
-            _rotate_rows(attention.qkv, q_rows, rotation)
-            _rotate_rows(attention.qkv, k_rows, rotation)
+    for heads in family_of(model).heads(model):
+        values = heads.plain_values and not heads.gated
+        q_rows, k_rows, v_rows = qkv_rows(heads.qkv)
+        if heads.plain_scores:
+            rotation = _head_rotations(heads, generator)
+            _rotate_rows(heads.qkv, q_rows, rotation)
+            _rotate_rows(heads.qkv, k_rows, rotation)
         if values:
-            rotation = _head_rotations(attention, generator)
-            _rotate_rows(attention.qkv, v_rows, rotation)
-            _rotate_columns(attention.proj, rotation)
-        if scores or values:
-            changed.append(name)
+            rotation = _head_rotations(heads, generator)
+            _rotate_rows(heads.qkv, v_rows, rotation)
+            _rotate_columns(heads.proj, rotation)
+        if heads.plain_scores or values:
+            changed.append(heads.name)
     return changed
 
 
-def _head_rotations(attention: Any, generator: torch.Generator) -> Tensor:
+def _head_rotations(heads: Heads, generator: torch.Generator) -> Tensor:
     """(heads, size, size)"""
-    size = attention.qkv.out_features // (3 * attention.num_heads)
-    return torch.stack([random_rotation(size, generator) for _ in range(attention.num_heads)])
+    return torch.stack([random_rotation(heads.size, generator) for _ in range(heads.count)])
 
 
 def random_rotation(size: int, generator: torch.Generator) -> Tensor:
@@ -113,60 +100,6 @@ def _rotate_columns(layer: nn.Linear, rotations: Tensor) -> None:
     weight.copy_(_rotated(weight.T.contiguous(), rotations).reshape(weight.shape[1], -1).T)
 
 
-def rotation_obstacle(model: nn.Module) -> str | None:
-    """Why the residual stream of this model cannot be rotated exactly, naming the module; None if it can."""
-    if isinstance(model, SwinTransformer):
-        return "module 'patch_embed.norm': Swin's residual stream starts at a norm, which no rotation folds into"
-    if not isinstance(model, VisionTransformer):
-        return f"{type(model).__name__}: expected a timm VisionTransformer (ViT, DeiT)"
-    return _embedding_obstacle(model) or _head_obstacle(model) or _block_obstacle(model)
-
-
-def _embedding_obstacle(model: Any) -> str | None:
-    if type(model.patch_embed) is not PatchEmbed:
-        return f"module 'patch_embed' is a {type(model.patch_embed).__name__}, expected PatchEmbed"
-    for name in ("patch_embed.norm", "norm_pre"):
-        if not isinstance(model.get_submodule(name), nn.Identity):
-            return f"module '{name}': a norm between the embedding and the blocks cannot take a rotation"
-    return None
-
-
-def _head_obstacle(model: Any) -> str | None:
-    if model.attn_pool is not None:
-        return "module 'attn_pool': attention pooling cannot take a rotation"
-    if model.global_pool not in ("", "token", "avg"):
-        return f"global_pool '{model.global_pool}': a maximum over rotated tokens is another one; expected token or avg"
-    normed = [name for name in ("norm", "fc_norm") if not isinstance(getattr(model, name), nn.Identity)]
-    if len(normed) != 1:
-        return f"modules 'norm' and 'fc_norm': expected exactly one norm before the head, found {len(normed)}"
-    return next((f"module '{name}' is not a Linear" for name, m in _heads(model) if not isinstance(m, nn.Linear)), None)
-
-
-def _heads(model: Any) -> list[tuple[str, nn.Module]]:
-    return [(name, getattr(model, name)) for name in ("head", "head_dist") if hasattr(model, name)]
-
-
-def _block_obstacle(model: Any) -> str | None:
-    for index, block in enumerate(model.blocks):
-        if type(block) is not Block or len(list(block_readers("", block))) != 2:
-            return f"module 'blocks.{index}' is a {type(block).__name__} of unknown parts, expected Block"
-        if not isinstance(block.mlp.fc2, nn.Linear):
-            return f"module 'blocks.{index}.mlp.fc2' is not a Linear"
-    readers = _stream_readers(model)
-    kind = nn.LayerNorm if isinstance(readers[0].norm, nn.LayerNorm) else RMS_NORMS
-    odd = next((reader for reader in readers if not isinstance(reader.norm, kind)), None)
-    if odd is not None:
-        return f"module '{odd.name}' is a {type(odd.norm).__name__}: expected all LayerNorm or all RMSNorm"
-    return None
-
-
-def _stream_readers(model: Any) -> list[NormReaders]:
-    """Every norm that reads the residual stream of a ViT, the one before the head last."""
-    leaf = "fc_norm" if isinstance(model.norm, nn.Identity) else "norm"
-    heads: Any = tuple(head for _, head in _heads(model))
-    return [*norm_readers(model), NormReaders(leaf, model, leaf, heads)]
-
-
 @torch.no_grad()
 def rotate_residual(model: nn.Module, seed: int, *, keep_layer_norm: bool = False) -> None:
     """ViT/DeiT: make every norm of the residual stream a weightless RMSNorm and rotate the stream.
@@ -177,49 +110,35 @@ def rotate_residual(model: nn.Module, seed: int, *, keep_layer_norm: bool = Fals
     Raises:
         UserError: the structure does not allow it; names the module.
     """
-    obstacle = rotation_obstacle(model)
-    if obstacle is not None:
-        raise UserError(f"the residual stream cannot be rotated: {obstacle}; leave the recipe's rewrites.rotation off")
-    for block in model.blocks:
-        _merge_layer_scale(block, "ls1", block.attn.proj)
-        _merge_layer_scale(block, "ls2", block.mlp.fc2)
-    rotation = random_rotation(model.embed_dim, torch.Generator().manual_seed(seed))
-    readers = _stream_readers(model)
-    centred = isinstance(readers[0].norm, nn.LayerNorm)
+    stream = family_of(model).stream(model)
+    if isinstance(stream, str):
+        raise UserError(f"the residual stream cannot be rotated: {stream}; leave the recipe's rewrites.rotation off")
+    for scale in stream.scales:
+        _merge_layer_scale(scale)
+    rotation = random_rotation(stream.width, torch.Generator().manual_seed(seed))
+    centred = isinstance(stream.readers[0].norm, nn.LayerNorm)
     if centred and keep_layer_norm:
         rotation = _keeping_means(rotation)
     elif centred:
-        _centre_stream(model)
-    for reader in readers:
+        _centre_stream(stream)
+    for reader in stream.readers:
         _strip_norm(reader, nn.LayerNorm if centred and keep_layer_norm else nn.RMSNorm)
-    _rotate_stream(model, readers, rotation[None])
+    _rotate_stream(stream, rotation[None])
 
 
-def _merge_layer_scale(block: nn.Module, leaf: str, writer: nn.Linear) -> None:
-    scale: Any = getattr(block, leaf)
-    if not isinstance(scale, nn.Identity):
-        scale_rows(writer, slice(None), scale.gamma)
-        setattr(block, leaf, nn.Identity())
+def _merge_layer_scale(scale: LayerScale) -> None:
+    factors: Any = getattr(scale.owner, scale.leaf)
+    scale_rows(scale.writer, slice(None), factors.gamma)
+    setattr(scale.owner, scale.leaf, nn.Identity())
 
 
-def _stream_layers(model: Any) -> list[nn.Linear | nn.Conv2d]:
-    """The layers whose outputs are added to the residual stream."""
-    return [model.patch_embed.proj, *(layer for block in model.blocks for layer in (block.attn.proj, block.mlp.fc2))]
-
-
-def _stream_tokens(model: Any) -> list[Tensor]:
-    """The learned (1, tokens, channels) tensors of the residual stream."""
-    found = (getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token", "pos_embed"))
-    return [tokens for tokens in found if tokens is not None]
-
-
-def _centre_stream(model: nn.Module) -> None:
+def _centre_stream(stream: Stream) -> None:
     """Take the mean over channels out of everything written to the stream: LayerNorm does not see it."""
-    for layer in _stream_layers(model):
+    for layer in stream.writers:
         layer.weight.sub_(layer.weight.mean(0, keepdim=True))
         if layer.bias is not None:
             layer.bias.sub_(layer.bias.mean())
-    for tokens in _stream_tokens(model):
+    for tokens in stream.tokens:
         tokens.sub_(tokens.mean(-1, keepdim=True))
 
 
@@ -235,11 +154,11 @@ def _strip_norm(reader: NormReaders, kind: type[nn.LayerNorm] | type[nn.RMSNorm]
     setattr(reader.owner, reader.leaf, plain.train(norm.training))
 
 
-def _rotate_stream(model: nn.Module, readers: list[NormReaders], rotation: Tensor) -> None:
-    for layer in _stream_layers(model):
+def _rotate_stream(stream: Stream, rotation: Tensor) -> None:
+    for layer in stream.writers:
         _rotate_rows(layer, slice(None), rotation)
-    for tokens in _stream_tokens(model):
+    for tokens in stream.tokens:
         tokens.copy_(tokens.double() @ rotation[0].to(tokens.device))
-    for reader in readers:
+    for reader in stream.readers:
         for linear in reader.linears:
             _rotate_columns(linear, rotation)

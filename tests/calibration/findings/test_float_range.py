@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fimaq_deploy.calibration.findings.float_range import LARGEST_FLOAT16, MARGIN, Peak, choose_type, largest_values
-from fimaq_deploy.calibration.network.stages import Stage
+from fimaq_deploy.models.families.roles import Stage
 
 
 class Scores(nn.Module):

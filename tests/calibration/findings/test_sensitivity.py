@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity, measure_sensitivity
 from fimaq_deploy.calibration.learning.fisher import kl_divergence, softmax_fisher
 from fimaq_deploy.calibration.learning.scale_search import search_stage
-from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
-from fimaq_deploy.calibration.network.stages import stages_of
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.quantized_copy import quantized_copy, stages_of
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, enable_quantization, freeze
 from fimaq_deploy.calibration.state import mark_frozen
@@ -40,7 +41,7 @@ def test_the_loss_is_kl_for_small_deviations() -> None:
 
 def frozen(model: nn.Module, images: Tensor, recipe: Any) -> nn.Module:
     """A searched and frozen twin that still has its full-precision weights."""
-    twin = quantized_twin(model, recipe, find_target("tensorrt"), attention_tokens(model, images[:1]))
+    twin = quantized_copy(model, make_plan(model, recipe, find_target("tensorrt"), attention_tokens(model, images[:1])))
     x = images
     with torch.no_grad():
         for stage in stages_of(twin):
@@ -124,7 +125,7 @@ def test_it_is_measured_where_it_is_asked_for(tiny_vit: Make, random_images: Mak
     arguments = tiny_vit(), random_images(16), quick_recipe(tuning={"iterations": 2})
     asked = quantize(*arguments, sensitivity=8, progress=lambda _done, _total, name: told.append(name))
     plain = quantize(*arguments)
-    assert plain.sensitivity == []
+    assert plain.sensitivity == ()
     assert all(isinstance(one, Sensitivity) and one.alone >= 0 for one in asked.sensitivity)
     assert [one.name for one in asked.sensitivity if one.kind == "block"] == [stage.name for stage in asked.stages]
     assert "sensitivity of blocks.1" in told

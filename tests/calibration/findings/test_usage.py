@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from fimaq_deploy.calibration.findings.usage import GridUse, Tally, grid_use
-from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.quantized_copy import quantized_copy
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, IntegerRange, WeightGrid
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLinear, freeze
@@ -95,7 +97,8 @@ def test_weights_that_stay_in_high_precision_are_not_told(
 
 def test_counting_changes_nothing(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> None:
     model, images = tiny_vit(), random_images(8)
-    twin = quantized_twin(model, quick_recipe(), find_target("tensorrt"), attention_tokens(model, images[:1]))
+    plan = make_plan(model, quick_recipe(), find_target("tensorrt"), attention_tokens(model, images[:1]))
+    twin = quantized_copy(model, plan)
     freeze(twin)
     mark_frozen(twin)
     before = twin(images)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.gradients import divergence_gradient, suffix_of
-from fimaq_deploy.calibration.network.stages import stages_of
+from fimaq_deploy.calibration.network.quantized_copy import stages_of
 
 TEMPERATURE = 2.0
 

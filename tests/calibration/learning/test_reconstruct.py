@@ -18,14 +18,16 @@ from fimaq_deploy.calibration.learning.gradients import suffix_of
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, Objective
 from fimaq_deploy.calibration.learning.reconstruct import BlockLearner, BlockRecord, reconstruct_block
 from fimaq_deploy.calibration.learning.scale_search import search_stage
-from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
-from fimaq_deploy.calibration.network.stages import Stage, stages_of
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.quantized_copy import quantized_copy, stages_of
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
     enable_quantization,
     high_precision_parameters,
     quantized_layers,
 )
+from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import find_target
 
@@ -36,7 +38,8 @@ class Prepared:
     """The second stage of a tiny ViT, searched, with its boundary activations."""
 
     def __init__(self, model: Any, images: Tensor, recipe: Recipe) -> None:
-        twin = quantized_twin(model, recipe, find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+        plan = make_plan(model, recipe, find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+        twin = quantized_copy(model, plan)
         self.settings = recipe.reconstruction
         self.stages: list[Stage] = stages_of(twin)
         self.module = self.stages[1].module

@@ -20,22 +20,31 @@ from timm.models.vision_transformer_hybrid import HybridEmbed
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.gradients import suffix_of
-from fimaq_deploy.calibration.network.quantized_copy import attention_tokens, quantized_twin
-from fimaq_deploy.calibration.network.stages import check_structure, stages_of
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.quantized_copy import quantized_copy, stages_of
 from fimaq_deploy.calibration.quantizers.layers import (
-    QuantizedAttention,
     QuantizedConv2d,
     QuantizedLayer,
     QuantizedLinear,
-    QuantizedWindowAttention,
     activation_quantizers,
     quantized_layers,
 )
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.describe import require_supported
+from fimaq_deploy.models.families.attention import ExplicitAttention
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.target import find_target
+from fimaq_deploy.target import Target, find_target
 
 Make = Callable[..., Any]
+
+
+def copied(model: nn.Module, recipe: Recipe, target: Target, tokens: dict[str, int] | None = None) -> Any:
+    """The quantized copy that a recipe plans for a target."""
+    tokens = tokens or attention_tokens(model, images_for(model, 1))
+    return quantized_copy(model, make_plan(model, recipe, target, tokens))
+
+
 CPU, TENSORRT = find_target("onnxruntime-cpu"), find_target("tensorrt")
 # These models' edges are too small to be quantized unless it is asked for.
 WHOLE = Recipe().replace(patch_embed={"quantize": "always"}, head={"quantize": "always"})
@@ -101,10 +110,10 @@ def test_the_head_stage_knows_the_penultimate_feature(model: Any) -> None:
 @torch.no_grad()
 def test_the_twin_computes_what_the_model_computes(model: nn.Module) -> None:
     images = images_for(model)
-    check_structure(model)
+    require_supported(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modules = {name: type(module) for name, module in model.named_modules()}
-    twin = quantized_twin(model, Recipe(), CPU, attention_tokens(model, images[:1]))
+    twin = copied(model, Recipe(), CPU, attention_tokens(model, images[:1]))
     torch.testing.assert_close(twin(images), model(images), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(suffix_of(stages_of(twin))(images), model(images), rtol=1e-4, atol=1e-5)
     assert {name: type(module) for name, module in model.named_modules()} == modules
@@ -113,16 +122,16 @@ def test_the_twin_computes_what_the_model_computes(model: nn.Module) -> None:
 
 
 def test_no_layer_and_no_attention_is_left_out(model: nn.Module) -> None:
-    twin = quantized_twin(model, WHOLE, CPU, attention_tokens(model, images_for(model, 1)))
+    twin = copied(model, WHOLE, CPU, attention_tokens(model, images_for(model, 1)))
     assert not [m for m in twin.modules() if type(m) in (nn.Linear, nn.Conv2d)]
     expected = sum(isinstance(m, nn.Linear | nn.Conv2d) for m in model.modules())
     assert sum(isinstance(m, QuantizedLayer) for m in twin.modules()) == expected
-    attentions = [m for m in twin.modules() if isinstance(m, QuantizedAttention | QuantizedWindowAttention)]
+    attentions = [m for m in twin.modules() if isinstance(m, ExplicitAttention)]
     assert len(attentions) == len(attention_tokens(model, images_for(model, 1)))
 
 
 def test_stages_together_own_every_layer_once(model: nn.Module) -> None:
-    twin = quantized_twin(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
+    twin = copied(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
     owned = [id(layer) for stage in stages_of(twin) for _, layer in quantized_layers(stage.module)]
     assert len(owned) == len(set(owned))
     assert set(owned) == {id(layer) for _, layer in quantized_layers(twin)}
@@ -155,7 +164,7 @@ def test_tokens_are_counted_per_attention(tiny_vit: Make, tiny_swin: Make) -> No
 @pytest.mark.parametrize("block", [ParallelScalingBlock, ParallelThingsBlock, ResPostBlock])
 def test_unknown_blocks_are_refused_by_name(tiny_vit: Make, block: type[nn.Module]) -> None:
     with pytest.raises(UserError, match=rf"module 'blocks\.0' is a {block.__name__}.*expected Block"):
-        check_structure(tiny_vit(block_fn=block))
+        require_supported(tiny_vit(block_fn=block))
 
 
 def test_unknown_attention_is_refused_by_name(tiny_vit: Make) -> None:
@@ -165,20 +174,20 @@ def test_unknown_attention_is_refused_by_name(tiny_vit: Make) -> None:
     model = tiny_vit()
     model.blocks[1].attn = OtherAttention(32, 2)
     with pytest.raises(UserError, match=r"module 'blocks\.1\.attn' is a OtherAttention"):
-        check_structure(model)
+        require_supported(model)
 
 
 @pytest.mark.parametrize("pool", ["map", "prr"])
 def test_attention_pooling_is_refused(tiny_vit: Make, pool: str) -> None:
     with pytest.raises(UserError, match="attn_pool"):
-        check_structure(tiny_vit(global_pool=pool))
+        require_supported(tiny_vit(global_pool=pool))
 
 
 def test_convolutional_stems_are_refused(tiny_vit: Make) -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1))
     model = tiny_vit(embed_layer=partial(HybridEmbed, backbone=backbone), patch_size=1)
-    with pytest.raises(UserError, match=r"patch_embed\.backbone"):
-        check_structure(model)
+    with pytest.raises(UserError, match="HybridEmbed stem"):
+        require_supported(model)
 
 
 def test_unknown_swin_parts_are_refused_by_name(tiny_swin: Make) -> None:
@@ -188,12 +197,12 @@ def test_unknown_swin_parts_are_refused_by_name(tiny_swin: Make) -> None:
     model = tiny_swin()
     model.layers[1].blocks[0].__class__ = OtherBlock
     with pytest.raises(UserError, match=r"module 'layers\.1\.blocks\.0' is a OtherBlock.*SwinTransformerBlock"):
-        check_structure(model)
+        require_supported(model)
 
 
 @pytest.mark.parametrize("stranger", [nn.Linear(3, 3), nn.Sequential(nn.Flatten(), nn.Linear(768, 5))])
 def test_other_models_have_no_stages(stranger: nn.Module) -> None:
-    with pytest.raises(UserError, match="expected a timm VisionTransformer"):
+    with pytest.raises(UserError, match="expected a timm"):
         stages_of(stranger)
 
 
@@ -201,16 +210,16 @@ def test_a_convolutional_network_is_refused() -> None:
     from timm.models.resnet import BasicBlock
 
     with pytest.raises(UserError):
-        check_structure(ResNet(BasicBlock, (1, 1, 1, 1), num_classes=3))
+        require_supported(ResNet(BasicBlock, (1, 1, 1, 1), num_classes=3))
 
 
 def test_gated_attention_is_understood(tiny_vit: Make) -> None:
     model = tiny_vit()
     torch.manual_seed(0)
     model.blocks[0].attn = Attention(32, 2, gated=True).eval()
-    check_structure(model)
+    require_supported(model)
     images = images_for(model)
-    twin = quantized_twin(model, Recipe(), CPU, attention_tokens(model, images[:1]))
+    twin = copied(model, Recipe(), CPU, attention_tokens(model, images[:1]))
     torch.testing.assert_close(twin(images), model(images), rtol=1e-4, atol=1e-5)
     assert isinstance(twin.blocks[0].attn.gate, QuantizedLinear)
 
@@ -220,7 +229,7 @@ def test_gated_attention_is_understood(tiny_vit: Make) -> None:
 
 def layers_of(model: nn.Module, recipe: Recipe, target: str = "onnxruntime-cpu") -> dict[str, QuantizedLayer]:
     tokens = attention_tokens(model, images_for(model, 1))
-    return dict(quantized_layers(quantized_twin(model, recipe, find_target(target), tokens)))
+    return dict(quantized_layers(copied(model, recipe, find_target(target), tokens)))
 
 
 def test_edges_have_their_own_bits(tiny_deit: Make) -> None:
@@ -259,7 +268,7 @@ def test_int4_blocks_are_for_linears_whose_inputs_they_divide(tiny_vit: Make) ->
 
 def operands(model: nn.Module, recipe: Recipe, target: str) -> set[str]:
     tokens = attention_tokens(model, images_for(model, 1))
-    twin = quantized_twin(model, recipe, find_target(target), tokens)
+    twin = copied(model, recipe, find_target(target), tokens)
     return {name.rpartition(".")[2] for name, _ in activation_quantizers(twin) if ".quantizers." in name}
 
 
@@ -279,7 +288,7 @@ def test_attention_is_quantized_where_the_target_fuses_it(tiny_vit: Make) -> Non
 def test_hidden_tokens_of_shifted_windows_weigh_nothing(tiny_swin: Make) -> None:
     model = tiny_swin()
     images = images_for(model, 2)
-    twin = quantized_twin(model, Recipe(), find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+    twin = copied(model, Recipe(), find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
     weights: list[Tensor] = []
     twin.layers[0].blocks[1].attn.quantizers.softmax.register_forward_pre_hook(lambda _, x: weights.append(x[0]))
     torch.testing.assert_close(twin(images), model(images))
@@ -290,7 +299,7 @@ def test_hidden_tokens_of_shifted_windows_weigh_nothing(tiny_swin: Make) -> None
 def test_the_softmax_has_its_own_bits(tiny_vit: Make) -> None:
     model = tiny_vit()
     recipe = Recipe().replace(activations={"bits": 3}, attention={"softmax_bits": 8})
-    twin = quantized_twin(model, recipe, TENSORRT, attention_tokens(model, images_for(model, 1)))
+    twin = copied(model, recipe, TENSORRT, attention_tokens(model, images_for(model, 1)))
     quantizers = twin.blocks[0].attn.quantizers
     assert quantizers.q.grid.bits == 3 and quantizers.softmax.grid.bits == 8
     assert quantizers.softmax.integer_range().high == 127
@@ -305,7 +314,7 @@ def test_the_softmax_keeps_the_bits_that_fuse_unless_told(
     """TensorRT's fused attention cannot clip its weights to fewer integers than the container has."""
     model = tiny_vit()
     recipe = Recipe().replace(activations={"bits": 4}, attention={"softmax_bits": asked})
-    twin = quantized_twin(model, recipe, find_target(target), attention_tokens(model, images_for(model, 1)))
+    twin = copied(model, recipe, find_target(target), attention_tokens(model, images_for(model, 1)))
     quantizers = twin.blocks[0].attn.quantizers
     assert (quantizers.q.grid.bits, quantizers.softmax.grid.bits) == (4, bits)
 
@@ -313,7 +322,7 @@ def test_the_softmax_keeps_the_bits_that_fuse_unless_told(
 def test_too_many_tokens_leave_attention_alone(tiny_vit: Make) -> None:
     model = tiny_vit()
     tokens = dict.fromkeys(attention_tokens(model, images_for(model, 1)), 577)
-    twin = quantized_twin(model, Recipe(), TENSORRT, tokens)
+    twin = copied(model, Recipe(), TENSORRT, tokens)
     assert not [name for name, _ in activation_quantizers(twin) if ".quantizers." in name]
 
 
@@ -321,13 +330,13 @@ def test_a_grid_that_the_target_lacks_is_an_error(tiny_vit: Make) -> None:
     model = tiny_vit()
     tokens = attention_tokens(model, images_for(model, 1))
     with pytest.raises(UserError, match="asymmetric 8-bit"):
-        quantized_twin(model, Recipe().replace(activations={"scheme": "asymmetric"}), TENSORRT, tokens)
+        copied(model, Recipe().replace(activations={"scheme": "asymmetric"}), TENSORRT, tokens)
     with pytest.raises(UserError, match="blocks of 32"):
-        quantized_twin(model, Recipe().replace(weights={"bits": 4, "block_size": 32}), TENSORRT, tokens)
+        copied(model, Recipe().replace(weights={"bits": 4, "block_size": 32}), TENSORRT, tokens)
 
 
 def test_twins_can_be_copied(tiny_swin: Make) -> None:
     model = tiny_swin()
-    twin = quantized_twin(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
+    twin = copied(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
     assert isinstance(copy.deepcopy(twin), SwinTransformer)
     assert not isinstance(twin, VisionTransformer)

@@ -10,11 +10,9 @@ from fimaq_deploy.calibration.learning.scale_search import search_stage
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     AttentionQuantizers,
-    QuantizedAttention,
     QuantizedConv2d,
     QuantizedLayer,
     QuantizedLinear,
-    QuantizedWindowAttention,
     activation_quantizers,
     enable_quantization,
     freeze,
@@ -22,9 +20,10 @@ from fimaq_deploy.calibration.quantizers.layers import (
     strip,
     thaw,
 )
+from fimaq_deploy.models.families.timm import TimmAttention
+from fimaq_deploy.models.families.timm_swin import SwinAttention
 
 ACTIVATIONS = ActivationGrid(8, "asymmetric")
-NONE = AttentionQuantizers(None, None)
 
 
 def linear(grid: WeightGrid, *, bias: bool = True, inputs: ActivationGrid | None = ACTIVATIONS) -> QuantizedLinear:
@@ -150,12 +149,12 @@ def test_attention_without_quantizers_is_timms(settings: dict[str, object]) -> N
     torch.manual_seed(0)
     attention = Attention(32, 4, **settings).eval()
     x = torch.randn(2, 9, 32)
-    twin = QuantizedAttention(attention, NONE)
+    twin = TimmAttention(attention)
     torch.testing.assert_close(twin(x), attention(x), rtol=1e-5, atol=1e-6)
 
 
 def test_attention_masks_are_refused() -> None:
-    twin = QuantizedAttention(Attention(32, 4), NONE)
+    twin = TimmAttention(Attention(32, 4))
     with pytest.raises(NotImplementedError):
         twin(torch.randn(1, 4, 32), attn_mask=torch.zeros(4, 4))
     with pytest.raises(NotImplementedError):
@@ -169,7 +168,7 @@ def test_window_attention_without_quantizers_is_timms(windows: int) -> None:
     nn.init.normal_(attention.relative_position_bias_table)
     x = torch.randn(2 * max(windows, 1), 9, 32)
     mask = torch.where(torch.rand(windows, 9, 9) < 0.4, -100.0, 0.0) if windows else None
-    twin = QuantizedWindowAttention(attention, NONE)
+    twin = SwinAttention(attention)
     torch.testing.assert_close(twin(x, mask), attention(x, mask=mask), rtol=1e-5, atol=1e-6)
 
 
@@ -177,7 +176,9 @@ def test_all_four_attention_operands_are_quantized() -> None:
     torch.manual_seed(0)
     grid = ActivationGrid(3, "asymmetric")
     attention = Attention(32, 4).eval()
-    twin = QuantizedAttention(attention, AttentionQuantizers(grid, grid)).requires_grad_(False)
+    twin = TimmAttention(attention)
+    twin.quantize(AttentionQuantizers(grid, grid))
+    twin.requires_grad_(False)
     x = torch.randn(2, 9, 32)
     exact = twin(x)
     search_stage(twin, [x], 16)

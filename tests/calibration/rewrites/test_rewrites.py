@@ -25,8 +25,10 @@ from fimaq_deploy.calibration.rewrites.apply import apply_rewrites, resolve_rewr
 from fimaq_deploy.calibration.rewrites.channels import measure_channels
 from fimaq_deploy.calibration.rewrites.heads import balance_heads
 from fimaq_deploy.calibration.rewrites.norms import fold_norm_ranges
-from fimaq_deploy.calibration.rewrites.rotation import random_rotation, rotate_heads, rotate_residual, rotation_obstacle
+from fimaq_deploy.calibration.rewrites.rotation import random_rotation, rotate_heads, rotate_residual
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families.timm_vit import Vit
 from fimaq_deploy.recipe import Rewrites
 
 RELATIVE = 1e-4
@@ -305,10 +307,10 @@ def mixed_norms() -> nn.Module:
 
 
 def test_a_default_rotation_skips_what_cannot_be_rotated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(apply.DEFAULTS, "vit", {"norm": False, "heads": True, "rotation": True})
+    monkeypatch.setattr(Vit, "rewrites", {"norm": False, "heads": True, "rotation": True})
     assert resolve_rewrites(vit(), Rewrites()) == Rewrites(norm=False, heads=True, rotation=True)
     refused = vit(pre_norm=True)
-    assert "norm_pre" in str(rotation_obstacle(refused))
+    assert "norm_pre" in str(family_of(refused).stream(refused))
     assert apply_rewrites(refused, images_for(refused), Rewrites(), seed=0) == ["balance_heads"]
 
 
@@ -325,7 +327,7 @@ def test_a_model_that_computes_something_else_is_an_error() -> None:
 @pytest.mark.parametrize("make", [vit, partial(vit, qkv_bias=False), partial(vit, init_values=0.1), swin])
 def test_the_structure_does_not_depend_on_the_images(make: Callable[[], nn.Module]) -> None:
     model = make()
-    rewrites = Rewrites(norm=True, heads=True, rotation=rotation_obstacle(model) is None)
+    rewrites = Rewrites(norm=True, heads=True, rotation=not isinstance(family_of(model).stream(model), str))
     one, other = copy.deepcopy(model), copy.deepcopy(model)
     apply_rewrites(one, images_for(model), rewrites, seed=0)
     apply_rewrites(other, torch.zeros_like(images_for(model)[:1]), rewrites, seed=5)

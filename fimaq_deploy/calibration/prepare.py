@@ -1,0 +1,60 @@
+"""What is done to a model before it learns, and the proof that it still computes the same."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.fidelity import merge_adapters, require_same
+from fimaq_deploy.calibration.network.plan import Plan, make_plan
+from fimaq_deploy.calibration.network.quantized_copy import explicit_copy, quantized_copy
+from fimaq_deploy.calibration.rewrites.apply import apply_rewrites
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.describe import image_shape
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.target import Target
+
+COMPARED_IMAGES = 4  # that the copy and the original run on
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model before learning. teacher: rewritten, in full precision. copy: the same with quantized layers."""
+
+    teacher: nn.Module
+    copy: nn.Module
+    plan: Plan
+    tokens: dict[str, int]
+    merged: dict[str, str]
+
+
+def prepare(
+    model: nn.Module, images: Tensor, recipe: Recipe, target: Target, device: torch.device, seed: int
+) -> Prepared:
+    """Everything that is done to a model before it learns, and the proof that it still computes the same."""
+    reference = copy.deepcopy(model).to(device).float().eval()
+    original = copy.deepcopy(reference)
+    merged = merge_adapters(original)
+    family_of(original).check(original)
+    _require_size(original, images)
+    explicit = explicit_copy(original)
+    tokens = attention_tokens(explicit, images[:1].to(device))
+    plan = make_plan(explicit, recipe, target, tokens)
+    require_same(reference, quantized_copy(explicit, plan), images[:COMPARED_IMAGES].to(device))
+    teacher = original
+    apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.rewrites, seed)
+    parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
+    quantized = quantized_copy(teacher, plan)
+    return Prepared(teacher, quantized, plan, tokens, merged)
+
+
+def _require_size(model: nn.Module, images: Tensor) -> None:
+    size, expected = tuple(images.shape[1:]), image_shape(model)
+    if size != expected and not getattr(model, "dynamic_img_size", False):
+        raise UserError(f"calibration images are {size}, the model expects {expected}: resize them")

@@ -1,0 +1,89 @@
+"""The way along the chain of blocks: each is searched, learned and frozen, behind what the ones before it became."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
+from fimaq_deploy.calibration.learning.activations import ActivationStore
+from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
+from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, reconstruct_block
+from fimaq_deploy.calibration.learning.scale_search import search_stage
+from fimaq_deploy.calibration.learning.tune import tune
+from fimaq_deploy.calibration.network.quantized_copy import stages_of
+from fimaq_deploy.calibration.quantizers.layers import freeze
+from fimaq_deploy.recipe import Recipe
+
+# Called as progress(steps done, all steps, name of the step that starts).
+Progress = Callable[[int, int, str], None]
+
+
+class Walk:
+    """One way along the chain: every stage is searched, learned and frozen, then both boundaries move past it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        seed: int,
+        images: Tensor,
+        logits: Tensor,
+        store: ActivationStore,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.recipe, self.seed = model, recipe, seed
+        self.images, self.logits, self.store = images, logits, store
+        self.stages = stages_of(model)
+        self.progress = progress or (lambda done, steps, name: None)
+        self.steps = len(self.stages) + bool(recipe.tuning.iterations)
+
+    def blocks(self, checkpoints: Checkpoints) -> Iterator[BlockRecord]:
+        """The record of every block, as it is finished."""
+        size, count = self.recipe.reconstruction.batch_size, len(self.images)
+        fp_in = q_in = self.images
+        for position, stage in enumerate(self.stages):
+            _sow(self.seed, position)
+            self.progress(position, self.steps, stage.name)
+            z = self.store.collect(run_batches(stage.module, fp_in, size), count)
+            record = resumed(checkpoints, position, stage.module)
+            if record is None:
+                record = self._learn(position, (fp_in, q_in), z)
+                checkpoints.save(position, stage.module, record)
+            yield record
+            q_out = self.store.collect(run_batches(stage.module, q_in, size), count)
+            if position:
+                self.store.release(fp_in, q_in)
+            fp_in, q_in = z, q_out
+
+    def _learn(self, position: int, boundary: tuple[Tensor, Tensor], z: Tensor) -> BlockRecord:
+        search, settings = self.recipe.scale_search, self.recipe.reconstruction
+        module = self.stages[position].module
+        sample = boundary[1][: search.images].to(next(module.parameters()).device)
+        group = parallel.current()
+        search_stage(module, sample.split(settings.batch_size), search.candidates)
+        group.broadcast(list(module.parameters()))
+        record = reconstruct_block(self.stages, position, boundary, z, self.logits, settings, self.store)
+        group.broadcast(list(module.parameters()))
+        freeze(module)
+        return record
+
+    def tuned(self, teacher: nn.Module) -> BlockRecord:
+        """Joint tuning, recorded like a block whose output is the logits."""
+        settings = self.recipe.tuning
+        _sow(self.seed, len(self.stages))
+        self.progress(len(self.stages), self.steps, "joint tuning")
+        started = time.perf_counter()
+        before = relative_error(run_batches(self.model, self.images, settings.batch_size), self.logits)
+        tune(self.stages, stages_of(teacher), self.images, settings)
+        after = relative_error(run_batches(self.model, self.images, settings.batch_size), self.logits)
+        return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
+
+
+def _sow(seed: int, position: int) -> None:
+    """Each block has its own random stream, so that resuming changes nothing, and so has each process."""
+    torch.manual_seed(seed * 1009 + position + parallel.current().rank * 1_000_003)

@@ -1,0 +1,54 @@
+"""The architectures that can be quantized, one file each, described by role (`roles`, `family`).
+
+A file is named SOURCE_NAME.py after the package that the models come from (`timm_vit.py`) and holds one `FAMILY`. It is
+imported only where that package is loaded already: a model that is here has loaded its own. Adding a file adds a
+family; `register` adds one from outside.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from fimaq_deploy.errors import UserError
+
+if TYPE_CHECKING:
+    from fimaq_deploy.models.families.family import Family
+
+_registered: list[Family] = []
+
+
+def register(family: Family) -> Family:
+    """Add a family of the caller's own; it is asked before those that ship."""
+    _registered.insert(0, family)
+    return family
+
+
+def families() -> Iterator[Family]:
+    """Every family whose models can be here."""
+    yield from _registered
+    for found in iter_modules(__path__):
+        source, underscore, _ = found.name.partition("_")
+        if underscore and source in sys.modules:
+            yield import_module(f"{__name__}.{found.name}").FAMILY
+
+
+def find_family(model: object) -> Family | None:
+    """The family of a model, quantized or not; None where no family knows it."""
+    return next((family for family in families() if family.claims(model)), None)
+
+
+def family_of(model: object, what: str = "the model") -> Family:
+    """The family of a model, quantized or not.
+
+    Raises:
+        UserError: no family knows it; the message calls it `what`.
+    """
+    family = find_family(model)
+    if family is None:
+        kinds = sorted({name for one in families() for name in one.kinds})
+        raise UserError(f"{what} is a {type(model).__name__}: expected a {', '.join(kinds) or 'timm model'}")
+    return family

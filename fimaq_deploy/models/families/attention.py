@@ -1,0 +1,63 @@
+"""Attention with its products spelled out, and a place at each operand where a quantizer can be put.
+
+A family derives a class for its own attention: what it does to q and k, which bias the scores get, what happens to the
+result. The products are here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Operands(nn.Module):
+    """What every operand of the two products passes: identities, until calibration puts quantizers in their place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.softmax = (nn.Identity() for _ in range(4))
+
+
+class ExplicitAttention(nn.Module):
+    """softmax(q kᵀ · scale + bias) v, in plain operators. Tokens x are (batch, tokens, channels)."""
+
+    quantizers: Any
+
+    def __init__(self, qkv: nn.Linear, proj: nn.Linear, heads: int, scale: float) -> None:
+        super().__init__()
+        self.num_heads, self.scale = heads, scale
+        self.qkv, self.proj = qkv, proj
+
+    def quantize(self, quantizers: nn.Module | None = None) -> None:
+        """Put something at each operand: a module with `q`, `k`, `v` and `softmax`. None: nothing."""
+        self.quantizers = quantizers or Operands()
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v of tokens, each (batch, heads, tokens, head size)."""
+        qkv = self.qkv(x)
+        batch, tokens, width = qkv.shape
+        return (
+            qkv.reshape(batch, tokens, 3, self.num_heads, width // (3 * self.num_heads))
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Tokens (batch, tokens, channels). bias: added to the scores, (1, heads, tokens, tokens), or with one for each
+        of several windows that follow each other in the batch, (windows, heads, tokens, tokens).
+        """
+        scores = self.quantizers.q(q) @ self.quantizers.k(k).transpose(-2, -1) * self.scale
+        if bias is not None:
+            scores = _with_bias(scores, bias)
+        y = self.quantizers.softmax(scores.softmax(dim=-1)) @ self.quantizers.v(v)
+        batch, heads, tokens, size = y.shape
+        return y.transpose(1, 2).reshape(batch, tokens, heads * size)
+
+
+def _with_bias(scores: Tensor, bias: Tensor) -> Tensor:
+    windows = bias.shape[0]
+    if windows == 1:
+        return scores + bias
+    _, heads, tokens, _ = scores.shape
+    return (scores.view(-1, windows, heads, tokens, tokens) + bias).view(-1, heads, tokens, tokens)
