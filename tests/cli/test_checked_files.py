@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fimaq_deploy.calibration.quantization import load_quantized
+from fimaq_deploy.calibration.quantized_model import load_quantized
 from fimaq_deploy.cli import main
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.errors import UserError
