@@ -92,7 +92,7 @@ def _bound(node: ir.Node, operands: list[float]) -> float:
 
 def _convert(graph: ir.Graph, island: set[ir.Node]) -> None:
     """Make every float of the nodes float16. Constants are copied, for others may read them too."""
-    for node in island:
+    for node in [node for node in graph if node in island]:  # a set has another order in each process
         for place, value in enumerate(node.inputs):
             constant = numpy_of(value)
             if value is not None and constant is not None and value.dtype is ir.DataType.FLOAT:

@@ -111,7 +111,7 @@ def _channels_last(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
 
 def _replace(old: ir.Value, new: ir.Value) -> None:
     """Let `new` take the place and the name of `old`, which may be an output of the graph."""
-    name, old.name = old.name, None
+    name, old.name = old.name, "v"  # never nameless, which onnx-ir before 1.1 takes for an output that nobody wants
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     new.name = name
 

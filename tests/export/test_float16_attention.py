@@ -66,3 +66,13 @@ def test_attention_in_floats_is_no_island(exported):
     before = types(graph)
     float16_attention(graph)
     assert types(graph) == before
+
+
+def test_half_precision_constants_are_stored_in_execution_order(exported, tmp_path):
+    """And not in the order of a set, which is another one in each process."""
+    path = trace(exported("w8a8")[0], SHAPE).write(tmp_path / "wide.onnx", WIDE)
+    graph = ir.load(path).graph
+    read = dict.fromkeys(value.name for node in graph for value in node.inputs if value is not None)
+    half = [name for name in read if name.endswith(".float16")]
+    assert len(half) > 4
+    assert [name for name in graph.initializers if name.endswith(".float16")] == half
