@@ -8,10 +8,12 @@ tried again. A cell whose settings have changed since is built anew.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,8 +22,9 @@ from pydantic import ValidationError
 
 from fimaq_deploy.calibration.parallel import started_by_torchrun
 from fimaq_deploy.engines.runtimes import runtime_packages
-from fimaq_deploy.errors import UserError
-from fimaq_deploy.files import write_whole
+from fimaq_deploy.errors import Stopped, UserError, shown
+from fimaq_deploy.files import locked, write_whole
+from fimaq_deploy.files.whole import make_folder
 from fimaq_deploy.manifest import MANIFEST
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.pipeline.builds import Progress, build
@@ -35,6 +38,7 @@ from fimaq_deploy.report.sweep_page.records import Cell as Record
 from fimaq_deploy.report.sweep_page.records import Sweep, finished_cell
 
 SWEEP = "sweep.json"
+_LOCK = ".sweep.lock"
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,42 @@ def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress
     plan = Plan.load(path)
     folder = Path(out or plan.out or "build")
     cells = plan.cells()
-    earlier = _earlier(folder)
     shared = (plan.seed, plan.device, plan.max_drop, plan.sensitivity)
-    records = [_record(cell, cell.identity(*shared), earlier, folder) for cell in cells]
     command = ["fimaq-deploy", "sweep", str(path), *(["--out", str(out)] if out else [])]
-    found = Sweep(name=Path(path).stem, created=_now(), command=shlex.join(command), machine=_machine(), cells=records)
-    return SweepResult(folder, _Sweep(plan, folder, cells, found, earlier, progress or _silent).run())
+    with _alone(folder):
+        earlier = _earlier(folder)
+        found = Sweep(
+            name=Path(path).stem,
+            created=_now(),
+            command=shlex.join(command),
+            machine=_machine(),
+            cells=[_record(cell, cell.identity(*shared), earlier, folder) for cell in cells],
+        )
+        return SweepResult(folder, _Sweep(plan, folder, cells, found, earlier, progress or _silent).run())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """For this process only, and with a line about how to go on when it is stopped.
+
+    Raises:
+        UserError: another sweep is at work there, or the folder cannot be made.
+        Stopped: for a KeyboardInterrupt.
+    """
+    lock = folder.absolute() / _LOCK
+    with ExitStack() as held:
+        try:
+            make_folder(lock.parent)
+            held.enter_context(
+                locked(lock, f"{folder} is being swept by {{owner}}: wait for it, or name another --out")
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise UserError(f"cannot write {shown(str(folder))}: {reason}; name another folder with --out") from error
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise Stopped(f"{folder}: finished builds are kept; go on with the same command") from error
 
 
 @dataclass
@@ -176,12 +210,12 @@ def _earlier(folder: Path) -> dict[str, Record]:
     """
     file = folder / SWEEP
     if not file.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if any(path.name != _LOCK for path in folder.iterdir()):
             raise UserError(f"{folder} exists and is not an earlier sweep: name another folder with --out")
         return {}
     try:
         return {cell.name: cell for cell in Sweep.model_validate(json.loads(file.read_text(encoding="utf-8"))).cells}
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError, RecursionError, ValidationError):
         raise UserError(
             f"{file} is cut off or of another version: remove it to build every cell anew, or name another --out"
         ) from None
