@@ -31,7 +31,29 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Artifact folder; default: build/MODEL.")] = None,
     device: Annotated[str | None, typer.Option(help="Where PyTorch learns, such as cpu or cuda.")] = None,
     seed: Annotated[int, typer.Option(help="Of the learning and of random weights.")] = 0,
-    max_drop: Annotated[float | None, typer.Option(help="Fail when more points of top-1 are lost than this.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[OUTPUT=]KIND",
+            help="What the model returns: classes, embedding, multilabel, regression or dense. Repeatable; default: "
+            "what its outputs and the labels tell.",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        str | None,
+        typer.Option(metavar="PACKAGE.MODULE:FUNCTION", help="A figure of your own: function(predict) -> number."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Fail when more is lost against the labels (points of top-1, mAP, …) or in your own figure."),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(metavar="PERCENT", help="Fail when fewer answers are those of the original; needs no labels."),
+    ] = None,
+    min_cosine: Annotated[
+        float | None, typer.Option(help="Fail when outputs are farther from the original's; needs no labels.")
+    ] = None,
     sensitivity: Annotated[
         int, typer.Option(min=0, help="Measure on so many images what each block and layer costs.")
     ] = 0,
@@ -53,7 +75,11 @@ def build(
             out=out,
             device=device,
             seed=seed,
+            task=task,
+            evaluate=evaluate,
             max_drop=max_drop,
+            min_agreement=min_agreement,
+            min_cosine=min_cosine,
             sensitivity=sensitivity,
             overwrite=overwrite,
             resume=resume,
@@ -67,16 +93,16 @@ def build(
 
 
 def _print_result(result: BuildResult) -> None:
-    from fimaq_deploy.report.build_page.table import HEADER, cells, not_run_text
+    from fimaq_deploy.report.build_page.table import cells, header, not_run_text
     from fimaq_deploy.report.build_page.verdict import verdict
 
     report = result.report
-    table = Table(*HEADER, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(*header(report), box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in table.columns:
         column.no_wrap = True
         column.justify = "right" if column.header else "left"
     for row in report.rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(report, row))
     stdout.print(table)
     for row in report.rows:
         if row.not_run is not None:

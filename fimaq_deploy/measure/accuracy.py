@@ -1,94 +1,224 @@
-"""Accuracy and agreement of anything that maps images to logits: a module, an ONNX session, an engine.
+"""How good the outputs of anything are that maps images to arrays: a module, an ONNX session, an engine, a function.
 
-reference = evaluate(model, source)
-deployed = evaluate(runner, source, keep_logits=True)
-agreement(reference.predictions, deployed.predictions)
+reference = evaluate(model, images, labels=labels)
+deployed = evaluate(engine, images, labels=labels, against=model)
+deployed.value("agreement")
+
+What is measured follows from the kind of each output (`measure.tasks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from math import sqrt
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fimaq_deploy.data.intake import as_source, reads_of
-from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.data.source import Batch, ImageSource
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.measure.outputs import Outputs, Predict, named_like, running
+from fimaq_deploy.measure.resampling import Interval, Measured, measured, wilson_interval
+from fimaq_deploy.measure.tasks import Figure, TaskChoice, Tasks, find_tasks, parse_tasks, traits_of
+from fimaq_deploy.measure.tasks.classes import NO_PREDICTION, predicted
+from fimaq_deploy.measure.tasks.task import Array, Of
 
-Predict: TypeAlias = "nn.Module | Callable[[NDArray[np.float32]], Any]"
-Logits: TypeAlias = "NDArray[np.float32]"
-Integers: TypeAlias = "NDArray[np.int64]"
+__all__ = ["Evaluation", "Pass", "Predict", "agreement", "evaluate", "largest_difference", "predicted", "top1"]
+__all__ += ["wilson_interval"]
 
-NO_PREDICTION = -1
-_Z95 = 1.959964
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Accuracy:
+class Evaluation:
     """What a predictor did on one pass over the images.
 
-    top1, top5: percent; None without labels, top5 also with fewer than 6 classes.
-    interval: the 95 % Wilson interval of top1, in percent.
-    predictions: (images,) the largest logit, or -1 where a logit was NaN or infinite, which counts as wrong.
-    labels: (images,), None where the images have none.
-    logits: (images, classes), kept only if asked.
+    tasks: the kind of each output, the main one first. figures: everything measured, of every output.
+    not_finite: images with NaN or infinity in an output.
+    largest_difference: of any number from the original's; None where nothing was compared.
+    predictions: (images,) the class of each image, -1 where a logit is not finite; None where there are no classes.
+    labels: (images,) or (images, columns), None where there are none that this kind of output can use; maps are not
+        kept.
+    outputs: (images, ...) each, kept only if asked.
+    notes: what a reader should know.
     """
 
     images: int
-    top1: float | None
-    top5: float | None
-    interval: tuple[float, float] | None
-    predictions: Integers
-    labels: Integers | None
-    logits: Logits | None
+    tasks: Tasks
+    figures: tuple[Measured, ...]
+    not_finite: int = 0
+    largest_difference: float | None = None
+    predictions: Integers | None = None
+    labels: Array | None = None
+    outputs: Outputs | None = None
+    notes: tuple[str, ...] = ()
+
+    def figure(self, name: str, output: str | None = None) -> Measured | None:
+        """A figure of the main output, or of another one; None where it was not measured."""
+        wanted = output or next(iter(self.tasks))
+        return next((one for one in self.figures if (one.output, one.figure.name) == (wanted, name)), None)
+
+    def value(self, name: str, output: str | None = None) -> float | None:
+        """The number of a figure."""
+        found = self.figure(name, output)
+        return None if found is None else found.value
 
     @property
-    def not_finite(self) -> int:
-        """Images whose logits held NaN or infinity."""
-        return int((self.predictions == NO_PREDICTION).sum())
+    def top1(self) -> float | None:
+        """Percent; None without labels or classes."""
+        return self.value("top1")
+
+    @property
+    def top5(self) -> float | None:
+        """Percent; None also with fewer than 6 classes."""
+        return self.value("top5")
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % Wilson interval of top1, in percent."""
+        found = self.figure("top1")
+        return found.interval if found else None
 
 
 def evaluate(
     predict: Predict,
     images: ImageSource | Any,
     *,
-    labels: Tensor | Integers | Sequence[int] | None = None,
+    labels: Tensor | Array | Sequence[Any] | None = None,
+    task: TaskChoice = None,
+    against: Predict | None = None,
     batch_size: int = 32,
-    keep_logits: bool = False,
+    keep_outputs: bool = False,
     progress: Callable[[int], object] | None = None,
-) -> Accuracy:
+) -> Evaluation:
     """Run `predict` over every image once.
 
     predict: a module, which gets tensors on its own device in eval and inference mode, or a callable from numpy
-        float32 (N, C, H, W) to logits (N, classes).
+        float32 (N, C, H, W). It returns an array (N, ...), or several in a tuple or a dictionary.
     images: whatever `as_source` accepts; `labels` belong to arrays.
+    task: classes, embedding, multilabel, regression or dense, or the kinds of several outputs by name; default: what
+        the shape of the output, the labels and the attributes of a module tell.
+    against: the original that outputs are compared with, on the same images.
     progress: called with the number of images done so far, after each batch.
 
     Raises:
-        UserError: the images are refused, the logits are not (N, classes), or a label is not one of the classes.
+        UserError: the images are refused, an output has no entry for each image, it is not what `task` says, or a label
+            is not one of the classes.
     """
-    source = as_source(images, reads_of(predict), labels=labels)
-    kept, ranks, predictions, truth = [], [], [], []
-    with _runner(predict) as run:
+    source, asked = as_source(images, reads_of(predict), labels=labels), parse_tasks(task)
+    taken: Pass | None = None
+    with ExitStack() as stack:
+        run = stack.enter_context(running(predict))
+        compare = stack.enter_context(running(against)) if against is not None else None
         for batch in source.batches(batch_size):
-            _check_labels(batch.labels)
-            logits = _checked_logits(run(batch.images), len(batch.images))
-            predictions.append(predicted(logits))
-            if batch.labels is not None:
-                truth.append(batch.labels.numpy())
-                ranks.append(_ranks(logits, truth[-1]))
-            if keep_logits:
-                kept.append(logits)
+            own, truth = run(batch.images), labels_of(batch)
+            original = compare(batch.images) if compare else None
+            if taken is None:
+                spoken = traits_of(predict if original is None else against)
+                taken = Pass(find_tasks(original or own, spoken, asked, truth), keep_outputs=keep_outputs)
+            taken.add(named_like(own, taken.tasks, "the predictor"), original, truth)
             if progress:
-                progress(sum(map(len, predictions)))
-    return _accuracy(predictions, ranks, truth, kept, logits.shape[1])
+                progress(taken.images)
+    assert taken is not None, "a source yields at least one batch, or raises"
+    return taken.finish()
+
+
+@dataclass
+class Pass:
+    """One pass over the images, batch by batch: what is kept of it are the parts of figures, not the outputs.
+
+    only: which figures to measure; None is all.
+    """
+
+    tasks: Tasks
+    keep_outputs: bool = False
+    only: Callable[[Figure], bool] | None = None
+    images: int = field(default=0, init=False)
+    _parts: dict[tuple[str, str], list[Array]] = field(default_factory=dict, init=False)
+    _predictions: list[Array] = field(default_factory=list, init=False)
+    _labels: list[Array] = field(default_factory=list, init=False)
+    _outputs: dict[str, list[Array]] = field(default_factory=dict, init=False)
+    _not_finite: int = field(default=0, init=False)
+    _difference: float | None = field(default=None, init=False)
+    _notes: list[str] = field(default_factory=list, init=False)
+
+    @property
+    def main(self) -> str:
+        """The output that labels belong to."""
+        return next(iter(self.tasks))
+
+    def add(self, own: Outputs, original: Outputs | None = None, labels: Array | None = None) -> None:
+        """One batch under the names of `tasks`.
+
+        Raises:
+            UserError: a label is not one of the classes, or the outputs have other shapes than the original's.
+        """
+        self.images += len(own[self.main])
+        self._not_finite += int(np.sum(~_finite(own)))
+        for name in self.tasks:
+            if original is not None:
+                self._compare(name, own[name], original[name])
+            if self.keep_outputs:
+                self._outputs.setdefault(name, []).append(own[name])
+        if self.tasks[self.main].kind == "classes":
+            self._predictions.append(predicted(own[self.main]))
+        if labels is not None:
+            self._hold_to_labels(own[self.main], labels)
+
+    def finish(self) -> Evaluation:
+        found = tuple(
+            measured(output, self.tasks[output].figure(name), np.concatenate(parts))
+            for (output, name), parts in self._parts.items()
+        )
+        return Evaluation(
+            images=self.images,
+            tasks=self.tasks,
+            figures=found,
+            not_finite=self._not_finite,
+            largest_difference=self._difference,
+            predictions=np.concatenate(self._predictions) if self._predictions else None,
+            labels=np.concatenate(self._labels) if self._labels else None,
+            outputs={name: np.concatenate(each) for name, each in self._outputs.items()} or None,
+            notes=tuple(self._notes),
+        )
+
+    def _compare(self, name: str, own: Array, original: Array) -> None:
+        if own.shape != original.shape:
+            raise UserError(f"{name} has shape {own.shape} and {original.shape} in the original: expected the same")
+        largest = largest_difference(own, original)
+        self._difference = largest if self._difference is None else float(np.maximum(self._difference, largest))
+        self._measure(name, "original", own, original)
+
+    def _hold_to_labels(self, own: Array, labels: Array) -> None:
+        task = self.tasks[self.main]
+        refused = task.refuse_labels(task.arrange(own), labels)
+        if refused and (task.kind == "classes" or self._labels):
+            raise UserError(refused)
+        if refused:  # such as class folders, which bring labels whatever the model is
+            self._notes = [f"{refused}; they are not used"]
+            return
+        if labels.ndim <= 2:
+            self._labels.append(labels)
+        self._measure(self.main, "labels", own, labels)
+
+    def _measure(self, name: str, of: Of, own: Array, reference: Array) -> None:
+        for figure, arranged in self._figures(name, of, own, reference):
+            self._parts.setdefault((name, figure.name), []).append(figure.parts(*arranged))
+
+    def _figures(self, name: str, of: Of, own: Array, reference: Array) -> Iterator[tuple[Figure, tuple[Array, Array]]]:
+        task = self.tasks[name]
+        pair = task.arrange(own), task.arrange(reference) if of == "original" else reference
+        for figure in task.figures:
+            if figure.of == of and figure.applies(*pair) and (self.only is None or self.only(figure)):
+                yield figure, pair
+
+
+def labels_of(batch: Batch) -> Array | None:
+    return None if batch.labels is None else batch.labels.numpy()
 
 
 def agreement(a: Integers, b: Integers) -> float:
@@ -101,8 +231,8 @@ def agreement(a: Integers, b: Integers) -> float:
     return 100 * float(np.mean((a == b) & (a != NO_PREDICTION)))
 
 
-def largest_difference(a: Logits, b: Logits) -> float:
-    """The largest |a - b| of any logit; NaN where either holds NaN.
+def largest_difference(a: Array, b: Array) -> float:
+    """The largest |a - b| of any number; NaN where either holds NaN.
 
     Raises:
         ValueError: the arrays have different shapes or no element.
@@ -111,91 +241,16 @@ def largest_difference(a: Logits, b: Logits) -> float:
     return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64))))
 
 
-def top1(logits: Logits, labels: Integers) -> float:
+def top1(logits: Array, labels: Integers) -> float:
     """Percent of rows of `logits` (N, classes) whose largest entry is the label (N,)."""
     return 100 * float(np.mean(predicted(logits) == labels))
 
 
-def predicted(logits: Logits) -> Integers:
-    """The class with the largest logit of each row, or -1 where a logit of the row is not finite."""
-    return np.where(np.isfinite(logits).all(1), logits.argmax(1), NO_PREDICTION).astype(np.int64)
+def _finite(outputs: Mapping[str, Array]) -> Array:
+    """(images,) whether everything about an image is finite."""
+    return np.logical_and.reduce([np.isfinite(each).reshape(len(each), -1).all(1) for each in outputs.values()])
 
 
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share, in percent. E. B. Wilson, J. Am. Stat. Assoc. 22 (1927), 209-212."""
-    share, z2 = hits / count, _Z95**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z95 / (1 + z2 / count) * sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
-
-
-def _accuracy(
-    predictions: list[Integers], ranks: list[Integers], truth: list[Integers], kept: list[Logits], classes: int
-) -> Accuracy:
-    found = np.concatenate(predictions)
-    rank = np.concatenate(ranks) if ranks else None
-    hits = None if rank is None else int((rank == 0).sum())
-    return Accuracy(
-        images=len(found),
-        top1=None if hits is None else 100 * hits / len(found),
-        top5=None if rank is None or classes < 6 else 100 * float(np.mean(rank < 5)),
-        interval=None if hits is None else wilson_interval(hits, len(found)),
-        predictions=found,
-        labels=np.concatenate(truth) if truth else None,
-        logits=np.concatenate(kept) if kept else None,
-    )
-
-
-def _check_labels(labels: Tensor | None) -> None:
-    if labels is not None and (labels.ndim != 1 or labels.is_floating_point()):
-        kind = str(labels.dtype).removeprefix("torch.")
-        raise UserError(f"labels are {kind} {tuple(labels.shape)}: expected integers, the class of each image")
-
-
-def _ranks(logits: Logits, labels: Integers) -> Integers:
-    """How many classes come before the label, (N,); every class where a logit is not finite.
-
-    Ties go to the lower class, as in argmax.
-    """
-    classes = logits.shape[1]
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
-        raise UserError(f"label {wrong[0]}: expected one of the {classes} classes that the model outputs, from 0")
-    own = logits[np.arange(len(labels)), labels][:, None]
-    earlier = np.arange(classes) < labels[:, None]
-    before = ((logits > own) | ((logits == own) & earlier)).sum(1)
-    return np.where(np.isfinite(logits).all(1), before, classes)
-
-
-@contextmanager
-def _runner(predict: Predict) -> Iterator[Callable[[Tensor], Any]]:
-    """A function from a CPU tensor to logits. A module is in eval mode inside, and as it was afterwards."""
-    if not isinstance(predict, nn.Module):
-        yield lambda images: predict(images.numpy())
-        return
-    device = next((tensor.device for tensor in _tensors(predict)), torch.device("cpu"))
-    training = [module for module in predict.modules() if module.training]
-    predict.eval()
-    try:
-        with torch.inference_mode():
-            yield lambda images: predict(images.to(device))
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _tensors(module: nn.Module) -> Iterable[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
-def _checked_logits(found: Any, count: int) -> Logits:
-    logits = found.detach().float().cpu().numpy() if isinstance(found, Tensor) else np.asarray(found, np.float32)
-    if logits.ndim != 2 or len(logits) != count or logits.shape[1] == 0:
-        raise UserError(f"the predictor returned shape {logits.shape} for {count} images: expected ({count}, classes)")
-    return logits
-
-
-def _require_same_shape(a: NDArray[Any], b: NDArray[Any]) -> None:
+def _require_same_shape(a: Array, b: Array) -> None:
     if a.shape != b.shape or a.size == 0:
         raise ValueError(f"cannot compare arrays of shape {a.shape} and {b.shape}")

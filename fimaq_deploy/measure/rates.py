@@ -80,7 +80,8 @@ def measure_copies(working_set_bytes: int) -> float:
 def _best_seconds(run: Callable[[], Any]) -> float:
     """The shortest of the runs that fit the time, of three at least."""
     run()
-    times, ends = [], time.perf_counter() + _SECONDS
+    times: list[float] = []
+    ends = time.perf_counter() + _SECONDS
     while len(times) < 3 or time.perf_counter() < ends:
         started = time.perf_counter()
         run()

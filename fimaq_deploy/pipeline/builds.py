@@ -32,22 +32,24 @@ from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.options import OPTIMISATIONS
 from fimaq_deploy.engines.runner import Runner
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, Runtime, find_runtime, runtime_packages
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import within
 from fimaq_deploy.export import export_fp_onnx, trace
 from fimaq_deploy.files import write_whole, written_whole
 from fimaq_deploy.manifest import write_manifest
-from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.measure.own import OwnFunction
+from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks
 from fimaq_deploy.models.describe import ModelInfo, describe_model
 from fimaq_deploy.models.load import load_model
 from fimaq_deploy.pipeline import artifacts
-from fimaq_deploy.pipeline.candidates import Candidate, Originals, measure_accuracy, measure_latency, with_latency
+from fimaq_deploy.pipeline.candidates import Candidate, Originals, measure_latency, measure_rows, with_latency
 from fimaq_deploy.pipeline.findings import to_schema, with_limits
+from fimaq_deploy.pipeline.measures import choose_measures
 from fimaq_deploy.pipeline.request import Request, default_out, resolve_targets
 from fimaq_deploy.pipeline.tensorrt_files import IMAGES, Twins, choose_floats, compile_twins, write_twins
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema, to_html, to_markdown
-from fimaq_deploy.report.build_page.verdict import failures
 from fimaq_deploy.report.environment import describe_environment
+from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.verify.block_parity import QUANTIZED, compare_files, compare_weights
 
@@ -87,6 +89,10 @@ def build(
     seed: int = 0,
     max_drop: float | None = None,
     sensitivity: int = 0,
+    task: TaskChoice | Sequence[str] = None,
+    evaluate: str | OwnFunction | None = None,
+    min_agreement: float | None = None,
+    min_cosine: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -95,7 +101,14 @@ def build(
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
     images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
-    max_drop: points of top-1 that what is shipped may lose; a build that loses more says so in `failures`.
+    task: classes, embedding, multilabel, regression or dense, or the kinds of several outputs by name; default: what
+        the outputs, the labels and the model tell.
+    evaluate: a figure of your own, as a function or as package.module:function: it gets a function from images to
+        outputs, and returns a number, or several by name; higher is better.
+    max_drop: how much of the figure against labels (points of top-1, of mAP, …), or of your own where there is one,
+        what is shipped may lose; a build that loses more says so in `failures`.
+    min_agreement, min_cosine: percent of answers that have to be the original's, and the least cosine with it. They
+        need no labels. An output without a threshold fails where it is plainly ruined.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
@@ -116,8 +129,11 @@ def build(
         seed=seed,
         max_drop=max_drop,
         sensitivity=sensitivity,
+        task=parse_tasks(task),
+        evaluate=evaluate,
+        min_agreement=None if min_agreement is None else within("--min-agreement", min_agreement, 0, 100),
+        min_cosine=None if min_cosine is None else within("--min-cosine", min_cosine, -1, 1),
     )
-    _require_labels(request)
     with parallel.session(request.device) as group:
         if not group.leads:
             _assist(request)
@@ -151,12 +167,6 @@ def _evaluation(request: Request, info: ModelInfo, calibration: ImageSource) -> 
 
 def _silent(step: str, done: int, total: int, detail: str) -> None:
     pass
-
-
-def _require_labels(request: Request) -> None:
-    """A gate on accuracy needs images with classes."""
-    if request.max_drop is not None and request.eval_images is None and request.model not in BUNDLED:
-        raise UserError("--max-drop needs to know the classes: give a folder with one sub-folder each as --eval-images")
 
 
 @dataclass
@@ -208,8 +218,7 @@ class _Build:
         self.info = describe_model(self.model, request.model)
         self.calibration = _calibration(request, self.info)
         self.evaluation = _evaluation(request, self.info, self.calibration)
-        if request.max_drop is not None and not self.evaluation.labelled:
-            raise UserError(f"--max-drop needs to know the classes: {request.eval_images} has no sub-folder for each")
+        self.measures = choose_measures(request, self.model, self.evaluation)
         artifacts.check_space(self.folder, _BYTES_PER_PARAMETER * _parameters(self.model) + _BYTES_ALWAYS)
 
     def _quantize(self) -> None:
@@ -295,9 +304,9 @@ class _Build:
     def _accuracy(self) -> list[schema.Row]:
         """The rows without their latency. What each predicted is left in a file."""
         progress = self._counter("evaluate")
-        rows, predictions = measure_accuracy(self._candidates(), self.evaluation, progress, self.originals)
-        predictions.save(self.folder / PREDICTIONS)
-        return rows
+        self.found = measure_rows(self._candidates(), self.evaluation, self.measures, progress, self.originals)
+        self.found.predictions.save(self.folder / PREDICTIONS)
+        return self.found.rows
 
     def _compare_stages(self) -> list[schema.Parity]:
         """Block by block on a few images; not where another engine would have to be compiled for it."""
@@ -331,6 +340,10 @@ class _Build:
             command=request.command(),
             seed=request.seed,
             max_drop=request.max_drop,
+            min_agreement=request.min_agreement,
+            min_cosine=request.min_cosine,
+            outputs=self.found.outputs,
+            evaluate=request.evaluate_name,
             model=schema.Model(
                 name=request.model,
                 weights=request.weights,
@@ -360,7 +373,9 @@ class _Build:
             evaluation=evaluation.description,
             evaluation_images=evaluation.count or 0,
             labelled=evaluation.labelled,
-            notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *self._precision_notes()))),
+            notes=list(
+                dict.fromkeys((*calibration.notes, *evaluation.notes, *self.found.notes, *self._precision_notes()))
+            ),
         )
 
     def _precision_notes(self) -> tuple[str, ...]:

@@ -1,77 +1,87 @@
-"""Every way to run a model, from the PyTorch original to a compiled engine, measured on the same images."""
+"""Every way to run a model, from the PyTorch original to a compiled engine, measured on the same images.
+
+All of them see a batch before the next one is read: images are decoded once, and no more outputs are in memory than
+those of one batch. Each is compared with the original, which the verdict rests on, and with its neighbour in the chain,
+which tells where a difference came from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines import Runner
-from fimaq_deploy.measure.accuracy import Accuracy, Predict, agreement, evaluate, largest_difference
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.measure.accuracy import Pass, labels_of
 from fimaq_deploy.measure.latency import compare_latency
+from fimaq_deploy.measure.outputs import Outputs, named_like, running
+from fimaq_deploy.measure.own import OwnFigures, name_of, own_figures
+from fimaq_deploy.measure.tasks import Figure, Tasks
+from fimaq_deploy.pipeline.measures import Measures
+from fimaq_deploy.pipeline.rows import Candidate, Done, to_outputs, to_predictions, to_row
 from fimaq_deploy.report import schema
-from fimaq_deploy.report.predictions import Predictions, fingerprint
+from fimaq_deploy.report.predictions import Fingerprint, Predictions
 
+_BATCH = 32
+_REMEMBERED_BYTES = 2**28  # outputs of an original, so that a sweep runs it once
 
-@dataclass(frozen=True)
-class Candidate:
-    """One way to run the model.
-
-    run: None where it cannot be run here, and `not_run` says why.
-    compared_to: the id of an earlier candidate that it should agree with.
-    deployed: whether this is what a user would ship.
-    original: whether it is the model before quantization, so that no recipe changes what it does.
-    """
-
-    id: str
-    title: str
-    run: Predict | None
-    compared_to: str | None = None
-    file: Path | None = None
-    deployed: bool = False
-    not_run: str | None = None
-    original: bool = False
+Progress = Callable[[int, int, str], None]
+Run = Callable[[Tensor], Outputs]
 
 
 @dataclass
 class Originals:
     """What the original of one model did on one set of images, so that builds with other recipes need not repeat it.
 
-    images: the fingerprint of the images. onnx: its exported file.
+    outputs: of each batch, by row id, as far as they are small. onnx: its exported file.
     """
 
-    accuracy: dict[str, Accuracy] = field(default_factory=dict)
-    images: str | None = None
+    outputs: dict[str, list[Outputs]] = field(default_factory=dict)
+    own: dict[str, OwnFigures] = field(default_factory=dict)
     onnx: Path | None = None
 
 
-def measure_accuracy(
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What came of it. notes: what a reader should know."""
+
+    rows: list[schema.Row]
+    outputs: list[schema.Output]
+    predictions: Predictions
+    notes: tuple[str, ...]
+
+
+def measure_rows(
     candidates: Sequence[Candidate],
     images: ImageSource,
-    progress: Callable[[int, int, str], None],
+    measures: Measures,
+    progress: Progress,
     originals: Originals | None = None,
-) -> tuple[list[schema.Row], Predictions]:
-    """Run every candidate on all images; a row for each, in their order, and what each predicted.
+) -> Found:
+    """Run every candidate on all images; a row for each, in their order, and what each did with each image.
 
-    progress: called with the number of candidates done, their number and the next one's title.
+    progress: called with the number of images done, how many there are (0 where unknown), and what is being done.
     originals: what is known already, and where the rest is added.
+
+    Raises:
+        UserError: a candidate has other outputs than the original, or a label is not one of the classes.
     """
-    kept = originals or Originals()
-    found: dict[str, Accuracy] = {}
-    rows = []
-    for number, candidate in enumerate(candidates):
-        progress(number, len(candidates), candidate.title)
-        if candidate.run is not None:
-            found[candidate.id] = kept.accuracy.get(candidate.id) or evaluate(candidate.run, images, keep_logits=True)
-        if candidate.original and candidate.run is not None:
-            kept.accuracy[candidate.id] = found[candidate.id]
-        rows.append(_row(candidate, found))
-    kept.images = kept.images or fingerprint(batch.numpy() for batch in images)
-    return rows, _predictions(kept.images, found)
+    passes, digest = _pass_over(candidates, images, measures.tasks, progress, originals)
+    done = {name: Done(each.original.finish(), each.neighbour.finish()) for name, each in passes.items()}
+    own = _own_figures(candidates, measures, progress, originals)
+    first = candidates[0].id
+    return Found(
+        rows=[to_row(one, first, done.get(one.id), own.get(one.id, {})) for one in candidates],
+        outputs=to_outputs(measures.tasks, passes[first].shapes, [each.original for each in done.values()]),
+        predictions=to_predictions(digest, {name: each.original for name, each in done.items()}),
+        notes=done[first].original.notes,
+    )
 
 
 def measure_latency(runners: Mapping[str, Runner], **settings: Any) -> dict[str, list[schema.Latency]]:
@@ -93,40 +103,93 @@ def with_latency(rows: Iterable[schema.Row], latency: dict[str, list[schema.Late
     return [row.model_copy(update={"latency": latency.get(row.id, [])}) for row in rows]
 
 
-def _predictions(images: str, found: Mapping[str, Accuracy]) -> Predictions:
-    labels = next((own.labels for own in found.values() if own.labels is not None), None)
-    rows = {row_id: own.predictions.astype(np.int32) for row_id, own in found.items()}
-    return Predictions(images, rows, None if labels is None else labels.astype(np.int32))
+class _Passes:
+    """The passes of one candidate: against the original, and against its neighbour."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.original, self.neighbour = Pass(tasks), Pass(tasks, only=_is_telling)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(self, own: Outputs, original: Outputs | None, neighbour: Outputs | None, labels: Any) -> None:
+        self.shapes = self.shapes or {name: array.shape[1:] for name, array in own.items()}
+        self.original.add(own, original, labels)
+        self.neighbour.add(own, neighbour)
 
 
-def _row(candidate: Candidate, found: dict[str, Accuracy]) -> schema.Row:
-    own = found.get(candidate.id)
-    other = found.get(candidate.compared_to or "")
-    return schema.Row(
-        id=candidate.id,
-        title=candidate.title,
-        deployed=candidate.deployed,
-        not_run=candidate.not_run,
-        accuracy=_accuracy(own) if own else None,
-        comparison=_comparison(candidate.compared_to or "", own, other) if own and other else None,
-        file=candidate.file.name if candidate.file else None,
-        size_bytes=candidate.file.stat().st_size if candidate.file and candidate.file.is_file() else None,
-    )
+def _is_telling(figure: Figure) -> bool:
+    """What is measured against a neighbour."""
+    return figure.headline
 
 
-def _accuracy(own: Accuracy) -> schema.Accuracy | None:
-    if own.top1 is None or own.interval is None:
-        return None
-    return schema.Accuracy(
-        images=own.images, top1=own.top1, top5=own.top5, interval=own.interval, not_finite=own.not_finite
-    )
+def _pass_over(
+    candidates: Sequence[Candidate], images: ImageSource, tasks: Tasks, progress: Progress, kept: Originals | None
+) -> tuple[dict[str, _Passes], str]:
+    """What every candidate that runs did, and the fingerprint of the images."""
+    running_ones = [candidate for candidate in candidates if candidate.run is not None]
+    passes = {candidate.id: _Passes(tasks) for candidate in running_ones}
+    digest, done = Fingerprint(), 0
+    with ExitStack() as stack:
+        runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
+        for batch in images.batches(_BATCH):
+            progress(done, images.count or 0, f"{len(runs)} ways to run it")
+            digest.add(batch.images.numpy())
+            seen: dict[str, Outputs] = {}
+            for one in running_ones:
+                seen[one.id] = named_like(runs[one.id](batch.images), tasks, one.title)
+                first = seen[candidates[0].id] if one is not candidates[0] else None
+                passes[one.id].add(seen[one.id], first, seen.get(one.compared_to or ""), labels_of(batch))
+            done += len(batch.images)
+    return passes, str(digest)
 
 
-def _comparison(to: str, own: Accuracy, other: Accuracy) -> schema.Comparison:
-    assert own.logits is not None
-    assert other.logits is not None
-    return schema.Comparison(
-        to=to,
-        agreement=agreement(own.predictions, other.predictions),
-        largest_difference=largest_difference(own.logits, other.logits),
-    )
+@contextmanager
+def _remembered(candidate: Candidate, kept: Originals | None) -> Iterator[Run]:
+    """What runs a candidate; of an original, what is known of it already, or is remembered for the next build."""
+    assert candidate.run is not None
+    known = kept.outputs.get(candidate.id) if kept else None
+    if known is not None:
+        batches = iter(known)
+        yield lambda images: next(batches)
+        return
+    with running(candidate.run) as run:
+        if kept is None or not candidate.original:
+            yield run
+            return
+        memory = _Memory()
+        yield lambda images: memory.add(run(images))
+    if memory.batches is not None:
+        kept.outputs[candidate.id] = memory.batches
+
+
+@dataclass
+class _Memory:
+    """Outputs of one batch after the other; nothing once they are many."""
+
+    batches: list[Outputs] | None = field(default_factory=list)
+    size_bytes: int = 0
+
+    def add(self, outputs: Outputs) -> Outputs:
+        self.size_bytes += sum(array.nbytes for array in outputs.values())
+        if self.batches is not None:
+            self.batches.append(outputs)
+        if self.size_bytes > _REMEMBERED_BYTES:
+            self.batches = None
+        return outputs
+
+
+def _own_figures(
+    candidates: Sequence[Candidate], measures: Measures, progress: Progress, kept: Originals | None
+) -> dict[str, OwnFigures]:
+    """What the user's function says of every candidate that runs."""
+    found: dict[str, OwnFigures] = {}
+    for number, one in enumerate(candidates):
+        if measures.own is None or one.run is None:
+            continue
+        progress(number, len(candidates), f"{one.title}: {name_of(measures.own)}")
+        known = kept.own.get(one.id) if kept else None
+        found[one.id] = known or own_figures(measures.own, one.run)
+        if kept and one.original:
+            kept.own[one.id] = found[one.id]
+        if set(found[one.id]) != set(found[candidates[0].id]):
+            raise UserError(f"{name_of(measures.own)} returned other figures for {one.title} than for the original")
+    return found

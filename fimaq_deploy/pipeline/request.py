@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fimaq_deploy.engines.runtimes import every_runtime
+from fimaq_deploy.measure.own import OwnFunction, name_of
+from fimaq_deploy.measure.tasks import task_text
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import find_target
 
@@ -28,11 +30,27 @@ class Request:
     seed: int
     max_drop: float | None
     sensitivity: int = 0
+    task: Mapping[str, str] = field(default_factory=dict)
+    evaluate: str | OwnFunction | None = None
+    min_agreement: float | None = None
+    min_cosine: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
         keys = ("model", "weights", "images", "targets", "device", "seed")
         return {**{key: getattr(self, key) for key in keys}, "recipe": self.recipe.model_dump(mode="json")}
+
+    @property
+    def evaluate_name(self) -> str | None:
+        """The user's own function as the command line has it."""
+        own = self.evaluate
+        return own if own is None or isinstance(own, str) else f"{own.__module__}:{name_of(own)}"
+
+    def _thresholds(self) -> Iterator[tuple[str, str]]:
+        for name in ("max_drop", "min_agreement", "min_cosine"):
+            value = getattr(self, name)
+            if value is not None:
+                yield name, f"{value:g}"
 
     def command(self) -> str:
         """The command line that does this again."""
@@ -45,12 +63,14 @@ class Request:
             "--recipe": self.recipe.name if preset else str(self.out / "recipe.yaml"),
             "--device": self.device,
             "--seed": str(self.seed),
-            "--max-drop": None if self.max_drop is None else f"{self.max_drop:g}",
+            "--evaluate": self.evaluate_name,
+            **{f"--{name.replace('_', '-')}": value for name, value in self._thresholds()},
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
             "--out": str(self.out),
         }
         words = [word for key, value in options.items() if value is not None for word in (key, value)]
         words += [word for name in self.targets for word in ("--target", name)]
+        words += [word for name, kind in self.task.items() for word in ("--task", task_text(name, kind))]
         if preset:
             words += [word for setting in changed_settings(self.recipe) for word in ("--set", setting)]
         return shlex.join(["fimaq-deploy", "build", *words, "--overwrite"])

@@ -1,15 +1,21 @@
-"""`predictions.safetensors`: what every row of a report predicted for each image, to compare builds image by image.
+"""`predictions.safetensors`: what every row of a report did with each image, to compare builds image by image.
 
-int32 tensors (images,): one a row, under its id, with -1 where a logit was not finite, and `labels` where the images
-have classes. The metadata holds the fingerprint of the images.
+Keys of tensors, with the images' fingerprint in the metadata:
+
+    ROW                              int32 (images,) the class, -1 where a logit is not finite; where there are classes
+    labels                           where the images have them
+    images/ROW/OUTPUT/FIGURE         float32 (images,) a figure that is a mean over images
+    resamples/ROW/OUTPUT/FIGURE      float32 (resamples,) any other figure, on resamples of the images that are the same
+                                     in every build
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,32 +27,58 @@ from fimaq_deploy.files import written_whole
 from fimaq_deploy.manifest import check_file
 
 PREDICTIONS = "predictions.safetensors"
-_LABELS, _IMAGES = "labels", "images"
+_LABELS, _FINGERPRINT = "labels", "images"
+_MEANS, _RESAMPLES = "images/", "resamples/"
 
-Integers = NDArray[np.int32]
+Integers: TypeAlias = "NDArray[np.int32]"
+Floats: TypeAlias = "NDArray[np.float32]"
+
+
+class Key(NamedTuple):
+    """Which figure of which output of which row. Only the output's name may hold a slash."""
+
+    row: str
+    output: str
+    figure: str
+
+    @classmethod
+    def read(cls, text: str) -> Key:
+        row, _, rest = text.partition("/")
+        output, _, figure = rest.rpartition("/")
+        return cls(row, output, figure)
+
+    def __str__(self) -> str:
+        return f"{self.row}/{self.output}/{self.figure}"
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The top-1 class of each image, by row id.
+    """What the rows did with each image.
 
-    images: the fingerprint of the images, in their order.
-    labels: None where they have no classes.
+    images: the fingerprint of the images, in their order. rows: the class of each image, by row id.
+    labels: None where they have none. means, resamples: see this module's docstring.
     """
 
     images: str
-    rows: Mapping[str, Integers]
-    labels: Integers | None = None
+    rows: Mapping[str, Integers] = field(default_factory=dict)
+    labels: NDArray[Any] | None = None
+    means: Mapping[Key, Floats] = field(default_factory=dict)
+    resamples: Mapping[Key, Floats] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        labels = {} if self.labels is None else {_LABELS: self.labels}
-        tensors = {name: np.ascontiguousarray(found, np.int32) for name, found in {**self.rows, **labels}.items()}
+        labels = {} if self.labels is None else {_LABELS: np.ascontiguousarray(self.labels)}
+        tensors = {name: np.ascontiguousarray(found, np.int32) for name, found in self.rows.items()}
+        figures = {
+            f"{prefix}{key}": np.ascontiguousarray(found, np.float32)
+            for prefix, group in ((_MEANS, self.means), (_RESAMPLES, self.resamples))
+            for key, found in group.items()
+        }
         with written_whole(path) as beside:
-            save_file(tensors, beside, metadata={_IMAGES: self.images})
+            save_file({**tensors, **labels, **figures}, beside, metadata={_FINGERPRINT: self.images})
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Read what `save` wrote.
+        """Read what `save` wrote, in this version or an earlier one.
 
         Raises:
             UserError: the file is missing, cut off, of something else, or not what its build wrote.
@@ -54,18 +86,32 @@ class Predictions:
         check_file(path)
         try:
             with safe_open(path, framework="numpy") as file:
-                images = (file.metadata() or {}).get(_IMAGES)
-                rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                images = (file.metadata() or {}).get(_FINGERPRINT)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UserError(f"cannot read {path}: {error}; build again to replace it") from error
-        if not images or len({found.shape for found in rows.values()}) != 1:
+        means, resamples = _under(tensors, _MEANS), _under(tensors, _RESAMPLES)
+        labels = tensors.pop(_LABELS, None)
+        whole = len({len(found) for found in tensors.values()} | ({len(labels)} if labels is not None else set())) <= 1
+        if not images or not (tensors or means or resamples) or not whole:
             raise UserError(f"{path} holds no predictions of a build: build again to replace it")
-        return cls(images, rows, rows.pop(_LABELS, None))
+        return cls(images, tensors, labels, means, resamples)
 
 
-def fingerprint(batches: Iterable[NDArray[np.float32]]) -> str:
+class Fingerprint:
     """The SHA-256 of images as the model reads them, however they are batched. Other preprocessing is other images."""
-    digest = hashlib.sha256()
-    for images in batches:
-        digest.update(np.ascontiguousarray(images))
-    return digest.hexdigest()
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, images: NDArray[np.float32]) -> None:
+        self._digest.update(np.ascontiguousarray(images).data)
+
+    def __str__(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _under(tensors: dict[str, Any], prefix: str) -> dict[Key, Floats]:
+    """The tensors whose names begin so, taken out of the others."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {Key.read(name.removeprefix(prefix)): tensors.pop(name) for name in names}

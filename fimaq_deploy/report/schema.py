@@ -8,11 +8,11 @@ fimaq_deploy.report` prints it.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-SCHEMA = "fimaq-deploy/report/1"
+SCHEMA: Final = "fimaq-deploy/report/1"
 
 
 def _null_unless_finite(value: object) -> object:
@@ -58,6 +58,45 @@ class Data(_Part):
     notes: list[str] = Field(default=[], description="What a reader should know, such as unreadable images left out.")
 
 
+class Meaning(_Part):
+    """What a figure says, so that whoever reads it needs to know no kind of output by name."""
+
+    name: str
+    title: str = Field(description="As a table calls it.")
+    unit: str = Field(default="", description="'%', or empty: that of the output, or none.")
+    told: str = Field(description="As a sentence tells it, with {value} and, of the original, its title as {other}.")
+    of: Literal["original", "labels", "user"] = Field(
+        description="What the outputs are compared with; 'user' is whatever the user's own function does."
+    )
+    higher_is_better: bool = True
+    headline: bool = Field(default=False, description="Whether this is the one to tell where only one is told.")
+    column: bool = Field(default=False, description="Whether the table of all rows has a column of it.")
+    gate: Literal["agreement", "cosine"] | None = Field(
+        default=None, description="The threshold that applies: --min-agreement or --min-cosine."
+    )
+    floor: float | None = Field(default=None, description="A model on the wrong side of it is plainly ruined.")
+
+
+class Output(_Part):
+    """One output of the model, and what it is measured by."""
+
+    name: str
+    task: str = Field(description="classes, embedding, multilabel, regression, dense or choices.")
+    shape: list[int] = Field(description="Without the images' axis.")
+    figures: list[Meaning]
+
+
+class Figure(_Part):
+    """One figure of one row."""
+
+    output: str = Field(default="", description="Empty for a figure that the user's own function returned.")
+    name: str
+    value: Difference = Field(description="Percent where the unit is '%'; null where it is not finite.")
+    interval: tuple[float, float] | None = Field(
+        default=None, description="95 %: Wilson's of a share, else the bootstrap over images; null where unknown."
+    )
+
+
 class Accuracy(_Part):
     images: int
     top1: float
@@ -70,10 +109,13 @@ class Comparison(_Part):
     """One row against another on the same images."""
 
     to: str = Field(description="The id of the other row.")
-    agreement: float = Field(description="Share of images with the same top-1 prediction.")
-    largest_difference: Difference = Field(
-        description="Largest absolute difference between two logits; null where it is not finite."
+    agreement: float | None = Field(
+        description="Share of images with the same top-1 prediction; null where an output is no logits of classes."
     )
+    largest_difference: Difference = Field(
+        description="Largest absolute difference between two numbers of an output; null where it is not finite."
+    )
+    figures: list[Figure] = []
 
 
 class Latency(_Part):
@@ -105,7 +147,15 @@ class Row(_Part):
     )
     not_run: str | None = Field(default=None, description="Why there are no measurements; null where it ran.")
     accuracy: Accuracy | None = None
-    comparison: Comparison | None = None
+    comparison: Comparison | None = Field(
+        default=None, description="With the row that it should equal, which is its neighbour in the chain: a diagnosis."
+    )
+    original: Comparison | None = Field(
+        default=None, description="With the full-precision original in PyTorch, which the verdict rests on."
+    )
+    labelled: list[Figure] = Field(default=[], description="Against the labels, where the images have fitting ones.")
+    own: list[Figure] = Field(default=[], description="What the user's own function returned; higher is better.")
+    not_finite: int = Field(default=0, description="Images with NaN or infinity in an output.")
     latency: list[Latency] = []
     file: str | None = None
     size_bytes: int | None = None
@@ -232,7 +282,14 @@ class Report(_Part):
     created: str = Field(description="UTC, ISO 8601.")
     command: str = Field(description="What reproduces this build.")
     seed: int
-    max_drop: float | None = Field(default=None, description="Points of top-1 that a deployed row was allowed to lose.")
+    max_drop: float | None = Field(
+        default=None,
+        description="What a deployed row was allowed to lose of the user's own figure, else of that against labels.",
+    )
+    min_agreement: float | None = Field(default=None, description="Percent that had to agree with the original.")
+    min_cosine: float | None = Field(default=None, description="The least cosine with the original.")
+    outputs: list[Output] = Field(default=[], description="The main one first. Empty before 0.2.0: logits of classes.")
+    evaluate: str | None = Field(default=None, description="The user's own function, as package.module:function.")
     model: Model
     recipe: dict[str, Any]
     data: Data
@@ -254,6 +311,11 @@ class Report(_Part):
     def row(self, row_id: str) -> Row | None:
         return next((row for row in self.rows if row.id == row_id), None)
 
+    def title_of(self, row_id: str | None) -> str:
+        """Of a row; the id itself where there is no such row."""
+        row = self.row(row_id or "")
+        return row.title if row else row_id or ""
+
     @property
     def baseline(self) -> Row:
         """The full-precision original."""
@@ -265,7 +327,7 @@ class Report(_Part):
         return [row for row in self.rows if row.deployed and row.not_run is None]
 
     def drop(self, row: Row) -> float | None:
-        """Points of top-1 that a row loses against the original; None where accuracy was not measured."""
+        """Points of top-1 that a row loses against the original; None where there is no top-1."""
         if row.accuracy is None or self.baseline.accuracy is None:
             return None
         return self.baseline.accuracy.top1 - row.accuracy.top1

@@ -10,7 +10,7 @@ from torch import nn
 
 from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.measure.accuracy import agreement, evaluate, largest_difference, predicted, top1, wilson_interval
+from fimaq_deploy.measure.accuracy import agreement, evaluate, largest_difference, predicted, top1
 from fimaq_deploy.models.load import load_model
 
 
@@ -41,12 +41,13 @@ def one_hot(classes: int, *answers: int) -> torch.Tensor:
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_accuracy(predict: Any, batch_size: int) -> None:
     images = one_hot(8, 0, 1, 2, 3)
-    found = evaluate(predict, images, labels=[0, 1, 6, 1], batch_size=batch_size, keep_logits=True)
+    found = evaluate(predict, images, labels=[0, 1, 6, 1], batch_size=batch_size, keep_outputs=True)
     assert (found.images, found.top1, found.top5) == (4, 50.0, 75.0)
     assert found.predictions.tolist() == [0, 1, 2, 3]
     assert found.labels is not None
     assert found.labels.tolist() == [0, 1, 6, 1]
-    assert np.array_equal(found.logits, images.numpy().reshape(4, 8))
+    assert found.outputs is not None
+    assert np.array_equal(found.outputs["output"], images.numpy().reshape(4, 8))
 
 
 def test_trained_model_reads_digits() -> None:
@@ -58,7 +59,7 @@ def test_trained_model_reads_digits() -> None:
     assert found.top1 > 90
     assert found.interval is not None
     assert found.interval[0] < found.top1 < found.interval[1]
-    assert found.logits is None
+    assert found.outputs is None
 
 
 def test_module_and_callable_agree_on_a_real_model() -> None:
@@ -67,11 +68,9 @@ def test_module_and_callable_agree_on_a_real_model() -> None:
     def run(images: NDArray[np.float32]) -> torch.Tensor:
         return model(torch.from_numpy(images))
 
-    a, b = (evaluate(predict, source, keep_logits=True) for predict in (model, run))
-    assert agreement(a.predictions, b.predictions) == 100
-    assert a.logits is not None
-    assert b.logits is not None
-    assert largest_difference(a.logits, b.logits) == 0
+    found = evaluate(run, source, against=model)
+    assert found.value("agreement") == 100
+    assert found.largest_difference == found.value("kl") == 0
 
 
 def test_module_runs_in_eval_and_inference_mode_and_is_left_as_it_was() -> None:
@@ -84,7 +83,7 @@ def test_module_runs_in_eval_and_inference_mode_and_is_left_as_it_was() -> None:
 
 
 def test_without_labels_there_is_no_accuracy() -> None:
-    found = evaluate(echo, [one_hot(8, 3, 4), one_hot(8, 5)])
+    found = evaluate(echo, [one_hot(8, 3, 4), one_hot(8, 5)], task="classes")
     assert (found.top1, found.top5, found.interval, found.labels) == (None, None, None, None)
     assert found.predictions.tolist() == [3, 4, 5]
 
@@ -120,10 +119,65 @@ def test_label_that_is_no_class() -> None:
         evaluate(echo, one_hot(8, 0, 1), labels=[0, -1])
 
 
-@pytest.mark.parametrize("shape", [(2,), (1, 3), (2, 3, 1), (2, 0)])
-def test_logits_of_wrong_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"for 2 images: expected \(2, classes\)"):
+@pytest.mark.parametrize("shape", [(1, 3), (3,), (2, 0), ()])
+def test_outputs_without_an_entry_for_each_image(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"for 2 images: expected \(2, \.\.\.\)"):
         evaluate(lambda images: np.zeros(shape, np.float32), one_hot(3, 0, 1))
+
+
+def test_nobody_takes_an_answer_by_argmax_from_what_is_no_classifier() -> None:
+    for output in (echo, lambda images: echo(images)[:, :1], lambda images: images):
+        found = evaluate(output, one_hot(8, 3, 4), against=output)
+        assert found.predictions is None
+        assert found.value("agreement") is None
+
+
+def test_any_output_is_measured_against_the_original() -> None:
+    """A tuple of logits, a map and a number, each by its own kind and name; the second model is half as large."""
+
+    def several(factor: float) -> Any:
+        def run(images: NDArray[np.float32]) -> dict[str, Any]:
+            return {"logits": echo(images), "map": factor * images, "age": factor * images[:, 0, 0, 0]}
+
+        return run
+
+    images = torch.randn(40, 1, 3, 8, generator=torch.Generator().manual_seed(0))
+    found = evaluate(several(0.5), images, against=several(1.0), batch_size=7)
+    assert [(name, task.kind) for name, task in found.tasks.items()] == [
+        ("logits", "classes"),
+        ("map", "dense"),
+        ("age", "regression"),
+    ]
+    assert found.value("agreement") == 100
+    assert found.value("cosine", "map") == pytest.approx(1)
+    assert found.value("relative_error", "map") == pytest.approx(50)
+    assert found.value("correlation", "age") == pytest.approx(1)
+    assert found.value("concordance", "age") == pytest.approx(0.8, abs=0.05)
+
+
+def test_labels_of_every_kind() -> None:
+    images = torch.randn(20, 1, 1, 6, generator=torch.Generator().manual_seed(0))
+    truth = (images.flatten(1) > 0.5).long()
+    assert evaluate(echo, images, labels=truth).value("map") == 100
+    assert evaluate(echo, images, labels=images.flatten(1)).value("mae") == 0
+    maps = evaluate(lambda found: found.repeat(2, 1), images, labels=torch.zeros(20, 1, 6).long())
+    assert maps.value("miou") == 100
+    assert maps.labels is None
+
+
+def test_labels_that_say_nothing_about_the_output_are_not_used() -> None:
+    """Class folders bring labels whatever the model is."""
+    found = evaluate(lambda images: images[:, 0, 0, :1], one_hot(8, 0, 1), labels=[0, 1])
+    assert (found.tasks["output"].kind, found.labels) == ("regression", None)
+    assert found.notes == (
+        "labels are int64, as of classes: a regression output is measured against floating-point values; "
+        "they are not used",
+    )
+
+
+def test_outputs_of_another_shape_than_the_original_are_refused() -> None:
+    with pytest.raises(UserError, match=r"output has shape \(1, 8\) and \(1, 4\) in the original"):
+        evaluate(echo, one_hot(8, 0), against=lambda images: echo(images)[:, :4])
 
 
 def test_bad_images() -> None:
@@ -154,18 +208,3 @@ def test_top1_and_predicted() -> None:
     logits = np.float32([[0, 1], [1, 0], [np.inf, 0]])
     assert predicted(logits).tolist() == [1, 0, -1]
     assert top1(logits[:2], np.array([1, 1])) == 50
-
-
-@pytest.mark.parametrize(
-    ("hits", "count", "low", "high"),
-    [
-        (81, 263, 25.53, 36.62),
-        (15, 148, 6.24, 16.05),
-        (0, 20, 0.0, 16.11),
-        (1, 29, 0.61, 17.18),
-        (20, 20, 83.89, 100.0),
-    ],
-)
-def test_wilson_interval_of_known_cases(hits: int, count: int, low: float, high: float) -> None:
-    """R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3; the last is the third mirrored."""
-    assert wilson_interval(hits, count) == pytest.approx((low, high), abs=5e-3)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
+from fimaq_deploy.report.figures import Reading, plotted
 from fimaq_deploy.report.page.canvas import (
     BAD,
     FAINT,
@@ -39,6 +40,22 @@ class Style(NamedTuple):
     marker: str
 
 
+class _Point(NamedTuple):
+    """A row and the figure of it that is drawn."""
+
+    row: Row
+    reading: Reading
+
+    @property
+    def x(self) -> float:
+        return self.row.latency[0].p50_ms
+
+    @property
+    def y(self) -> float:
+        assert self.reading.value is not None, "`plotted` finds none that is not finite"
+        return self.reading.value
+
+
 def row_styles(rows: Sequence[Row]) -> dict[str, Style]:
     """Colour and marker of each row by its id."""
     greys, colours = cycle((MUTED, FAINT)), cycle(SERIES)
@@ -49,17 +66,20 @@ def row_styles(rows: Sequence[Row]) -> dict[str, Style]:
 
 
 def tradeoff(report: Report) -> Paint:
-    """Top-1 over the latency of one image, with the 95 % interval; the original as a line."""
-    rows = [row for row in report.rows if row.accuracy and row.latency]
+    """The figure that is judged over the latency of one image, with its 95 % interval; the original as a line."""
+    points = [_Point(row, found) for row in report.rows if row.latency and (found := plotted(report, row))]
     styles = row_styles([row for row in report.rows if row.latency])
+    original = plotted(report, report.baseline)
 
     def paint(axes: Axes) -> None:
-        for row in rows:
-            _point(axes, row, styles[row.id])
-        tell_apart(axes, [(row.latency[0].p50_ms, row.accuracy.top1, row.title) for row in rows if row.accuracy])
-        if report.baseline.accuracy:
-            axes.axhline(report.baseline.accuracy.top1, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        name_axes(axes, f"milliseconds for {_images(rows[0].latency[0].batch_size)}", "top-1, %")
+        for point in points:
+            _draw_point(axes, point, styles[point.row.id])
+        if original and original.value is not None:
+            axes.axhline(original.value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        meaning = points[0].reading.meaning
+        unit = f", {meaning.unit}" if meaning.unit else ""
+        name_axes(axes, f"milliseconds for {_images(points[0].row.latency[0].batch_size)}", f"{meaning.title}{unit}")
+        tell_apart(axes, [(point.x, point.y, point.row.title) for point in points])
 
     return paint
 
@@ -133,7 +153,7 @@ def grid_use(grids: Sequence[GridUse]) -> Paint:
         for kind, color, marker in (("weight", SERIES[0], "o"), ("activation", SERIES[1], "s")):
             shares = [(place, used_share(grid)) for place, grid in enumerate(grids, 1) if grid.kind == kind]
             if shares:
-                axes.scatter(*zip(*shares, strict=True), s=34, color=color, marker=marker, label=f"{kind}s")
+                axes.scatter(*_columns(shares), s=34, color=color, marker=marker, label=f"{kind}s")
         axes.set_ylim(0, 105)
         name_axes(axes, "tensor, in the order of the model", "integers used, %")
         add_key(axes)
@@ -148,8 +168,9 @@ def clipping(grids: Sequence[GridUse]) -> Paint:
         for kind, color, marker in (("weight", SERIES[0], "o"), ("activation", SERIES[1], "s")):
             shares = [(place, grid.clipped) for place, grid in enumerate(grids, 1) if grid.kind == kind]
             if shares:
-                axes.vlines(*zip(*((x, 0, y) for x, y in shares), strict=True), color=color, linewidth=1, alpha=0.5)
-                axes.scatter(*zip(*shares, strict=True), s=30, color=color, marker=marker, label=f"{kind}s", zorder=3)
+                places, clipped = _columns(shares)
+                axes.vlines(places, 0, clipped, color=color, linewidth=1, alpha=0.5)
+                axes.scatter(places, clipped, s=30, color=color, marker=marker, label=f"{kind}s", zorder=3)
         axes.set_ylim(bottom=0)
         name_axes(axes, "tensor, in the order of the model", "values clipped, %")
         add_key(axes)
@@ -166,8 +187,17 @@ def sensitivity(found: Sequence[Sensitivity]) -> Paint:
         alone, spared = [one.alone / unit for one in found], [one.spared / unit for one in found]
         axes.hlines(places, 0, alone, color=SERIES[0], linewidth=2, alpha=0.4)
         axes.scatter(alone, places, s=46, color=SERIES[0], edgecolor=SURFACE, label="quantized alone", zorder=3)
-        hollow = {"color": SURFACE, "edgecolor": SERIES[1], "linewidth": 1.6}
-        axes.scatter(spared, places, s=34, marker="D", label="spared", zorder=4, **hollow)
+        axes.scatter(
+            spared,
+            places,
+            s=34,
+            marker="D",
+            label="spared",
+            zorder=4,
+            color=SURFACE,
+            edgecolor=SERIES[1],
+            linewidth=1.6,
+        )
         axes.axvline(0, color=MUTED, linewidth=1)
         axes.locator_params(axis="x", nbins=6)
         list_names(axes, [one.name for one in found], 31)
@@ -188,7 +218,7 @@ def layer_plan(blocks: Sequence[AuditBlock]) -> Paint:
         twins = [(block.twin_kernels, place) for place, block in enumerate(blocks) if block.twin_kernels is not None]
         if twins:
             axes.scatter(
-                *zip(*twins, strict=True),
+                *_columns(twins),
                 marker="|",
                 s=190,
                 linewidth=2.4,
@@ -252,6 +282,11 @@ def plan_is_worse(block: AuditBlock) -> bool:
     return more or block.int8_gemms + block.weight_only_gemms < block.gemms or block.dequantized_weights > 0
 
 
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """All x and all y."""
+    return [x for x, _ in points], [y for _, y in points]
+
+
 def _relative(block: Block) -> list[tuple[int, float]]:
     """The curve of a block over its first value; empty where there is none to divide by."""
     if not block.curve or block.curve[0][1] <= 0:
@@ -260,11 +295,10 @@ def _relative(block: Block) -> list[tuple[int, float]]:
     return [(iteration, value / first) for iteration, value in block.curve]
 
 
-def _point(axes: Axes, row: Row, style: Style) -> None:
-    assert row.accuracy
-    x, y, (low, high) = row.latency[0].p50_ms, row.accuracy.top1, row.accuracy.interval
-    axes.vlines(x, low, high, color=style.color, linewidth=1.4, alpha=0.6)
-    axes.plot([x], [y], color=style.color, marker=style.marker, markersize=9, linestyle="none", zorder=3)
+def _draw_point(axes: Axes, point: _Point, style: Style) -> None:
+    if point.reading.figure.interval:
+        axes.vlines(point.x, *point.reading.figure.interval, color=style.color, linewidth=1.4, alpha=0.6)
+    axes.plot([point.x], [point.y], color=style.color, marker=style.marker, markersize=9, linestyle="none", zorder=3)
 
 
 def tell_apart(axes: Axes, points: Sequence[tuple[float, float, str]], farthest: float = 0.0) -> None:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from fimaq_deploy.report.schema import Comparison, Report, Row
+from typing import NamedTuple
 
-HEADER = ("", "top-1 %", "top-5 %", "agree %", "logit diff", "ms", "speed-up", "size")
+from fimaq_deploy.report.figures import outputs, own_readings, readings
+from fimaq_deploy.report.schema import Report, Row
+from fimaq_deploy.report.words import number_text, size_text, times_text
+
+_LAST = ("ms", "speed-up", "size")
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """One row in the order of HEADER. The latency is of one image, the speed-up over FP32."""
+class _Column(NamedTuple):
+    """A figure of an output; of the user's own where the output is None."""
+
+    output: str | None
+    figure: str
+    head: str
+
+
+def header(report: Report) -> tuple[str, ...]:
+    """The heads of `cells`: what is measured of the outputs, then latency of one image, speed-up and size."""
+    return ("", *(column.head for column in _columns(report)), *_LAST)
+
+
+def cells(report: Report, row: Row) -> tuple[str, ...]:
+    """One row in the order of `header`. The speed-up is over full precision."""
+    columns = _columns(report)
     if row.not_run is not None:
-        return (row.title, "not run", "", "", "", "", "", size_text(row.size_bytes))
+        return (row.title, *_not_run(len(columns) + len(_LAST) - 1), size_text(row.size_bytes))
+    found = {(one.output.name if one.output else None, one.meaning.name): one for one in readings(report, row)}
+    figures = [found.get((column.output, column.figure)) for column in columns]
     return (
         row.title,
-        _percent(row.accuracy and row.accuracy.top1),
-        _percent(row.accuracy and row.accuracy.top5),
-        _percent(row.comparison and row.comparison.agreement),
-        _difference(row.comparison) if row.comparison else "",
+        *("" if one is None else number_text(one.value, one.meaning.unit) for one in figures),
         f"{row.latency[0].p50_ms:.2f}" if row.latency else "",
         _speedup(row),
         size_text(row.size_bytes),
@@ -27,45 +44,28 @@ def not_run_text(row: Row) -> str:
     return f"not run: {row.not_run}"
 
 
-def comparison_text(report: Report) -> str:
-    """Which row each agreement and logit difference is measured against."""
-    titles = {row.id: row.title for row in report.rows}
-    pairs = [f"{row.title} with {titles[row.comparison.to]}" for row in report.rows if row.comparison]
-    return "; ".join(pairs)
+def _columns(report: Report) -> list[_Column]:
+    """The main output's figures that belong in a table, the user's own, and the headline of every other output."""
+    main, *others = outputs(report)
+    own = [_Column(None, one.meaning.name, one.title) for one in own_readings(report.baseline)]
+    first = [_Column(main.name, m.name, _head(m.title, m.unit)) for m in main.figures if m.column]
+    more = [
+        _Column(output.name, m.name, _head(f"{output.name}: {m.title}", m.unit))
+        for output in others
+        for m in output.figures
+        if m.headline
+    ]
+    return [*own, *first, *more]
 
 
-def size_text(size_bytes: int | None) -> str:
-    """A file size in kB or MB, powers of ten."""
-    if size_bytes is None:
-        return ""
-    return f"{size_bytes / 1e3:.0f} kB" if size_bytes < 999_500 else f"{size_bytes / 1e6:.1f} MB"
+def _head(title: str, unit: str) -> str:
+    return f"{title} {unit}".strip()
 
 
-def times_text(ratio: float) -> str:
-    """A speed-up or another ratio."""
-    return f"{ratio:.2f}×"
-
-
-def change_text(drop: float) -> str:
-    """Points gained or lost, with a sign unless there is no change."""
-    change = round(-drop, 2)
-    return f"{change:+.2f}" if change else "0.00"
-
-
-def points_text(points: float) -> str:
-    """As in "1 point" and "0.5 points"."""
-    return f"{points:g} point{'' if points == 1 else 's'}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _not_run(count: int) -> tuple[str, ...]:
+    return ("not run", *("",) * (count - 1))
 
 
 def _speedup(row: Row) -> str:
     speedup = row.latency[0].speedup if row.latency else None
     return "" if speedup is None else times_text(speedup)
-
-
-def _difference(comparison: Comparison) -> str:
-    value = comparison.largest_difference
-    return "not finite" if value is None else f"{value:.2g}"

@@ -1,18 +1,33 @@
-"""What a build amounts to, in a sentence or two, and whether it keeps its promises."""
+"""What a build amounts to, in a sentence or two, against the full-precision original."""
 
 from __future__ import annotations
 
-from fimaq_deploy.report.build_page.table import change_text, points_text, size_text, times_text
+from collections.abc import Iterator
+
+from fimaq_deploy.report.figures import Loss, Reading, headlines, judged, loss, outputs, within
+from fimaq_deploy.report.gates import beyond_floors, failures, missed_by, ruins
 from fimaq_deploy.report.page.parts import Card, Tone
 from fimaq_deploy.report.schema import Latency, Report, Row
+from fimaq_deploy.report.words import (
+    change_text,
+    points_text,
+    size_text,
+    times_text,
+    told_text,
+    value_text,
+)
+
+__all__ = ["cards", "clear_speedup", "concerns", "failures", "shipped", "status", "verdict"]
+
+_OUTPUTS_TOLD = 3
 
 
 def verdict(report: Report) -> str:
-    """The headline: accuracy, speed and size of what would be shipped, against the full-precision original."""
+    """The headline: how close to the original, how fast and how large what would be shipped is."""
     row = shipped(report)
     if row is None:
         return f"{report.model.name} with recipe {report.recipe['name']}: nothing that can be deployed was run here."
-    parts = [part for part in (_accuracy(report, row), _speed(report, row), _size(report, row)) if part]
+    parts = [part for part in (_closeness(report, row), _speed(report, row), _size(report, row)) if part]
     return f"{report.model.name} with recipe {report.recipe['name']}, {row.title}: {', '.join(parts)}."
 
 
@@ -21,61 +36,36 @@ def shipped(report: Report) -> Row | None:
     return next(iter(report.deployed), None)
 
 
-def failures(report: Report, max_drop: float | None) -> list[str]:
-    """Each promise that the build broke, as a sentence.
-
-    A compiler that refused the graph, and each deployed row that loses more than `max_drop` points of top-1.
-    """
-    refused = [f"{target.name}: {target.not_built}" for target in report.targets if target.failed]
-    drops = [(row, report.drop(row)) for row in report.deployed if max_drop is not None]
-    lost = [
-        f"{row.title} loses {drop:.2f} points of top-1, more than the {max_drop:g} allowed"
-        for row, drop in drops
-        if drop is not None and max_drop is not None and drop > max_drop
-    ]
-    return refused + lost
-
-
 def concerns(report: Report) -> list[str]:
     """What no gate forbids and a reader should still know before shipping, as sentences."""
     broken = [f"{audit.target}: {promise}" for audit in report.audits for promise in audit.broken]
-    invalid = [
-        f"{row.title}: {row.accuracy.not_finite} images gave logits that are not finite"
-        for row in report.rows
-        if row.accuracy and row.accuracy.not_finite
-    ]
+    invalid = [f"{row.title}: {count} images gave outputs that are not finite" for row, count in _not_finite(report)]
     return broken + invalid
 
 
 def status(report: Report) -> tuple[str, Tone]:
     """Whether it holds, in a few words, and in which colour to say so."""
     row = shipped(report)
+    if any(ruins(report, each) for each in report.deployed):
+        return "Ruined: its answers are not those of the original", "bad"
     if failures(report, report.max_drop):
         return "Does not hold", "bad"
+    if row is not None and beyond_floors(report, row):
+        return "Ruined, and accepted as it is", "bad"
     if concerns(report):
         return "Look closer", "bad"
     if row is None:
         return "Not run here", "plain"
-    if row.accuracy is None:
-        return "Not judged: the images have no labels", "plain"
-    if report.max_drop is not None:
-        return f"Holds: within the {points_text(report.max_drop)} of top-1 allowed", "good"
-    if _loss_is_plain(report, row):
-        return f"Loses more than chance explains on {row.accuracy.images:,} images", "bad"
-    return f"Holds: no loss beyond chance on {row.accuracy.images:,} images", "good"
+    return _status_of(report, row)
 
 
 def cards(report: Report) -> list[Card]:
-    """Accuracy, agreement, latency and size of what would be shipped, as far as they were measured."""
+    """What would be shipped: accuracy, closeness to the original, latency and size, as far as they were measured."""
     row = shipped(report)
     if row is None:
         return []
-    found = (
-        _accuracy_card(report, row),
-        _agreement_card(report, row),
-        _latency_card(report, row),
-        _size_card(report, row),
-    )
+    closest = [_closeness_card(report, row, one) for one in headlines(report, row)[:_OUTPUTS_TOLD]]
+    found = (_judged_card(report, row), *closest, _latency_card(report, row), _size_card(report, row))
     return [card for card in found if card is not None]
 
 
@@ -85,18 +75,66 @@ def clear_speedup(latency: Latency) -> bool:
     return not low <= 1 <= high
 
 
+def _status_of(report: Report, row: Row) -> tuple[str, Tone]:
+    """Of a row that keeps all promises."""
+    promises = list(_kept_promises(report, row))
+    if promises:
+        return f"Holds: {' and '.join(promises)}", "good"
+    own, images = judged(report, row), report.data.evaluation_images
+    if own is None or own.figure.interval is None:
+        told = [told_text(report, one) for one in headlines(report, row)[:1]]
+        return f"Held to no threshold: {told[0] if told else 'not compared with the original'}", "plain"
+    if _loss_is_plain(report, row):
+        return f"Loses more than chance explains on {images:,} images", "bad"
+    return f"Holds: no loss beyond chance on {images:,} images", "good"
+
+
+def _kept_promises(report: Report, row: Row) -> Iterator[str]:
+    """The thresholds that the user set and the row keeps."""
+    found = judged(report, row)
+    if report.max_drop is not None and found is not None:
+        allowed = points_text(report.max_drop) if found.meaning.unit == "%" else f"{report.max_drop:g}"
+        yield f"within the {allowed} of {found.title} allowed"
+    asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
+    for one in headlines(report, row):
+        least = asked.get(one.meaning.gate or "")
+        if least is not None:
+            yield f"{told_text(report, one)}, at least {value_text(least, one.meaning.unit)} asked"
+
+
+def _not_finite(report: Report) -> list[tuple[Row, int]]:
+    counts = [(row, row.not_finite or (row.accuracy.not_finite if row.accuracy else 0)) for row in report.rows]
+    return [(row, count) for row, count in counts if count]
+
+
 def _loss_is_plain(report: Report, row: Row) -> bool:
-    """Whether the original's top-1 lies above the 95 % interval of the row's."""
-    original = report.baseline.accuracy
-    return bool(original and row.accuracy and original.top1 > row.accuracy.interval[1])
+    """Whether the original's figure is better than all of the row's 95 % interval."""
+    found = loss(report, row)
+    if found is None or found.reading.figure.interval is None:
+        return False
+    low, high = found.reading.figure.interval
+    better = found.reading.meaning.higher_is_better
+    return found.amount > 0 and not within(found.reading.meaning, high if better else low, found.original)
 
 
-def _accuracy(report: Report, row: Row) -> str:
-    drop = report.drop(row)
-    if drop is None or row.accuracy is None:
-        agreement = row.comparison.agreement if row.comparison else None
-        return "" if agreement is None else f"{agreement:.2f} % of predictions as its reference"
-    return f"{row.accuracy.top1:.2f} % top-1 ({change_text(drop)} points)"
+def _closeness(report: Report, row: Row) -> str:
+    """Against labels or in the user's own figure, and against the original where that is all or there is more."""
+    ruined = beyond_floors(report, row)
+    told = [told_text(report, one) for one in headlines(report, row)]
+    change = loss(report, row)
+    if change is not None:
+        others = told if report.evaluate or ruined else told[1:] if len(outputs(report)) > 1 else []
+        told = [_change(report, change), *others]
+    more = [f"and {len(told) - _OUTPUTS_TOLD} more outputs"] if len(told) > _OUTPUTS_TOLD + 1 else []
+    text = ", ".join([*(told if not more else told[:_OUTPUTS_TOLD]), *more])
+    return f"ruined, {text}" if ruined else text or "not compared with the original"
+
+
+def _change(report: Report, change: Loss) -> str:
+    """As in "97.50 % top-1 (-0.50 points)"."""
+    unit = change.reading.meaning.unit
+    moved = change.amount if change.reading.meaning.higher_is_better else -change.amount
+    return f"{told_text(report, change.reading)} ({change_text(moved, unit)}{' points' if unit == '%' else ''})"
 
 
 def _speed(report: Report, row: Row) -> str:
@@ -114,23 +152,51 @@ def _size(report: Report, row: Row) -> str:
     return f"{size_text(row.size_bytes)} instead of {size_text(original.size_bytes)}"
 
 
-def _accuracy_card(report: Report, row: Row) -> Card | None:
-    drop = report.drop(row)
-    if row.accuracy is None or drop is None:
+def _judged_card(report: Report, row: Row) -> Card | None:
+    """The figure against labels, or the user's own."""
+    change = loss(report, row)
+    if change is None:
         return None
-    low, high = row.accuracy.interval
-    lost = drop > report.max_drop if report.max_drop is not None else _loss_is_plain(report, row)
-    note = f"{change_text(drop)} points against {report.baseline.title}; 95 % interval {low:.1f} to {high:.1f}"
-    return Card("Top-1", f"{row.accuracy.top1:.2f} %", note, "bad" if lost else "good")
+    meaning = change.reading.meaning
+    moved = change_text(change.amount if meaning.higher_is_better else -change.amount, meaning.unit)
+    points = " points" if meaning.unit == "%" else ""
+    note = f"{moved}{points} against {report.baseline.title}{_interval_note(change.reading)}"
+    lost = change.amount > report.max_drop if report.max_drop is not None else _loss_is_plain(report, row)
+    return Card(_label(meaning.title), value_text(change.reading.value, meaning.unit), note, "bad" if lost else "good")
 
 
-def _agreement_card(report: Report, row: Row) -> Card | None:
-    if row.comparison is None:
-        return None
-    other = report.row(row.comparison.to)
+def _closeness_card(report: Report, row: Row, one: Reading) -> Card:
+    several = len(outputs(report)) > 1 and one.output is not None
+    name = f"{one.output.name}: " if several and one.output else ""
+    images = f"the same {report.data.evaluation_images:,} images"
     return Card(
-        "Same prediction", f"{row.comparison.agreement:.2f} %", f"as {other.title if other else row.comparison.to}"
+        f"{name or ''}{one.title} with the original" if name else f"{_label(one.title)} with the original",
+        value_text(one.value, one.meaning.unit),
+        f"{report.baseline.title} on {images}{_interval_note(one)}",
+        _closeness_tone(report, row, one),
     )
+
+
+def _closeness_tone(report: Report, row: Row, one: Reading) -> Tone:
+    """Bad where the output is ruined or a threshold is missed, good where one is kept."""
+    if any(found.output is not None and found.output == one.output for found in beyond_floors(report, row)):
+        return "bad"
+    least = {"agreement": report.min_agreement, "cosine": report.min_cosine}.get(one.meaning.gate or "")
+    if least is None:
+        return "plain"
+    return "bad" if missed_by(report, row, None) and not within(one.meaning, one.value, least) else "good"
+
+
+def _interval_note(one: Reading) -> str:
+    if one.figure.interval is None:
+        return ""
+    low, high = one.figure.interval
+    text = f"{low:.1f} to {high:.1f}" if one.meaning.unit == "%" else f"{low:.4g} to {high:.4g}"
+    return f"; 95 % interval {text}"
+
+
+def _label(title: str) -> str:
+    return f"{title[:1].upper()}{title[1:]}"
 
 
 def _latency_card(report: Report, row: Row) -> Card | None:
@@ -162,7 +228,7 @@ def _size_card(report: Report, row: Row) -> Card | None:
     ratio = original.size_bytes / row.size_bytes
     note = (
         f"{ratio:.1f}× smaller than {size_text(original.size_bytes)} in FP32"
-        if ratio > 1
+        if ratio >= 1.05
         else "not smaller than in FP32"
     )
-    return Card("File", size_text(row.size_bytes), note, "good" if ratio > 1.05 else "plain")
+    return Card("File", size_text(row.size_bytes), note, "good" if ratio >= 1.05 else "plain")

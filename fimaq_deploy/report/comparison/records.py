@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fimaq_deploy.report.build_page.table import points_text, size_text, times_text
 from fimaq_deploy.report.comparison.statistics import Interval
+from fimaq_deploy.report.words import points_text, size_text, times_text
 
-SCHEMA = "fimaq-deploy/comparison/1"
+SCHEMA: Final = "fimaq-deploy/comparison/1"
 HEADER = ("", "figure", "new", "baseline", "change", "verdict")
 
 Figure = Literal["top1", "latency", "size"]

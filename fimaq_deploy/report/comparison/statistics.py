@@ -43,7 +43,7 @@ def correlation(pairs: Pairs) -> float:
     """
     both, first, second, neither = pairs
     scale = (both + first) * (second + neither) * (both + second) * (first + neither)
-    excess = both * neither - first * second
+    excess: float = both * neither - first * second
     if excess > 0:
         excess = max(excess - sum(pairs) / 2, 0)
     return excess / sqrt(scale) if scale else 0.0

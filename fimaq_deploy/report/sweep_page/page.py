@@ -7,11 +7,11 @@ from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 from fimaq_deploy.report.build_page.charts import tell_apart
-from fimaq_deploy.report.build_page.table import change_text, size_text, times_text
 from fimaq_deploy.report.page.canvas import FAINT, MARKERS, MUTED, SERIES, SURFACE, add_key, name_axes
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.parts import Card, Exhibit, Page, Section, Tone, compact
 from fimaq_deploy.report.sweep_page.records import Cost, Place, Sweep, leaderboard, originals, pareto
+from fimaq_deploy.report.words import change_text, size_text, times_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fimaq_deploy.report.schema import Report, Row
 
-SCHEMA = "fimaq-deploy/sweep/1"
+SCHEMA: Final = "fimaq-deploy/sweep/1"
 
 
 class _Part(BaseModel):

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from fimaq_deploy import report as r
-from fimaq_deploy.report.build_page.table import cells, size_text
+from fimaq_deploy.report.build_page.table import cells, header
 from fimaq_deploy.report.build_page.verdict import failures, verdict
+from fimaq_deploy.report.words import size_text
 
 
 def example(top1: float = 97.5, *, labelled: bool = True) -> r.Report:
@@ -64,16 +65,10 @@ def test_a_foreign_document_is_refused(change: dict[str, object]) -> None:
 
 
 def test_a_row_is_readable() -> None:
-    assert cells(example().rows[2]) == (
-        "ONNX Runtime",
-        "97.50",
-        "100.00",
-        "99.50",
-        "0.12",
-        "0.81",
-        "1.25×",
-        "1.0 MB",
-    )
+    """Of a report from before 0.2.0, which says nothing of its outputs."""
+    report = example()
+    assert header(report) == ("", "top-1 %", "top-5 %", "agree %", "ms", "speed-up", "size")
+    assert cells(report, report.rows[2]) == ("ONNX Runtime", "97.50", "100.00", "99.50", "0.81", "1.25×", "1.0 MB")
 
 
 @pytest.mark.parametrize(
@@ -107,10 +102,10 @@ def test_markdown_says_it_all() -> None:
     text = r.to_markdown(example())
     for expected in (
         "# swin_digits, w8a8",
-        "| ONNX Runtime | 97.50 | 100.00 | 99.50 | 0.12 | 0.81 | 1.25× | 1.0 MB |",
+        "| ONNX Runtime | 97.50 | 100.00 | 99.50 | 0.81 | 1.25× | 1.0 MB |",
         "| TensorRT-RTX | not run |",
         "TensorRT-RTX: not run: no driver.",
-        "ONNX Runtime with PyTorch FP32",
+        "| ONNX Runtime | PyTorch FP32 | agree 99.50 % | 0.12 |",
         "| tensorrt-rtx | in 0.5 s | no: no NVIDIA driver |",
         "| blocks.0 | 0.01 | 0.001 | 100 | ceiling | 1.5 |",
         "fimaq-deploy build --model swin_digits",
@@ -121,7 +116,7 @@ def test_markdown_says_it_all() -> None:
 def test_markdown_tables_are_whole() -> None:
     blocks = r.to_markdown(example()).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("| ")]
-    assert len(tables) == 7
+    assert len(tables) == 8
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
 
 

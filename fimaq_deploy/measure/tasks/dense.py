@@ -1,0 +1,134 @@
+"""Tokens (N, tokens, size) and maps (N, size, H, W) or (N, H, W, size): a vector at each position.
+
+A single channel, as of a depth map, is one vector of all its positions: alone a number has no direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fimaq_deploy.measure.tasks.task import Array, Figure, Task
+from fimaq_deploy.measure.tasks.vectors import COSINE, RELATIVE_ERROR
+
+_IGNORED = 255  # what label maps hold where nobody said
+
+
+def channel_axis(shape: tuple[int, ...], features: int | None = None) -> int:
+    """Where the vectors lie: along the axis of the model's own width; else last in tokens, and in maps along the axis
+    that differs from the two of a square, the first one where none tells."""
+    axes = range(1, len(shape))
+    own = [axis for axis in axes if shape[axis] == features]
+    if len(own) == 1:
+        return own[0]
+    if len(shape) != 4:
+        return len(shape) - 1
+    return 3 if shape[1] == shape[2] != shape[3] else 1
+
+
+def _vectors(axis: int) -> Callable[[Array], Array]:
+    def arrange(outputs: Array) -> Array:
+        last = np.moveaxis(outputs, axis, -1)
+        return last.reshape(len(last), 1, -1) if last.shape[-1] == 1 else last
+
+    return arrange
+
+
+def _are_classes(maps: Array, labels: Array) -> bool:
+    """Whether the labels are maps of classes."""
+    return np.issubdtype(labels.dtype, np.integer) and maps.shape[-1] > 1
+
+
+def _are_values(maps: Array, labels: Array) -> bool:
+    return np.issubdtype(labels.dtype, np.floating)
+
+
+def _overlaps(maps: Array, labels: Array) -> Array:
+    """(images, 2, classes) how many pixels of each class are in both maps, and in either."""
+    classes = maps.shape[-1]
+    truth, answers = labels.astype(np.int64), _answers(maps, labels.shape[1:])
+    known = (truth >= 0) & (truth != _IGNORED)
+    return np.stack([_overlap(*pair, classes) for pair in zip(answers, truth, known, strict=True)])
+
+
+def _answers(maps: Array, size: tuple[int, ...]) -> Array:
+    """The class of each pixel; maps are enlarged to the labels' size first, bilinearly."""
+    scores = torch.from_numpy(np.ascontiguousarray(np.moveaxis(maps, -1, 1)))
+    if tuple(scores.shape[2:]) != size:
+        scores = torch.nn.functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    return scores.argmax(1).numpy()
+
+
+def _overlap(answers: Array, truth: Array, known: Array, classes: int) -> Array:
+    own, right = answers[known], truth[known]
+    both = np.bincount(right[own == right], minlength=classes)[:classes]
+    either = np.bincount(own, minlength=classes) + np.bincount(right, minlength=classes)[:classes] - both
+    return np.stack([both, either])
+
+
+def _mean_iou(overlaps: Array, weights: Array) -> float:
+    """Over the classes that some map has."""
+    both, either = np.einsum("n,npc->pc", weights, overlaps.astype(np.float64))
+    return float((both[either > 0] / either[either > 0]).mean()) if either.any() else float("nan")
+
+
+def _mean_error(maps: Array, labels: Array) -> Array:
+    return np.abs(maps.reshape(len(maps), -1) - labels.reshape(len(labels), -1)).mean(1)
+
+
+def _refuse_labels(maps: Array, labels: Array) -> str | None:
+    if np.issubdtype(labels.dtype, np.floating):
+        fits = labels[0].size == maps[0].size
+        return None if fits else f"labels have shape {labels.shape}: expected as many values as the output has"
+    if labels.ndim != 3 or maps.ndim != 4:
+        return (
+            f"labels are {labels.dtype} {labels.shape}: expected maps (N, H, W) of classes for an output that is a map"
+        )
+    wrong = labels[(labels >= maps.shape[-1]) & (labels != _IGNORED)]
+    if len(wrong):
+        return f"label {wrong[0]}: expected one of the {maps.shape[-1]} classes that the model outputs, or 255"
+    return None
+
+
+def dense(axis: int) -> Task:
+    """The task of outputs whose vectors lie along an axis.
+
+    Below the floors more than 31 % of a position is error, or half of it where only the length is wrong.
+    """
+    return Task(
+        kind="dense",
+        fits=lambda shape: len(shape) >= 3,
+        expected="(N, tokens, size), (N, size, H, W) or (N, H, W, size)",
+        figures=(
+            Figure(
+                name="miou",
+                title="mIoU",
+                told="{value} mIoU",
+                of="labels",
+                parts=_overlaps,
+                value=_mean_iou,
+                unit="%",
+                headline=True,
+                column=True,
+                applies=_are_classes,
+            ),
+            Figure(
+                name="mae",
+                title="MAE",
+                told="MAE {value}",
+                of="labels",
+                parts=_mean_error,
+                higher_is_better=False,
+                headline=True,
+                column=True,
+                applies=_are_values,
+            ),
+            replace(COSINE, headline=True, column=True, floor=0.95),
+            replace(RELATIVE_ERROR, column=True, floor=50.0),
+        ),
+        arrange=_vectors(axis),
+        refuse_labels=_refuse_labels,
+    )

@@ -1,0 +1,74 @@
+"""What will be measured of every row of a build, decided and tried on the original before anything takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.measure.accuracy import Pass, Predict, labels_of
+from fimaq_deploy.measure.outputs import running
+from fimaq_deploy.measure.own import OwnFunction, own_figures
+from fimaq_deploy.measure.tasks import Tasks, find_tasks, traits_of
+from fimaq_deploy.models.factory import current_directory_importable, find_function
+from fimaq_deploy.pipeline.request import Request
+
+_IMAGES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """How each output is measured, by its name, and the user's own function."""
+
+    tasks: Tasks
+    own: OwnFunction | None = None
+
+
+def choose_measures(request: Request, original: Predict, images: ImageSource) -> Measures:
+    """From a first look at a few images.
+
+    Raises:
+        UserError: an output is not of the kind that was asked for, a threshold applies to none of them, or the user's
+            function is not found or returns no numbers.
+    """
+    batch = next(iter(images.batches(_IMAGES)))
+    with running(original) as run:
+        outputs = run(batch.images)
+    tasks = find_tasks(outputs, traits_of(original), request.task, labels_of(batch))
+    own = load_function(request.evaluate)
+    seen = Pass(tasks)
+    seen.add(outputs, labels=labels_of(batch))
+    labelled = any(one.figure.headline for one in seen.finish().figures if one.figure.of == "labels")
+    for problem in _without_meaning(request, tasks, labelled):
+        raise UserError(problem)
+    if own is not None:
+        own_figures(own, original)
+    return Measures(tasks, own)
+
+
+def load_function(evaluate: str | OwnFunction | None) -> OwnFunction | None:
+    """The user's own function, given itself or by its name."""
+    if not isinstance(evaluate, str):
+        return evaluate
+    with current_directory_importable():
+        return find_function(evaluate, "--evaluate", "package.module:function, for example my_metrics:recall")
+
+
+def _without_meaning(request: Request, tasks: Tasks, labelled: bool) -> Iterator[str]:
+    """Thresholds that nothing would be held to."""
+    kinds = ", ".join(f"{name} is measured as {task.kind}" for name, task in tasks.items())
+    asked = {"agreement": request.min_agreement, "cosine": request.min_cosine}
+    for gate, least in asked.items():
+        if least is not None and not any(figure.gate == gate for task in tasks.values() for figure in task.figures):
+            yield f"--min-{gate}: {kinds}, which has none; {_instead(tasks)}"
+    if request.max_drop is not None and not labelled and request.evaluate is None:
+        yield f"--max-drop needs to know what is right: {_LABELS}, or a figure of your own with --evaluate ({kinds})"
+
+
+_LABELS = "give images with labels, such as a folder with one sub-folder for each class, as --eval-images"
+
+
+def _instead(tasks: Tasks) -> str:
+    gates = dict.fromkeys(figure.gate for task in tasks.values() for figure in task.figures if figure.gate)
+    return f"use {' or '.join(f'--min-{gate}' for gate in gates)}"

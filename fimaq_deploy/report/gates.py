@@ -1,0 +1,104 @@
+"""The promises of a build: what it was asked to keep, and what no model may do whatever it is for.
+
+An output that no threshold was set for is held to the floors of its figures: beyond them a model is plainly ruined.
+They are far from anything that somebody would ship; a threshold of the user's own replaces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fimaq_deploy.report.figures import Reading, headlines, judged, loss, outputs, readings, within
+from fimaq_deploy.report.schema import Report, Row
+from fimaq_deploy.report.words import allowed_text, told_text, value_text
+
+_ROUNDING = 1e-9  # so that a loss of exactly the limit is within it
+
+
+def failures(report: Report, max_drop: float | None) -> list[str]:
+    """Each promise that the build broke, as a sentence.
+
+    A compiler that refused the graph, and each deployed row that lost more than it was allowed, or is ruined.
+    """
+    refused = [f"{target.name}: {target.not_built}" for target in report.targets if target.failed]
+    return refused + [missed for row in report.deployed for missed in missed_by(report, row, max_drop)]
+
+
+def missed_by(report: Report, row: Row, max_drop: float | None) -> list[str]:
+    """The thresholds that a row misses, and the floors, as sentences."""
+    return [*_drop(report, row, max_drop), *_gates(report, row), *ruins(report, row)]
+
+
+def ruins(report: Report, row: Row) -> list[str]:
+    """Why a row is plainly ruined, as sentences; nothing where a threshold of the user's replaces the floor."""
+    held = _held(report)
+    return [
+        f"{row.title} is ruined: {_told(report, row, one)}; {_how_to_accept(one)}"
+        for one in beyond_floors(report, row)
+        if one.output is not None and one.output.name not in held
+    ]
+
+
+def beyond_floors(report: Report, row: Row) -> list[Reading]:
+    """The first figure of each output that lies beyond its floor, with all of its interval."""
+    found: dict[str, Reading] = {}
+    for one in readings(report, row):
+        if one.output is not None and _is_beyond(one):
+            found.setdefault(one.output.name, one)
+    return list(found.values())
+
+
+def _drop(report: Report, row: Row, max_drop: float | None) -> Iterator[str]:
+    if max_drop is None:
+        return
+    own, found = judged(report, row), loss(report, row)
+    if own is not None and own.value is None:
+        yield f"{row.title}: {own.title} is not finite, so --max-drop {max_drop:g} is not kept"
+    elif found is not None and found.amount > max_drop + _ROUNDING:
+        yield f"{row.title} {allowed_text(found)}, more than the {max_drop:g} allowed"
+
+
+def _gates(report: Report, row: Row) -> Iterator[str]:
+    asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
+    for one in readings(report, row):
+        least = asked.get(one.meaning.gate or "")
+        if least is not None and not within(one.meaning, one.value, least - _ROUNDING):
+            wanted = value_text(least, one.meaning.unit)
+            yield f"{row.title}: {told_text(report, one)}, less than the {wanted} of --min-{one.meaning.gate}"
+
+
+def _held(report: Report) -> set[str]:
+    """The outputs that the user set a threshold for."""
+    asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
+    gates = {gate for gate, least in asked.items() if least is not None}
+    held = {output.name for output in outputs(report) if gates & {meaning.gate for meaning in output.figures}}
+    return held | ({outputs(report)[0].name} if report.max_drop is not None else set())
+
+
+def _is_beyond(one: Reading) -> bool:
+    """Whether the better end of the interval is beyond the floor too; a figure that is not finite is."""
+    floor, meaning = one.meaning.floor, one.meaning
+    if floor is None:
+        return False
+    if one.value is None:
+        return True
+    low, high = one.figure.interval or (one.value, one.value)
+    return not within(meaning, one.value, floor) and not within(
+        meaning, high if meaning.higher_is_better else low, floor
+    )
+
+
+def _told(report: Report, row: Row, beyond: Reading) -> str:
+    """The output's headline, and the figure beyond its floor where that is another one."""
+    floor = value_text(beyond.meaning.floor, beyond.meaning.unit)
+    side = "less than" if beyond.meaning.higher_is_better else "more than"
+    figures = [*(one for one in headlines(report, row) if one.output == beyond.output), beyond]
+    told = dict.fromkeys(told_text(report, one) for one in figures)
+    return f"{', '.join(told)}, {side} the {floor} that any model is held to"
+
+
+def _how_to_accept(one: Reading) -> str:
+    """The threshold that replaces the floor."""
+    assert one.output is not None
+    gate = next((meaning.gate for meaning in one.output.figures if meaning.gate), None)
+    return f"calibrate better, or accept it with --min-{gate} 0" if gate else "calibrate better"
