@@ -63,10 +63,13 @@ def _without_meaning(request: Request, tasks: Tasks, labelled: bool) -> Iterator
         if least is not None and not any(figure.gate == gate for task in tasks.values() for figure in task.figures):
             yield f"--min-{gate}: {kinds}, which has none; {_instead(tasks)}"
     if request.max_drop is not None and not labelled and request.evaluate is None:
-        yield f"--max-drop needs to know what is right: {_LABELS}, or a figure of your own with --evaluate ({kinds})"
+        main = next(iter(tasks.values()))
+        wanted, how = ("the classes", _FOLDERS) if main.kind == "classes" else (f"what is right ({kinds})", _LABELS)
+        yield f"--max-drop needs to know {wanted}: {how} as --eval-images, or a figure of your own as --evaluate"
 
 
-_LABELS = "give images with labels, such as a folder with one sub-folder for each class, as --eval-images"
+_FOLDERS = "give a folder with one sub-folder each"
+_LABELS = "give a file of images and fitting labels"
 
 
 def _instead(tasks: Tasks) -> str:
