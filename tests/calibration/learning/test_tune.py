@@ -30,7 +30,9 @@ def test_tuning_brings_the_whole_nearer_and_keeps_the_grids(
     recipe = quick_recipe(weights={"bits": 3}, reconstruction={"iterations": 0})
     plain = quantize(model, images, recipe)
     tuned = quantize(
-        model, images, recipe.replace(tuning={"iterations": 40, "batch_size": 16, "mixing": 0.0, "weight_lr": 0.05})
+        model,
+        images,
+        recipe.replace(tuning={"iterations": 80, "batch_size": 16, "mixing": 0.0, "mirror": False, "weight_lr": 0.03}),
     )
     assert divergence(tuned, model, images) < divergence(plain, model, images)
     before, after = dict(quantized_layers(plain.model)), dict(quantized_layers(tuned.model))
