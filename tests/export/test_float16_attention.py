@@ -74,5 +74,5 @@ def test_half_precision_constants_are_stored_in_execution_order(exported, tmp_pa
     graph = ir.load(path).graph
     read = dict.fromkeys(value.name for node in graph for value in node.inputs if value is not None)
     half = [name for name in read if name.endswith(".float16")]
-    assert len(half) > 4
+    assert len(half) > 2
     assert [name for name in graph.initializers if name.endswith(".float16")] == half
