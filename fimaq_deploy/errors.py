@@ -43,10 +43,10 @@ def within(name: str, value: float, least: float, most: float) -> float:
     return value
 
 
-def shown(value: object) -> str:
-    """What a user gave, short enough for a message of one line, however large or deep it is."""
+def shown(value: object, *, quoted: bool = False) -> str:
+    """What a user gave, short enough for a message of one line, however large or deep it is. quoted: text as Python."""
     try:
-        text = " ".join((value if isinstance(value, str) else repr(value)).split())
+        text = " ".join((value if isinstance(value, str) and not quoted else repr(value)).split())
     except (ValueError, RecursionError):  # an integer of more digits than Python prints, a nest without an end
         return f"a very large {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -6,27 +6,49 @@ replaced. Unknown fields are errors, and nothing a user wrote is silently change
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.reading import parse_yaml, read_text
 
 PRESETS = Path(__file__).parent / "recipes"
+_DEEPEST_KEY = 20  # names of layers have dots too
+
+
+def _no_truth(value: Any) -> Any:
+    """YAML's true is not the number 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number")
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise PydanticCustomError("text", "input should be text of one line")
+    return value
+
 
 WeightBits = Literal[2, 3, 4, 6, 8]
 ActivationBits = Literal[3, 4, 6, 8, 16]
 Loss = Literal["mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "feature", "divergence"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
+# Every number has an end: beyond these a recipe says something that nobody means, or that overflows on the way.
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False), BeforeValidator(_no_truth)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_no_truth)]
+Count = Annotated[int, Field(ge=1, le=10_000_000), BeforeValidator(_no_truth)]
+Number = Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_no_truth)]
 
 
 class _Strict(BaseModel):
@@ -102,7 +124,7 @@ class ScaleSearch(_Strict):
 class Reconstruction(_Strict):
     """Block reconstruction. `iterations: 0` keeps the initial scales and nearest rounding."""
 
-    iterations: Annotated[int, Field(ge=0)] = 100
+    iterations: Number = 100
     images: Count = 1024
     batch_size: Count = 32
     loss: Loss = "dplr"
@@ -118,7 +140,7 @@ class Reconstruction(_Strict):
     qdrop: Fraction = Field(
         default=0.25, description="Share of full-precision values mixed into inputs and activations."
     )
-    patience: Annotated[int, Field(ge=0)] = Field(
+    patience: Number = Field(
         default=0,
         description="Windows of 16 iterations without an improvement of 1 % that end a block early; 0: never.",
     )
@@ -133,7 +155,7 @@ class Reconstruction(_Strict):
         description="Images that a block's Fisher measurements take together, each at least a minibatch; every one of "
         "them runs all blocks after the current one.",
     )
-    temperature: Positive = Field(
+    temperature: Temperature = Field(
         default=20.0, description="Of the class probabilities that Fisher measurements compare."
     )
     low_rank_weight: NonNegative = Field(default=1.0, description="p1: of the Fisher part with signs or rank.")
@@ -145,12 +167,12 @@ class Reconstruction(_Strict):
 class Tuning(_Strict):
     """Joint tuning of all blocks after their reconstruction. `iterations: 0` leaves it out."""
 
-    iterations: Annotated[int, Field(ge=0)] = 300
+    iterations: Number = 300
     batch_size: Count = 32
     weight_lr: Positive = Field(default=0.01, description="Steps of the weight grid a learning step moves a weight by.")
     scale_lr: Positive = Field(default=1e-3, description="Relative change of a scale a learning step makes.")
     other_lr: Positive = Field(default=3e-4, description="For biases and norms.")
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     feature_weight: NonNegative = 1.0
     mirror: bool = Field(default=True, description="Show mirrored calibration images too.")
     mixing: Fraction = Field(default=0.5, description="The largest share of another calibration image mixed into each.")
@@ -195,7 +217,7 @@ class LayerOverride(_Strict):
 class Recipe(_Strict):
     """Everything that decides the numbers of a quantized model, apart from the model, the images and the seed."""
 
-    name: str = "custom"
+    name: Name = "custom"
     weights: Weights = Weights()
     activations: Activations = Activations()
     patch_embed: Edge = Edge(weight_bits=8, activation_bits=8)
@@ -223,18 +245,15 @@ class Recipe(_Strict):
         Raises:
             UserError: no such preset or file, not YAML, or a field that is unknown or out of range.
         """
-        preset = PRESETS / f"{name_or_path}.yaml"
-        path = preset if preset.parent == PRESETS and preset.is_file() else Path(name_or_path)
-        if not path.is_file():
-            close = get_close_matches(str(name_or_path), cls.presets(), 1)
+        known = cls.presets()
+        path = PRESETS / f"{name_or_path}.yaml" if str(name_or_path) in known else Path(name_or_path)
+        if not os.path.exists(path):  # noqa: PTH110  # which answers for every name, also one too long to be one
+            close = get_close_matches(str(name_or_path), known, 1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             raise UserError(
-                f"no recipe '{name_or_path}': expected a YAML file or one of {', '.join(cls.presets())}{hint}"
+                f"no recipe '{shown(str(name_or_path))}': expected a YAML file or one of {', '.join(known)}{hint}"
             )
-        try:
-            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        fields = parse_yaml(read_text(path, "recipe"), f"recipe {path}")
         if not isinstance(fields, dict):
             raise UserError(
                 f"recipe {path} holds {type(fields).__name__}, expected fields such as 'weights: {{bits: 4}}'"
@@ -257,13 +276,7 @@ class Recipe(_Strict):
         """
         changes: dict[str, Any] = {}
         for setting in settings:
-            key, equals, value = setting.partition("=")
-            if not equals or not key:
-                raise UserError(f"setting '{setting}': expected key=value, for example reconstruction.iterations=200")
-            nested: Any = yaml.safe_load(value)
-            for part in reversed(key.split(".")):
-                nested = {part: nested}
-            changes = _merge(changes, nested)
+            changes = _merge(changes, _parsed_setting(setting))
         return self.replace(**changes)
 
     def to_yaml(self) -> str:
@@ -276,6 +289,20 @@ class Recipe(_Strict):
             return cls.model_validate(fields)
         except ValidationError as error:
             raise UserError(f"{source}: {_first_problem(error)}") from None
+
+
+def _parsed_setting(setting: str) -> dict[str, Any]:
+    """`a.b=value` as `{a: {b: value}}`, the value read as YAML."""
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"setting '{shown(setting)}': expected key=value, for example reconstruction.iterations=200")
+    parts = key.split(".")
+    if len(parts) > _DEEPEST_KEY:
+        raise UserError(f"setting '{shown(setting)}': no field is that deep; see docs/reference/recipe.md")
+    nested: Any = parse_yaml(value, f"setting '{shown(setting)}'")
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,10 +320,10 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         known = sorted(_field_names(Recipe))
         close = get_close_matches(field, known, 1) or get_close_matches(field.rpartition(".")[2], known, 1)
-        return f"unknown field '{field}'" + (
-            f"; did you mean '{close[0]}'?" if close else f"; expected {', '.join(known)}"
+        return f"unknown field '{shown(field)}'" + (
+            f"; did you mean '{close[0]}'?" if close else f"; expected {', '.join(Recipe.model_fields)}"
         )
-    return f"field '{field}': {problem['msg'].lower()}, got {problem['input']!r}"
+    return f"field '{shown(field)}': {problem['msg'].lower()}, got {shown(problem['input'], quoted=True)}"
 
 
 def _field_names(model: type[BaseModel], prefix: str = "") -> Iterable[str]:

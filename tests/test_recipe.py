@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
@@ -101,3 +103,80 @@ def test_yaml_is_readable() -> None:
     text = Recipe.load("w8a8").to_yaml()
     assert text.startswith("name: w8a8\n")
     assert yaml.safe_load(text)["weights"]["bits"] == 8
+
+
+NOT_YAML = ["[1", "\t1", "a: b: c", "*a", "&a [*a]", "{", "'", '"', "@", "%", "!!python/name:os.system", "!mine 5"]
+NOT_YAML += ["2020-13-45", "1" * 5000, "[" * 3000, "a\0b", "{a: 1, a: 2}", "!!int x", "!!bool maybe", "a\n--- \nb"]
+
+
+@pytest.mark.parametrize("value", NOT_YAML)
+def test_a_setting_that_is_no_yaml_is_one_clear_line(value: str) -> None:
+    with pytest.raises(UserError, match=r"^setting .* is not YAML: ") as raised:
+        Recipe.load("w8a8").with_settings([f"reconstruction.iterations={value}"])
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+ENTIRE = ["scale_search.images", "scale_search.candidates", "reconstruction.images", "reconstruction.batch_size"]
+ENTIRE += ["reconstruction.iterations", "reconstruction.patience", "reconstruction.rank", "tuning.iterations"]
+ENTIRE += ["reconstruction.fisher_images", "tuning.batch_size"]
+REAL = [f"reconstruction.{name}" for name in ("weight_lr", "scale_lr", "weight_scale_lr", "other_lr", "qdrop")]
+REAL += [f"reconstruction.{name}" for name in ("temperature", "low_rank_weight", "diagonal_weight", "rounding_weight")]
+REAL += [f"tuning.{name}" for name in ("weight_lr", "scale_lr", "other_lr", "temperature", "feature_weight", "mixing")]
+REAL += ["reconstruction.warm_up"]
+
+
+def numbers(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
+    """Every field of a recipe that takes any number."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from numbers(field.annotation, f"{prefix}{name}.")
+        elif field.annotation in (int, float):
+            yield f"{prefix}{name}"
+
+
+def test_the_lists_of_numbers_are_complete() -> None:
+    assert sorted(numbers()) == sorted([*ENTIRE, *REAL])
+
+
+@pytest.mark.parametrize("field", [*ENTIRE, *REAL])
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e400", "-1", "9" * 30, "0x" + "f" * 5000, "true", "[1]"])
+def test_no_number_is_endless(field: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"field '{field}'") as raised:
+        Recipe.load("w8a8").with_settings([f"{field}={value}"])
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("a." * 3000 + "b=1", "no field is that deep"),
+        ("weights.bits.deeper.still=1", "field 'weights.bits'"),
+        ("reconstruction..iterations=1", "unknown field 'reconstruction.'"),
+        (".=1", "unknown field ''"),
+        ("weights=8", "field 'weights'"),
+        ("name=", "field 'name'"),
+        ("name=''", "field 'name'"),
+        ("name=" + "n" * 300, "field 'name'"),
+        ('name="a\\nb"', "field 'name'.*text of one line"),
+        ("reconstruction.iterations=2020-01-01", "field 'reconstruction.iterations'"),
+        ("=", "expected key=value"),
+        ("", "expected key=value"),
+        ("\0", "expected key=value"),
+        ("\0=1", "unknown field"),
+    ],
+)
+def test_a_setting_of_no_field_is_one_clear_line(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        Recipe.load("w8a8").with_settings([setting])
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["", "n" * 300, "m/" * 3000, "nul\0byte", "../recipes/w8a8", "/", ".", "~"])
+def test_an_impossible_name_of_a_recipe_is_one_clear_line(name: str) -> None:
+    with pytest.raises(UserError, match="recipe") as raised:
+        Recipe.load(name)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300

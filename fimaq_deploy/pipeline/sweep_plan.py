@@ -13,16 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.reading import parse_yaml, read_text
 from fimaq_deploy.models.names import require_known
 from fimaq_deploy.pipeline.request import resolve_targets
 from fimaq_deploy.recipe import Recipe
@@ -94,9 +94,9 @@ class Plan(_Strict):
     )
     out: str | None = Field(default=None, description="The folder of the sweep; default: build/NAME-OF-THE-FILE.")
     device: str | None = None
-    seed: int = 0
-    max_drop: float | None = None
-    sensitivity: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    max_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    sensitivity: int = Field(default=0, ge=0, le=10_000_000)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -130,7 +130,8 @@ class Plan(_Strict):
 
     def _cells(self) -> Iterator[Cell]:
         recipes = [(entry.title, entry.load(self.settings)) for entry in self.recipes]
-        targets = [resolve_targets(entry) for entry in self.targets or [None]]
+        groups: Sequence[list[str] | None] = self.targets or [None]
+        targets = [resolve_targets(entry) for entry in groups]
         for model in self.models:
             for title, recipe in recipes:
                 for group in targets:
@@ -139,12 +140,7 @@ class Plan(_Strict):
 
 
 def _read(file: Path) -> Any:
-    try:
-        fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; name the YAML file of a sweep") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"sweep {file} is not YAML: {' '.join(str(error).split())}") from None
+    fields = parse_yaml(read_text(file, "sweep"), f"sweep {file}")
     if not isinstance(fields, dict):
         raise UserError(f"sweep {file} holds {type(fields).__name__}: expected fields such as 'models: [vit_digits]'")
     return fields
@@ -152,14 +148,14 @@ def _read(file: Path) -> Any:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
+    field = shown(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         known = sorted(info.alias or name for name, info in Plan.model_fields.items())
         close = get_close_matches(field, known, 1)
         return f"unknown field '{field}'" + (f"; did you mean '{close[0]}'?" if close else f"; {_expected(known)}")
     if problem["type"] == "missing":
         return f"field '{field}' is missing: {_expected(['models', 'recipes'])}"
-    return f"field '{field}': {problem['msg'].lower()}, got {problem['input']!r}"
+    return f"field '{field}': {problem['msg'].lower()}, got {shown(problem['input'], quoted=True)}"
 
 
 def _expected(names: list[str]) -> str:

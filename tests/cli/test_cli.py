@@ -64,7 +64,7 @@ def test_a_module_runs_as_the_command() -> None:
     ("arguments", "message"),
     [
         (["--model", "swin_digit"], "unknown model 'swin_digit': did you mean swin_digits"),
-        (["--model", "resnet50"], "expected a timm VisionTransformer or SwinTransformer"),
+        (["--model", "resnet50"], "is a ResNet: expected a timm"),
         (["--model", "swin_digits", "--recipe", "w8a9"], "no recipe 'w8a9'"),
         (["--model", "swin_digits", "--set", "weights.bit=4"], "unknown field 'weights.bit'; did you mean"),
         (["--model", "swin_digits", "--set", "weights.bits=5"], "field 'weights.bits'"),

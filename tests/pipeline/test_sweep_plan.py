@@ -89,6 +89,16 @@ def test_a_cell_is_another_when_anything_about_it_changes(tmp_path: Path, change
         ("models: [vit_digits]\nrecipes: [w8a8]\nseed: x", "field 'seed': input should be a valid integer"),
         ("[1, 2]", "holds list: expected fields such as 'models: [vit_digits]'"),
         ("models: [", "is not YAML"),
+        ("[" * 3000, "is not YAML"),
+        ("models: [vit_digits]\nmodels: [swin_digits]\nrecipes: [w8a8]", "key 'models' is given twice"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nmax_drop: .nan", "field 'max_drop': input should be a finite number"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nmax_drop: -5", "field 'max_drop'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nmax_drop: .inf", "field 'max_drop'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nseed: -1", "field 'seed'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nseed: 9223372036854775808", "field 'seed'"),
+        (f"models: [vit_digits]\nrecipes: [w8a8]\nseed: 0x{'f' * 5000}", "field 'seed'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nsensitivity: 1000000000", "field 'sensitivity'"),
+        ("\0", "is not YAML"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -103,7 +113,7 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None
     ("text", "message"),
     [
         ("models: [vit_digit]\nrecipes: [w8a8]", "unknown model 'vit_digit': did you mean vit_digits"),
-        ("models: [resnet50]\nrecipes: [w8a8]", "expected a timm VisionTransformer or SwinTransformer"),
+        ("models: [resnet50]\nrecipes: [w8a8]", "is a ResNet: expected a timm"),
         ("models: ['nowhere:model']\nrecipes: [w8a8]", "no module 'nowhere'"),
         ("models: [vit_digits]\nrecipes: [w8a9]", "no recipe 'w8a9'"),
         ("models: [vit_digits]\nrecipes: [{recipe: w8a8, set: [weights.bit=4]}]", "unknown field 'weights.bit'"),
@@ -119,5 +129,5 @@ def test_what_no_build_would_take_is_one_line_before_anything_is_built(tmp_path:
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*none\.yaml: No such file or directory; name the YAML file"):
+    with pytest.raises(UserError, match=r"cannot read sweep .*none\.yaml: no such file or directory; name a file"):
         Plan.load(tmp_path / "none.yaml")
