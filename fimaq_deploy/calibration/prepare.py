@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.learning.outputs import Outputs
 from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.network.fidelity import merge_adapters, require_same
 from fimaq_deploy.calibration.network.plan import Plan, make_plan
@@ -25,12 +26,16 @@ COMPARED_IMAGES = 4  # that the copy and the original run on
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model before learning. teacher: rewritten, in full precision. copy: the same with quantized layers."""
+    """A model before learning.
+
+    teacher: rewritten, in full precision. copy: the same with quantized layers. outputs: what both return.
+    """
 
     teacher: nn.Module
     copy: nn.Module
     plan: Plan
     tokens: dict[str, int]
+    outputs: Outputs
     merged: dict[str, str]
 
 
@@ -46,12 +51,14 @@ def prepare(
     explicit = explicit_copy(original)
     tokens = attention_tokens(explicit, images[:1].to(device))
     plan = make_plan(explicit, recipe, target, tokens)
-    require_same(reference, quantized_copy(explicit, plan), images[:COMPARED_IMAGES].to(device))
+    sample = images[:COMPARED_IMAGES].to(device)
+    require_same(reference, quantized_copy(explicit, plan), sample)
+    outputs = Outputs.of(explicit(sample), family_of(original).classes(original))
     teacher = original
     apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.rewrites, seed)
     parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
     quantized = quantized_copy(teacher, plan)
-    return Prepared(teacher, quantized, plan, tokens, merged)
+    return Prepared(teacher, quantized, plan, tokens, outputs, merged)
 
 
 def _require_size(model: nn.Module, images: Tensor) -> None:

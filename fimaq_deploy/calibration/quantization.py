@@ -74,16 +74,20 @@ def quantize(
         checkpoints = Checkpoints(
             resume if group.leads else None, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed)
         )
-        logits = store.collect(run_batches(made.teacher, taken, recipe.reconstruction.batch_size), len(taken))
+        outputs = made.outputs
+        teacher = outputs.joining(made.teacher)
+        logits = store.collect(run_batches(teacher, taken, recipe.reconstruction.batch_size), len(taken))
         _check_finite(logits)
-        walk = Walk(made.copy, parallel.divided(recipe, group.size), seed, taken, logits, store, progress)
+        walk = Walk(made.copy, parallel.divided(recipe, group.size), seed, taken, logits, store, outputs, progress)
         history = list(walk.blocks(checkpoints))
         if recipe.tuning.iterations:
             history.append(walk.tuned(made.teacher))
         measured: Sequence[Sensitivity] = ()
         if sensitivity and group.leads:
             seen = taken[:sensitivity].to(device)
-            measured = measure_sensitivity(made.copy, stages_of(made.copy), seen, progress)
+            measured = measure_sensitivity(
+                outputs.joining(made.copy), outputs.stages(stages_of(made.copy)), seen, progress, outputs.second_order
+            )
         grids = grid_use(made.copy, [taken[: recipe.reconstruction.batch_size]])
     strip(made.copy)
     return QuantizedModel(
@@ -93,7 +97,7 @@ def quantize(
         target=rules,
         seed=seed,
         tokens=made.tokens,
-        input_shape=tuple(taken.shape[1:]),
+        input_shape=(taken.shape[1], taken.shape[2], taken.shape[3]),
         merged=made.merged,
         history=history,
         grids=grids,
@@ -103,7 +107,8 @@ def quantize(
 
 def _take(images: Tensor | Iterable[Tensor], limit: int, store: ActivationStore) -> Tensor:
     """Of the first `limit` images, checked, those that this process learns from."""
-    group, taken, count = parallel.current(), [], 0
+    group, count = parallel.current(), 0
+    taken: list[Tensor] = []
     for batch in [images] if isinstance(images, Tensor) else images:
         _check_batch(batch, taken)
         kept = batch[: limit - count]

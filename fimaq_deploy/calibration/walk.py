@@ -12,6 +12,7 @@ from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
+from fimaq_deploy.calibration.learning.outputs import Outputs
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, reconstruct_block
 from fimaq_deploy.calibration.learning.scale_search import search_stage
 from fimaq_deploy.calibration.learning.tune import tune
@@ -34,11 +35,13 @@ class Walk:
         images: Tensor,
         logits: Tensor,
         store: ActivationStore,
+        outputs: Outputs,
         progress: Progress | None,
     ) -> None:
         self.model, self.recipe, self.seed = model, recipe, seed
         self.images, self.logits, self.store = images, logits, store
-        self.stages = stages_of(model)
+        self.outputs = outputs
+        self.stages = outputs.stages(stages_of(model))
         self.progress = progress or (lambda done, steps, name: None)
         self.steps = len(self.stages) + bool(recipe.tuning.iterations)
 
@@ -67,7 +70,9 @@ class Walk:
         group = parallel.current()
         search_stage(module, sample.split(settings.batch_size), search.candidates)
         group.broadcast(list(module.parameters()))
-        record = reconstruct_block(self.stages, position, boundary, z, self.logits, settings, self.store)
+        record = reconstruct_block(
+            self.stages, position, boundary, z, self.logits, settings, self.store, self.outputs.divergence
+        )
         group.broadcast(list(module.parameters()))
         freeze(module)
         return record
@@ -78,9 +83,10 @@ class Walk:
         _sow(self.seed, len(self.stages))
         self.progress(len(self.stages), self.steps, "joint tuning")
         started = time.perf_counter()
-        before = relative_error(run_batches(self.model, self.images, settings.batch_size), self.logits)
-        tune(self.stages, stages_of(teacher), self.images, settings)
-        after = relative_error(run_batches(self.model, self.images, settings.batch_size), self.logits)
+        whole = self.outputs.joining(self.model)
+        before = relative_error(run_batches(whole, self.images, settings.batch_size), self.logits)
+        tune(self.stages, self.outputs.stages(stages_of(teacher)), self.images, settings, self.outputs.divergence)
+        after = relative_error(run_batches(whole, self.images, settings.batch_size), self.logits)
         return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
 
 

@@ -30,6 +30,9 @@ _BATCH_SIZE = 32
 
 Progress = Callable[[int, int, str], None]
 
+# Of a deviation of the outputs and the outputs, (B, columns) both: a scalar.
+Cost = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -58,16 +61,24 @@ class Unit:
 
 @torch.no_grad()
 def measure_sensitivity(
-    model: nn.Module, stages: Sequence[Stage], images: Tensor, progress: Progress | None = None
+    model: nn.Module,
+    stages: Sequence[Stage],
+    images: Tensor,
+    progress: Progress | None = None,
+    cost: Cost = softmax_fisher,
 ) -> list[Sensitivity]:
     """Every block and layer of a frozen chain that still has its full-precision weights, in the order of the model.
 
-    stages: the chain of `model`. images: (N, C, H, W) on the model's device. Everything is quantized afterwards.
+    stages: the chain of `model`. images: (N, C, H, W) on the model's device. cost: of a deviation of the
+    outputs (`learning.outputs`). Everything is quantized afterwards.
     """
     batches = list(images.split(_BATCH_SIZE))
     enable_quantization(model, False)
     reference = [model(batch) for batch in batches]
-    exact, quantized = _Boundary(stages, batches, reference, False), _Boundary(stages, batches, reference, True)
+    exact, quantized = (
+        _Boundary(stages, batches, reference, False, cost),
+        _Boundary(stages, batches, reference, True, cost),
+    )
     (whole,) = quantized.losses(0, [None])
     found = []
     for position, stage in enumerate(stages):
@@ -89,8 +100,10 @@ def measure_sensitivity(
 class _Boundary:
     """The inputs of a stage, batch by batch, when everything is quantized (`on`) or nothing."""
 
-    def __init__(self, stages: Sequence[Stage], inputs: Sequence[Tensor], logits: Sequence[Tensor], on: bool) -> None:
-        self.stages, self.inputs, self.reference, self.on = stages, inputs, logits, on
+    def __init__(
+        self, stages: Sequence[Stage], inputs: Sequence[Tensor], logits: Sequence[Tensor], on: bool, cost: Cost
+    ) -> None:
+        self.stages, self.inputs, self.reference, self.on, self.cost = stages, inputs, logits, on, cost
 
     def losses(self, position: int, units: Sequence[Unit | None]) -> list[float]:
         """The loss with each unit of a stage switched the other way; with none for None."""
@@ -103,7 +116,7 @@ class _Boundary:
         total = 0.0
         for x, reference in zip(self.inputs, self.reference, strict=True):
             logits = suffix_of(self.stages[position:])(x)
-            total += softmax_fisher(logits - reference, reference).item() * len(x)
+            total += self.cost(logits - reference, reference).item() * len(x)
         if unit:
             unit.switch(self.on)
         return total / sum(map(len, self.inputs))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
+from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.models.families.roles import Stage
 
 Suffix = Callable[[Tensor], Tensor]
@@ -27,12 +28,14 @@ def suffix_of(stages: Sequence[Stage]) -> Suffix:
     return run
 
 
-def divergence_gradient(suffix: Suffix, output: Tensor, reference: Tensor, temperature: float) -> Tensor:
-    """Gradient of KL(p_fp || p) with respect to each sample's block output, summed over the batch.
+def divergence_gradient(
+    suffix: Suffix, output: Tensor, reference: Tensor, temperature: float, divergence: Divergence = kl_divergence
+) -> Tensor:
+    """Gradient of the divergence, KL(p_fp || p) for class logits, at each sample's block output, summed over the batch.
 
     output: (B, ...), the quantized block's; reference: full-precision logits (B, classes). Shaped like `output`.
     """
     leaf = output.detach().requires_grad_()
     with torch.enable_grad():
-        loss = kl_divergence(suffix(leaf), reference, temperature) * leaf.shape[0]
+        loss = divergence(suffix(leaf), reference, temperature) * leaf.shape[0]
     return torch.autograd.grad(loss, leaf)[0]

@@ -18,6 +18,7 @@ from torch import Tensor
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.device import is_host
 from fimaq_deploy.calibration.learning import fisher
+from fimaq_deploy.calibration.learning import outputs as model_outputs
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.gradients import Suffix, divergence_gradient
 from fimaq_deploy.calibration.learning.minibatches import Rows
@@ -35,7 +36,7 @@ CurrentOutputs = Callable[[int], Iterator[Tensor]]
 class BlockContext:
     """What an objective may look at. `z` and `logits` cover the whole reconstruction set, in full precision.
 
-    suffix: the blocks after this one; features: the same up to the penultimate feature.
+    suffix: the blocks after this one; features: the same up to the penultimate feature. divergence: of two outputs.
     """
 
     z: Tensor | Rows
@@ -44,6 +45,7 @@ class BlockContext:
     features: Suffix
     settings: Reconstruction
     store: ActivationStore
+    divergence: model_outputs.Divergence = fisher.kl_divergence
 
     def sample(self, measurements: int) -> int:
         """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
@@ -62,7 +64,7 @@ class BlockContext:
         """g for one batch as (B, a)."""
         logits, size = self.logits[where].to(output.device), self._pulled_at_once(output)
         gradients = (
-            divergence_gradient(self.suffix, *part, self.settings.temperature)
+            divergence_gradient(self.suffix, *part, self.settings.temperature, self.divergence)
             for part in zip(output.split(size), logits.split(size), strict=True)
         )
         return torch.cat(list(gradients)).flatten(1)
@@ -243,7 +245,7 @@ class HeadDivergence(Objective):
 
     def divergence(self, output: Tensor, reference: Tensor) -> Tensor:
         context = self.context
-        return fisher.kl_divergence(context.suffix(output), reference, context.settings.temperature)
+        return context.divergence(context.suffix(output), reference, context.settings.temperature)
 
 
 class Divergence(HeadDivergence):

@@ -28,9 +28,11 @@ from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.learning.batches import merged, minibatches, relative_error, run_batches
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
+from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.gradients import Suffix, suffix_of
 from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
+from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.calibration.learning.replay import Replay
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
@@ -240,19 +242,27 @@ def reconstruct_block(
     logits: Tensor,
     settings: Reconstruction,
     store: ActivationStore,
+    divergence: Divergence = kl_divergence,
 ) -> BlockRecord:
-    """Learn one stage. boundary: its full-precision and quantized inputs; z: its full-precision outputs."""
+    """Learn one stage.
+
+    boundary: its full-precision and quantized inputs; z: its full-precision outputs; divergence: of two outputs of the
+    chain.
+    """
     started = time.perf_counter()
     stage = stages[position]
     enable_quantization(stage.module, True)
     sample = boundary[1][:RECORDED_IMAGES]
     before = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
-    after, curve, iterations, stopped = before, (), 0, CEILING
+    after, iterations, stopped = before, 0, CEILING
+    curve: tuple[tuple[int, float], ...] = ()
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
         device = next(stage.module.parameters()).device
-        context = BlockContext(store.rows(z, device), store.rows(logits, device), suffix, features, settings, store)
+        context = BlockContext(
+            store.rows(z, device), store.rows(logits, device), suffix, features, settings, store, divergence
+        )
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
         learner = BlockLearner(stage.module, objective, [store.rows(each, device) for each in boundary], settings)
         stopped = learner.learn()

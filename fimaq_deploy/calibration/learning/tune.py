@@ -18,6 +18,7 @@ from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.gradients import suffix_of
+from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
@@ -30,12 +31,19 @@ from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Tuning
 
 
-def tune(stages: Sequence[Stage], teacher: Sequence[Stage], images: Tensor, settings: Tuning) -> None:
+def tune(
+    stages: Sequence[Stage],
+    teacher: Sequence[Stage],
+    images: Tensor,
+    settings: Tuning,
+    divergence: Divergence = fisher.kl_divergence,
+) -> None:
     """Tune a frozen chain in place; it is frozen again afterwards.
 
-    teacher: the full-precision chain; images: (N, C, H, W).
+    teacher: the full-precision chain; images: (N, C, H, W). divergence: of two outputs.
     """
-    body, head = suffix_of(stages[:-1]), stages[-1].module
+    body = suffix_of(stages[:-1])
+    head: Any = stages[-1].module
     groups = _parameter_groups(stages, settings)
     learned = [parameter for group in groups for parameter in group["params"]]
     optimiser = torch.optim.Adam(groups, fused=True)
@@ -49,7 +57,7 @@ def tune(stages: Sequence[Stage], teacher: Sequence[Stage], images: Tensor, sett
             power = features.square().sum(1).mean().clamp(min=1e-12)
             with torch.enable_grad():
                 tokens = body(part)
-                loss = fisher.kl_divergence(head(tokens), logits, settings.temperature)
+                loss = divergence(head(tokens), logits, settings.temperature)
                 loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features) / power
                 (loss * (len(part) / len(batch))).backward()
         parallel.current().average_gradients(learned, torch.zeros((), device=device))
@@ -73,7 +81,7 @@ def _varied(images: Tensor, settings: Tuning) -> Tensor:
 
 def _answers(teacher: Sequence[Stage], images: Tensor) -> tuple[Tensor, Tensor]:
     tokens = suffix_of(teacher[:-1])(images)
-    head = teacher[-1].module
+    head: Any = teacher[-1].module
     return head.features(tokens), head(tokens)
 
 

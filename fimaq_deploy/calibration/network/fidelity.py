@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fimaq_deploy.calibration.learning.outputs import tensors_of
 from fimaq_deploy.calibration.network.attentions import replace_module
-from fimaq_deploy.calibration.network.outputs import tensors_of
 from fimaq_deploy.errors import UserError
 
 # Of the largest output: what float sums in another order and exact rewrites may change.

@@ -174,6 +174,7 @@ class ActivationQuantizer(nn.Module):
 
     def fit_bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and offset that cover [low, high] as well as the grid can, elementwise."""
+        assert self.grid is not None, "a tensor in high precision has no grid to fit"
         first, last = self.offset_bounds
         if first == last and first:
             scale = torch.maximum(low.abs() / first, high / (self.top - first))
@@ -251,7 +252,7 @@ class WeightQuantizer(nn.Module):
         blocks = 1 if grid.block_size is None else in_features // grid.block_size
         self.scale = nn.Parameter(torch.ones(out_features, blocks))
         self.latent = nn.Parameter(torch.zeros(out_features, in_features))
-        self.soft: nn.Module | None = None
+        self.soft: Any = None
         self.log_scale: nn.Parameter | None = None
 
     @torch.no_grad()

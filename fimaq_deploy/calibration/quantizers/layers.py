@@ -157,11 +157,14 @@ def high_precision_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Biases, norms and the like, ready to be learned: every parameter below a module but the weights of its layers."""
     layers = (layer for layer in module.modules() if isinstance(layer, QuantizedLayer | nn.Linear | nn.Conv2d))
     owned = {id(layer.weight) for layer in layers}
-    return [
-        parameter.requires_grad_()
+    found = [
+        parameter
         for name, parameter in module.named_parameters()
         if "quantizer" not in name and id(parameter) not in owned
     ]
+    for parameter in found:
+        parameter.requires_grad_()
+    return found
 
 
 def enable_quantization(module: nn.Module, on: bool) -> None:
@@ -191,5 +194,5 @@ def thaw(module: nn.Module) -> None:
 def strip(module: nn.Module) -> None:
     """Drop what only learning needed, the full-precision weights above all, from everything frozen below a module."""
     for _, layer in quantized_layers(module):
-        layer.weight = None
-        layer.weight_quantizer = None
+        layer.register_parameter("weight", None)
+        layer.weight_quantizer = None  # type: ignore[assignment]  # nobody asks a frozen layer for it

@@ -28,6 +28,8 @@ _HIDDEN = -1e4
 class SwinAttention(ExplicitAttention):
     """timm's Swin `WindowAttention`. Windows x are (windows * batch, tokens, channels)."""
 
+    relative_position_index: Tensor
+
     def __init__(self, attention: Any) -> None:
         super().__init__(attention.qkv, attention.proj, attention.num_heads, attention.scale)
         self.relative_position_bias_table = attention.relative_position_bias_table
