@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +22,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     enable_quantization,
     quantized_layers,
 )
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files import written_whole
 from fimaq_deploy.manifest import check_file
 
@@ -43,32 +43,48 @@ def load_frozen_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Put a frozen state back into an unfrozen twin, which is frozen and enabled afterwards.
 
     Raises:
-        UserError: the tensors belong to another model.
+        UserError: the tensors belong to another model or are damaged; the twin is as it was.
     """
     expected = set(frozen_state(module))
     if expected != set(state):
         different = sorted(expected ^ set(state))
         raise UserError(f"quantized weights belong to another model: tensor '{different[0]}' is not in both")
+    owners = {name: module.get_submodule(name.rpartition(".")[0]) for name in state}
     for name, tensor in state.items():
-        parent, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(parent)
-        if isinstance(owner, QuantizedLayer) and leaf in ("q_weight", "q_scale"):
-            whole = owner.weight if leaf == "q_weight" else owner.weight_quantizer.scale
-            if tensor.numel() != whole.numel():
-                raise UserError(
-                    f"quantized weights belong to another model: '{name}' is {tuple(tensor.shape)}, "
-                    f"expected {whole.numel()} numbers"
-                )
+        _check(name, tensor, owners[name])
+    for name, tensor in state.items():
+        owner, leaf = owners[name], name.rpartition(".")[2]
+        if _is_frozen_weight(owner, leaf):
             setattr(owner, leaf, tensor.to(owner.weight.device))
         else:
-            current = getattr(owner, leaf)
-            if current.shape != tensor.shape:
-                raise UserError(
-                    f"quantized weights belong to another model: '{name}' is {tuple(tensor.shape)}, "
-                    f"expected {tuple(current.shape)}"
-                )
-            current.copy_(tensor)
+            getattr(owner, leaf).copy_(tensor)
     mark_frozen(module)
+
+
+def _is_frozen_weight(owner: nn.Module, leaf: str) -> TypeGuard[QuantizedLayer]:
+    return isinstance(owner, QuantizedLayer) and leaf in ("q_weight", "q_scale")
+
+
+def _check(name: str, tensor: Tensor, owner: nn.Module) -> None:
+    """Refuse a tensor that its owner would not have written: of another type, layout or range."""
+    leaf = name.rpartition(".")[2]
+    place = owner.stored_form()[leaf] if _is_frozen_weight(owner, leaf) else getattr(owner, leaf)
+    if tensor.shape != place.shape or tensor.dtype != place.dtype:
+        raise UserError(
+            f"quantized weights belong to another model: '{name}' is {_form(tensor)}, expected {_form(place)}"
+        )
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        raise UserError(f"quantized weights are damaged: '{name}' holds NaN or infinite values")
+    if leaf == "q_scale" and not (tensor > 0).all():
+        raise UserError(f"quantized weights are damaged: '{name}' holds scales that are not above zero")
+    if _is_frozen_weight(owner, leaf) and leaf == "q_weight" and tensor.numel():
+        grid = owner.weight_quantizer.grid.range
+        if tensor.min() < grid.low or tensor.max() > grid.high:
+            raise UserError(f"quantized weights are damaged: '{name}' leaves its grid of {grid.low} to {grid.high}")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def mark_frozen(module: nn.Module) -> None:
@@ -99,13 +115,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     check_file(path)
     try:
         with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {})["fimaq"])
+            metadata = dict(json.loads((file.metadata() or {})["fimaq"]))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"quantized weights {path} do not exist") from None
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"quantized weights {path} cannot be read ({error}): expected a file from this tool's `save`"
+            f"quantized weights {path} cannot be read ({shown(str(error))}): expected a file from this tool's `save`"
         ) from None
 
 

@@ -65,3 +65,14 @@ def test_without_a_folder_nothing_is_identified_or_kept(tmp_path: Path, monkeypa
     kept.save(0, block(0, frozen=True), RECORD)
     assert resumed(kept, 0, block(1, frozen=False)) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_block_is_refused_by_its_file(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, lambda: "this build")
+    kept.save(0, block(0, frozen=True), RECORD)
+    path = tmp_path / "block-000.safetensors"
+    whole = path.read_bytes()
+    for at in range(8, len(whole), 61):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(UserError, match=r"block-000\.safetensors"):
+            resumed(kept, 0, block(1, frozen=False))

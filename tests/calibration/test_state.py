@@ -123,3 +123,64 @@ def test_fingerprints_tell_builds_apart() -> None:
         fingerprint(layer, x, {"a": 1}, "t", 1),
     ]
     assert len({same, *others}) == 6
+
+
+Harm = Callable[[torch.Tensor], torch.Tensor]
+
+
+def with_nan(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(-1)[0] = torch.nan
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("blocks.0.mlp.fc1.q_weight", lambda t: t.float(), "is float32"),
+        ("blocks.0.mlp.fc1.q_weight", lambda t: t.to(torch.int32), "is int32"),
+        ("blocks.0.mlp.fc1.q_weight", lambda t: t.t().contiguous(), "another model"),
+        ("blocks.0.mlp.fc1.q_weight", lambda t: t.flatten(), "another model"),
+        ("patch_embed.proj.q_weight", lambda t: t.flatten(1), "another model"),
+        ("blocks.0.mlp.fc1.q_weight", lambda t: t * 0 + 100, "leaves its grid of -8 to 7"),
+        ("blocks.0.mlp.fc1.q_scale", lambda t: t[:1].clone(), "another model"),
+        ("blocks.0.mlp.fc1.q_scale", lambda t: t.half(), "is float16"),
+        ("blocks.0.mlp.fc1.q_scale", with_nan, "NaN or infinite"),
+        ("blocks.0.mlp.fc1.q_scale", lambda t: -t, "not above zero"),
+        ("blocks.0.norm1.weight", with_nan, "NaN or infinite"),
+        ("blocks.0.norm1.weight", lambda t: t.double(), "is float64"),
+    ],
+)
+def test_a_tensor_that_no_save_writes_is_refused(
+    quantized: QuantizedModel, tiny_vit: Make, tmp_path: Path, name: str, harm: Harm, message: str
+) -> None:
+    path = tmp_path / "q.safetensors"
+    quantized.save(path)
+    state, metadata = read_state(path)
+    state[name] = harm(state[name].clone())
+    write_state(path, state, metadata)
+    with pytest.raises(UserError, match=message) as raised:
+        load_quantized(path, tiny_vit())
+    assert name in str(raised.value)
+
+
+def test_whatever_byte_of_a_file_is_cut_or_flipped_loads_or_is_one_line(
+    quantized: QuantizedModel, tiny_vit: Make, tmp_path: Path
+) -> None:
+    path, model = tmp_path / "q.safetensors", tiny_vit()
+    quantized.save(path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in [*range(0, header, 97), *range(header, len(whole), 4001)]:
+        for harmed in (whole[:at], whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :]):
+            path.write_bytes(harmed)
+            try:
+                load_quantized(path, model)
+            except UserError as error:
+                assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("fimaq", ["[]", "5", "not JSON", "[" * 100_000, "{}"])
+def test_metadata_of_something_else_is_one_line(tiny_vit: Make, tmp_path: Path, fimaq: str) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "q.safetensors", {"fimaq": fimaq})
+    with pytest.raises(UserError, match=r"cannot be read|holds no quantized model"):
+        load_quantized(tmp_path / "q.safetensors", tiny_vit())

@@ -77,6 +77,12 @@ class QuantizedLayer(nn.Module):
         quantizer.scale.copy_(scale.reshape(quantizer.scale.shape))
         self.frozen = self.input_quantizer.frozen = False
 
+    def stored_form(self) -> dict[str, Tensor]:
+        """Type and shape of the frozen integers and scales, as tensors without numbers."""
+        integers = torch.empty(self.matrix.shape, dtype=torch.int8, device="meta")
+        scale = torch.empty(self.weight_quantizer.scale.shape, device="meta")
+        return dict(zip(("q_weight", "q_scale"), self._stored(integers, scale), strict=True))
+
     def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
