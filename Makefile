@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-slow test-exports check format reference hooks clean
+.PHONY: help demo compare test test-slow test-exports test-lowest test-newest test-bare check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
@@ -15,6 +15,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-slow    run those that take minutes"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
+	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
 	@echo "make check        lint and formatting"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make reference    write docs/reference anew from the code"
@@ -36,6 +37,9 @@ test-slow: $(INSTALLED)
 
 test-exports: $(INSTALLED)
 	$(BIN)/python tests/reference/export_digests.py
+
+test-lowest test-newest test-bare: test-%:
+	PYTHON=$(PYTHON) tests/environment.sh $*
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
