@@ -85,7 +85,7 @@ def make_targets(text: str) -> set[str]:
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"])
 def test_make_has_every_target_that_is_named(file: str) -> None:
-    has = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.M))
+    has = set(" ".join(re.findall(r"^([a-z][a-z -]*):", read("Makefile"), re.M)).split())
     assert make_targets(read(file)) - has == set()
 
 
