@@ -22,9 +22,11 @@ from pathlib import Path
 import fimaq_deploy as fd
 from fimaq_deploy.engines import Runner
 from fimaq_deploy.engines.runner import Array
+from fimaq_deploy.engines.runtimes import REFERENCE as CPU
 from fimaq_deploy.models.bundled import BUNDLED
-from fimaq_deploy.pipeline.builds import CPU, FP_ROW
-from fimaq_deploy.pipeline.candidates import measure_latency, with_latency
+from fimaq_deploy.pipeline.findings import with_speed
+from fimaq_deploy.pipeline.speed import measure_latency
+from fimaq_deploy.pipeline.variants import FP_ROW
 from fimaq_deploy.report.comparison.judge import Build, compare, load_build
 from fimaq_deploy.report.comparison.records import Thresholds
 
@@ -70,7 +72,7 @@ def _build(model: str, out: Path, settings: Sequence[str]) -> Build:
 def _measured(build: Build, runners: dict[str, Runner], extra: float) -> Build:
     """The build with latencies of a new run, its quantized engine slowed."""
     changed = {**runners, CPU: _slowed(runners[CPU], extra)}
-    rows = with_latency(build.report.rows, measure_latency(changed))
+    rows = with_speed(build.report.rows, measure_latency(changed))
     return replace(build, report=build.report.model_copy(update={"rows": rows}))
 
 

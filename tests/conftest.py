@@ -10,7 +10,13 @@ import pytest
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["fixtures.exported", "fixtures.image_files", "fixtures.perceptron", "fixtures.tiny_models"]
+pytest_plugins = [
+    "fixtures.exported",
+    "fixtures.image_files",
+    "fixtures.perceptron",
+    "fixtures.tiny_models",
+    "fixtures.road",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -92,4 +92,4 @@ class Walk:
 
 def _sow(seed: int, position: int) -> None:
     """Each block has its own random stream, so that resuming changes nothing, and so has each process."""
-    torch.manual_seed(seed * 1009 + position + parallel.current().rank * 1_000_003)
+    torch.manual_seed((seed * 1009 + position + parallel.current().rank * 1_000_003) % 2**63)

@@ -54,15 +54,12 @@ def build(
     min_cosine: Annotated[
         float | None, typer.Option(help="Fail when outputs are farther from the original's; needs no labels.")
     ] = None,
-    sensitivity: Annotated[
-        int, typer.Option(min=0, help="Measure on so many images what each block and layer costs.")
-    ] = 0,
+    sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
 ) -> None:
     """Quantize, export, compile, evaluate and report, into one folder."""
     from fimaq_deploy.pipeline.builds import build as run_build
-    from fimaq_deploy.recipe import Recipe
 
     with StepLine() as progress:
         result = run_build(
@@ -70,7 +67,8 @@ def build(
             weights=weights,
             images=images,
             eval_images=eval_images,
-            recipe=Recipe.load(recipe).with_settings(settings or ()),
+            recipe=recipe,
+            settings=settings or (),
             targets=target,
             out=out,
             device=device,

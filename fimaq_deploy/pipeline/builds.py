@@ -1,51 +1,49 @@
 """The whole road: a model, images and a recipe in, a folder with checked artifacts out.
 
-1. resolve the recipe and the targets, and refuse an output folder that cannot be written;
+1. check what was asked, and refuse an output folder that cannot be written;
 2. load the model and the images;
 3. quantize on the grid that all targets execute, and save it;
-4. export ONNX, quantized and full-precision: each is traced once, and written in half precision too for TensorRT;
+4. export ONNX, quantized and full-precision: each is traced once, and written in half precision too where a target
+   computes in it;
 5. compile engines for each target that has a compiler here, and audit their layer plans;
 6. run every variant that can run on the evaluation images, and compare it with the one that it should equal;
 7. compare the quantized model with its files block by block;
-8. measure the latency of quantized and full-precision ONNX in turns;
+8. measure the latency of quantized and full-precision files in turns;
 9. write the report and the manifest.
+
+Each step hands its result to the next: Loaded, QuantizedModel, Files, Engines, Variants, rows, Report.
 """
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
 
-import torch
 from torch import nn
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.source import ImageSource
-from fimaq_deploy.engines.options import OPTIMISATIONS
-from fimaq_deploy.engines.runner import Runner
-from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, Runtime, find_runtime, runtime_packages
-from fimaq_deploy.errors import within
-from fimaq_deploy.export import export_fp_onnx, trace
-from fimaq_deploy.files import write_whole, written_whole
+from fimaq_deploy.engines.runtimes import find_runtime, runtime_packages
+from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
-from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks
+from fimaq_deploy.measure.tasks import TaskChoice
 from fimaq_deploy.models.describe import ModelInfo, describe_model
 from fimaq_deploy.models.load import load_model
-from fimaq_deploy.pipeline import artifacts
-from fimaq_deploy.pipeline.candidates import Candidate, Originals, measure_latency, measure_rows, with_latency
-from fimaq_deploy.pipeline.findings import to_schema, with_limits
-from fimaq_deploy.pipeline.measures import choose_measures
-from fimaq_deploy.pipeline.request import Request, default_out, resolve_targets
-from fimaq_deploy.pipeline.tensorrt_files import IMAGES, Twins, choose_floats, compile_twins, write_twins
+from fimaq_deploy.pipeline import artifacts, findings
+from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
+from fimaq_deploy.pipeline.compiled import Engine, compile_engines
+from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
+from fimaq_deploy.pipeline.measures import Measures, choose_measures
+from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.speed import measure_speed
+from fimaq_deploy.pipeline.steps import Counter, Progress, Step, Steps
+from fimaq_deploy.pipeline.variants import Variants, load_variants
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema, to_html, to_markdown
 from fimaq_deploy.report.environment import describe_environment
@@ -53,18 +51,10 @@ from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.verify.block_parity import QUANTIZED, compare_files, compare_weights
 
-FP_ONNX = "model.fp32.onnx"
 PARITY_IMAGES = 4
-FP_ROW = "onnx-fp32"
 
-_BYTES_PER_PARAMETER = 20  # float and quantized ONNX, twins, engines and safetensors together stay below it
+_BYTES_PER_PARAMETER = 20  # float and quantized ONNX, half-precision files, engines and safetensors stay below it
 _BYTES_ALWAYS = 16 * 2**20
-
-
-class Progress(Protocol):
-    """Called as the build goes on. `total` is 0 where a step is not counted."""
-
-    def __call__(self, step: str, done: int, total: int, detail: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -83,6 +73,7 @@ def build(
     images: str | Path | None = None,
     eval_images: str | Path | None = None,
     recipe: Recipe | str | Path = "w8a8",
+    settings: Sequence[str] = (),
     targets: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     device: str | None = None,
@@ -101,6 +92,7 @@ def build(
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
     images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
+    settings: changes to the recipe, such as "reconstruction.iterations=200".
     task: classes, embedding, multilabel, regression or dense, or the kinds of several outputs by name; default: what
         the outputs, the labels and the model tell.
     evaluate: a figure of your own, as a function or as package.module:function: it gets a function from images to
@@ -117,32 +109,103 @@ def build(
     Raises:
         UserError: bad input; whatever `out` held before is untouched.
     """
-    request = Request(
-        model=model,
-        weights=str(weights),
-        images=None if images is None else str(images),
-        eval_images=None if eval_images is None else str(eval_images),
-        recipe=recipe if isinstance(recipe, Recipe) else Recipe.load(recipe),
-        targets=resolve_targets(targets),
-        out=default_out(model) if out is None else Path(out),
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    request = Request.of(
+        model,
+        weights=weights,
+        images=images,
+        eval_images=eval_images,
+        recipe=recipe,
+        settings=settings,
+        targets=targets,
+        out=out,
+        device=device,
         seed=seed,
         max_drop=max_drop,
         sensitivity=sensitivity,
-        task=parse_tasks(task),
+        task=task,
         evaluate=evaluate,
-        min_agreement=None if min_agreement is None else within("--min-agreement", min_agreement, 0, 100),
-        min_cosine=None if min_cosine is None else within("--min-cosine", min_cosine, -1, 1),
+        min_agreement=min_agreement,
+        min_cosine=min_cosine,
     )
+    return run_request(request, overwrite=overwrite, resume=resume, progress=progress, originals=originals)
+
+
+def run_request(
+    request: Request,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    originals: Originals | None = None,
+) -> BuildResult | None:
+    """Build what was asked. Arguments and errors as of `build`."""
     with parallel.session(request.device) as group:
         if not group.leads:
             _assist(request)
             return None
         with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
-            report = _Build(request, folder, progress or _silent, originals).run()
+            report = _make(request, folder, Steps(progress), originals)
     if originals:
         originals.onnx = request.out / FP_ONNX
-    return BuildResult(request.out, report, tuple(failures(report, max_drop)))
+    return BuildResult(request.out, report, tuple(failures(report, request.max_drop)))
+
+
+def _make(request: Request, folder: Path, steps: Steps, originals: Originals | None) -> schema.Report:
+    """Everything into the folder, the manifest last."""
+    runtimes = [find_runtime(name) for name in request.targets]
+    with steps.step("load"):
+        loaded = _load(request)
+        artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.parameters + _BYTES_ALWAYS)
+    with steps.step("quantize") as count:
+        quantized = _quantize(request, loaded, folder, count)
+    with steps.step("export"):
+        earlier = originals.onnx if originals else None
+        files = write_files(folder, quantized, loaded.model, loaded.calibration, runtimes, earlier)
+    with steps.step("compile") as count:
+        engines = compile_engines(runtimes, files, count)
+    with steps.step("evaluate") as count:
+        variants = load_variants(loaded.model, quantized, files, engines)
+        found = measure_rows(variants.candidates, loaded.evaluation, loaded.measures, count, originals)
+        found.predictions.save(folder / PREDICTIONS)
+    with steps.step("parity"):
+        parity = _compare_stages(request, quantized, folder, loaded.evaluation, variants)
+    with steps.step("latency"):
+        rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
+    report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done)
+    _write(folder, report, quantized.recipe)
+    return report
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a build starts from."""
+
+    model: nn.Module
+    info: ModelInfo
+    calibration: ImageSource
+    evaluation: ImageSource
+    measures: Measures
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def _load(request: Request) -> Loaded:
+    device = parallel.own_device(request.device)
+    model = load_model(request.model, request.weights, device=device, seed=request.seed)
+    info = describe_model(model, request.model)
+    calibration = _calibration(request, info)
+    own = request.images is not None
+    evaluation = evaluation_source(request.model, info, calibration, images=request.eval_images, own_calibration=own)
+    return Loaded(model, info, calibration, evaluation, choose_measures(request, model, evaluation))
+
+
+def _calibration(request: Request, info: ModelInfo) -> ImageSource:
+    count = request.recipe.reconstruction.images
+    return calibration_source(
+        request.model, info, count, images=request.images, weights=request.weights, seed=request.seed
+    )
 
 
 def _assist(request: Request) -> None:
@@ -153,239 +216,85 @@ def _assist(request: Request) -> None:
     quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device)
 
 
-def _calibration(request: Request, info: ModelInfo) -> ImageSource:
-    count = request.recipe.reconstruction.images
-    return calibration_source(
-        request.model, info, count, images=request.images, weights=request.weights, seed=request.seed
+def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) -> QuantizedModel:
+    quantized = quantize(
+        loaded.model,
+        loaded.calibration,
+        request.recipe,
+        request.targets,
+        seed=request.seed,
+        device=parallel.own_device(request.device),
+        progress=count,
+        resume=folder / artifacts.STATE,
+        sensitivity=request.sensitivity,
+    )
+    quantized.save(folder / QUANTIZED)
+    return quantized
+
+
+def _compare_stages(
+    request: Request, quantized: QuantizedModel, folder: Path, images: ImageSource, variants: Variants
+) -> list[schema.Parity]:
+    """Block by block on a few images."""
+    weights = compare_weights(folder)
+    few = images.take(PARITY_IMAGES).to(request.device)
+    return [findings.to_parity(each, weights) for each in compare_files(quantized, folder, few, variants.tapped)]
+
+
+def _report(
+    request: Request,
+    loaded: Loaded,
+    quantized: QuantizedModel,
+    files: Files,
+    engines: Sequence[Engine],
+    found: Found,
+    rows: Sequence[schema.Row],
+    parity: Sequence[schema.Parity],
+    steps: Sequence[Step],
+) -> schema.Report:
+    notes = (*found.notes, *quantized.notes, *_float_notes(files, engines))
+    return schema.Report(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=request.command(),
+        seed=request.seed,
+        max_drop=request.max_drop,
+        min_agreement=request.min_agreement,
+        min_cosine=request.min_cosine,
+        outputs=found.outputs,
+        evaluate=request.evaluate_name,
+        model=findings.to_model(loaded.info, request.weights, loaded.parameters),
+        recipe=quantized.recipe.model_dump(mode="json"),
+        data=findings.to_data(loaded.calibration, loaded.evaluation, notes),
+        environment=describe_environment(runtime_packages()),
+        targets=[findings.to_target(engine) for engine in engines],
+        rows=list(rows),
+        blocks=[findings.to_block(record) for record in quantized.history],
+        steps=[findings.to_step(step) for step in steps],
+        grids=[findings.to_grid_use(use) for use in quantized.grids],
+        sensitivity=[findings.to_sensitivity(one) for one in quantized.sensitivity],
+        audits=[findings.to_audit(engine.audit) for engine in engines if engine.audit],
+        parity=list(parity),
+        predictions=PREDICTIONS,
     )
 
 
-def _evaluation(request: Request, info: ModelInfo, calibration: ImageSource) -> ImageSource:
-    own = request.images is not None
-    return evaluation_source(request.model, info, calibration, images=request.eval_images, own_calibration=own)
+def _float_notes(files: Files, engines: Sequence[Engine]) -> list[str]:
+    """Which floats the targets with half precision have around the integers."""
+    titles = [engine.runtime.title for engine in engines if engine.runtime.target.high_precision != "float32"]
+    return [f"{' and '.join(titles)}: {files.half.note}"] if files.half else []
 
 
-def _silent(step: str, done: int, total: int, detail: str) -> None:
-    pass
-
-
-@dataclass
-class _Build:
-    """One build under way. The steps run in the order of `run` and leave their results here for the next ones."""
-
-    request: Request
-    folder: Path
-    progress: Progress
-    originals: Originals | None = None
-    steps: list[schema.Step] = field(default_factory=list)
-    statuses: list[schema.TargetStatus] = field(default_factory=list)
-    runners: dict[str, Runner] = field(default_factory=dict)
-    ran: dict[str, tuple[Path, str]] = field(default_factory=dict)
-    twins: Twins | None = None
-    audits: list[schema.Audit] = field(default_factory=list)
-    parity: list[schema.Parity] = field(default_factory=list)
-
-    def run(self) -> schema.Report:
-        with self._step("load"):
-            self._load()
-        with self._step("quantize"):
-            self._quantize()
-        with self._step("export"):
-            self._export()
-        with self._step("compile"):
-            self._compile()
-        with self._step("evaluate"):
-            rows = self._accuracy()
-        with self._step("parity"):
-            self.parity = self._compare_stages()
-        with self._step("latency"):
-            rows = with_limits(with_latency(rows, self._latency()), self.ran)
-        return self._write(rows)
-
-    @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        self.progress(name, 0, 0, "")
-        started = time.perf_counter()
-        yield
-        self.steps.append(schema.Step(name=name, seconds=time.perf_counter() - started))
-
-    def _counter(self, step: str) -> Callable[[int, int, str], None]:
-        return lambda done, total, detail: self.progress(step, done, total, detail)
-
-    def _load(self) -> None:
-        request, device = self.request, parallel.own_device(self.request.device)
-        self.model = load_model(request.model, request.weights, device=device, seed=request.seed)
-        self.info = describe_model(self.model, request.model)
-        self.calibration = _calibration(request, self.info)
-        self.evaluation = _evaluation(request, self.info, self.calibration)
-        self.measures = choose_measures(request, self.model, self.evaluation)
-        artifacts.check_space(self.folder, _BYTES_PER_PARAMETER * _parameters(self.model) + _BYTES_ALWAYS)
-
-    def _quantize(self) -> None:
-        request = self.request
-        self.quantized = quantize(
-            self.model,
-            self.calibration,
-            request.recipe,
-            request.targets,
-            seed=request.seed,
-            device=parallel.own_device(request.device),
-            progress=self._counter("quantize"),
-            resume=self.folder / artifacts.STATE,
-            sensitivity=request.sensitivity,
-        )
-        self.quantized.save(self.folder / QUANTIZED)
-
-    def _export(self) -> None:
-        traced, original = trace(self.quantized), self.folder / FP_ONNX
-        traced.write(self.folder / ONNX)
-        if self.originals and self.originals.onnx and self.originals.onnx.is_file():
-            with written_whole(original) as beside:
-                shutil.copyfile(self.originals.onnx, beside)
-        else:
-            export_fp_onnx(self.model, original)
-        family = [name for name in self.request.targets if find_runtime(name).compiler]
-        if family:
-            floats = choose_floats(self.quantized, self.model, self.calibration.take(IMAGES))
-            self.twins = write_twins(self.folder, traced, original, floats, family)
-
-    def _compile(self) -> None:
-        for number, name in enumerate(self.request.targets):
-            self.progress("compile", number, len(self.request.targets), name)
-            self.statuses.append(self._compile_one(name))
-
-    def _compile_one(self, name: str) -> schema.TargetStatus:
-        runtime = find_runtime(name)
-        not_built, not_run = runtime.availability()
-        status = schema.TargetStatus(name=name, not_built=not_built, not_run=not_run)
-        if self.twins is None or runtime.compiler is None or not_built:
-            return status
-        status, audit = compile_twins(self.twins, status)
-        self.audits += [audit] if audit else []
-        return status
-
-    def _candidates(self) -> list[Candidate]:
-        """The variants in the order of the table; each is compared with the one that it should equal."""
-        onnx, fp_onnx = self.folder / ONNX, self.folder / FP_ONNX
-        runtime = find_runtime(REFERENCE)
-        reference = runtime.load(onnx, **{OPTIMISATIONS.name: False})
-        self.ran = {FP_ROW: (fp_onnx, REFERENCE), REFERENCE: (onnx, REFERENCE)}
-        self.runners = {row: runtime.load(file) for row, (file, _) in self.ran.items()}
-        return [
-            Candidate("pytorch-fp32", "PyTorch FP32", self.model, original=True),
-            Candidate(FP_ROW, "ONNX Runtime FP32", self.runners[FP_ROW], "pytorch-fp32", fp_onnx, original=True),
-            Candidate("fake-quant", "PyTorch fake-quant", self.quantized, "pytorch-fp32", self.folder / QUANTIZED),
-            Candidate("onnx-reference", "ONNX unoptimised", reference, "fake-quant", onnx),
-            Candidate(REFERENCE, runtime.title, self.runners[REFERENCE], "onnx-reference", onnx, deployed=True),
-            *(one for status in self.statuses if status.name != REFERENCE for one in self._engine_candidates(status)),
-        ]
-
-    def _engine_candidates(self, status: schema.TargetStatus) -> Iterator[Candidate]:
-        """The engine of one target, behind the full-precision one where there is one."""
-        name, reason = status.name, status.not_built or status.not_run
-        runtime = find_runtime(name)
-        if self.twins is not None and runtime.compiler:
-            twin, file = f"{name}-{self.twins.short}", self.twins.original_engine(name)
-            run = self._loaded(twin, file, runtime, reason)
-            title = f"{runtime.title} {self.twins.short.upper()}"
-            found = None if status.not_built else file
-            yield Candidate(twin, title, run, "pytorch-fp32", found, not_run=reason, original=True)
-        file = runtime.file(self.folder)
-        run = self._loaded(name, file, runtime, reason)
-        found = None if status.not_built else file
-        yield Candidate(name, runtime.title, run, "onnx-reference", found, deployed=True, not_run=reason)
-
-    def _loaded(self, row: str, file: Path, runtime: Runtime, not_run: str | None) -> Runner | None:
-        if not_run is None:
-            self.ran[row] = (file, runtime.name)
-            self.runners[row] = runtime.load(file)
-        return self.runners.get(row)
-
-    def _accuracy(self) -> list[schema.Row]:
-        """The rows without their latency. What each predicted is left in a file."""
-        progress = self._counter("evaluate")
-        self.found = measure_rows(self._candidates(), self.evaluation, self.measures, progress, self.originals)
-        self.found.predictions.save(self.folder / PREDICTIONS)
-        return self.found.rows
-
-    def _compare_stages(self) -> list[schema.Parity]:
-        """Block by block on a few images; not where another engine would have to be compiled for it."""
-        weights = compare_weights(self.folder)
-        ran = [find_runtime(target) for row, (_, target) in self.ran.items() if row != FP_ROW]
-        targets = [runtime.name for runtime in ran if runtime.taps and runtime.compiler is None]
-        images = self.evaluation.take(PARITY_IMAGES).to(self.request.device)
-        return [to_schema(each, weights) for each in compare_files(self.quantized, self.folder, images, targets)]
-
-    def _latency(self) -> dict[str, list[schema.Latency]]:
-        return measure_latency(self.runners)
-
-    def _write(self, rows: Sequence[schema.Row]) -> schema.Report:
-        """The report, the recipe and, last, the manifest of everything."""
-        report = self._report(rows)
-        texts = {
-            "report.json": report.to_json(),
-            "report.md": to_markdown(report),
-            "report.html": to_html(report),
-            "recipe.yaml": self.quantized.recipe.to_yaml(),
-        }
-        for name, text in texts.items():
-            write_whole(self.folder / name, text.encode())
-        write_manifest(self.folder, _manifest_facts(report), without=(artifacts.REQUEST_FILE,))
-        return report
-
-    def _report(self, rows: Sequence[schema.Row]) -> schema.Report:
-        request = self.request
-        return schema.Report(
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            command=request.command(),
-            seed=request.seed,
-            max_drop=request.max_drop,
-            min_agreement=request.min_agreement,
-            min_cosine=request.min_cosine,
-            outputs=self.found.outputs,
-            evaluate=request.evaluate_name,
-            model=schema.Model(
-                name=request.model,
-                weights=request.weights,
-                input_shape=self.info.input_shape,
-                classes=self.info.classes,
-                parameters=_parameters(self.model),
-            ),
-            recipe=self.quantized.recipe.model_dump(mode="json"),
-            data=self._data(rows),
-            environment=describe_environment(runtime_packages()),
-            targets=self.statuses,
-            rows=list(rows),
-            blocks=[schema.Block(**asdict(record)) for record in self.quantized.history],
-            steps=self.steps,
-            parity=self.parity,
-            grids=[schema.GridUse(**asdict(use)) for use in self.quantized.grids],
-            sensitivity=[schema.Sensitivity(**asdict(one)) for one in self.quantized.sensitivity],
-            audits=self.audits,
-            predictions=PREDICTIONS,
-        )
-
-    def _data(self, rows: Sequence[schema.Row]) -> schema.Data:
-        calibration, evaluation = self.calibration, self.evaluation
-        return schema.Data(
-            calibration=calibration.description,
-            calibration_images=calibration.count or 0,
-            evaluation=evaluation.description,
-            evaluation_images=evaluation.count or 0,
-            labelled=evaluation.labelled,
-            notes=list(
-                dict.fromkeys((*calibration.notes, *evaluation.notes, *self.found.notes, *self._precision_notes()))
-            ),
-        )
-
-    def _precision_notes(self) -> tuple[str, ...]:
-        """What is not in integers, and which floats TensorRT has around them."""
-        floats = () if self.twins is None else (f"TensorRT: {self.twins.note}",)
-        return (*self.quantized.notes, *floats)
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+def _write(folder: Path, report: schema.Report, recipe: Recipe) -> None:
+    """The report, the recipe and, last, the manifest of everything."""
+    texts = {
+        "report.json": report.to_json(),
+        "report.md": to_markdown(report),
+        "report.html": to_html(report),
+        "recipe.yaml": recipe.to_yaml(),
+    }
+    for name, text in texts.items():
+        write_whole(folder / name, text.encode())
+    write_manifest(folder, _manifest_facts(report), without=(artifacts.REQUEST_FILE,))
 
 
 def _manifest_facts(report: schema.Report) -> dict[str, object]:

@@ -7,31 +7,29 @@ which tells where a difference came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from fimaq_deploy.data.source import ImageSource
-from fimaq_deploy.engines import Runner
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.accuracy import Pass, labels_of
-from fimaq_deploy.measure.latency import compare_latency
 from fimaq_deploy.measure.outputs import Outputs, named_like, running
 from fimaq_deploy.measure.own import OwnFigures, name_of, own_figures
 from fimaq_deploy.measure.tasks import Figure, Tasks
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.rows import Candidate, Done, to_outputs, to_predictions, to_row
+from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Fingerprint, Predictions
 
 _BATCH = 32
 _REMEMBERED_BYTES = 2**28  # outputs of an original, so that a sweep runs it once
 
-Progress = Callable[[int, int, str], None]
 Run = Callable[[Tensor], Outputs]
 
 
@@ -61,7 +59,7 @@ def measure_rows(
     candidates: Sequence[Candidate],
     images: ImageSource,
     measures: Measures,
-    progress: Progress,
+    progress: Counter,
     originals: Originals | None = None,
 ) -> Found:
     """Run every candidate on all images; a row for each, in their order, and what each did with each image.
@@ -84,25 +82,6 @@ def measure_rows(
     )
 
 
-def measure_latency(runners: Mapping[str, Runner], **settings: Any) -> dict[str, list[schema.Latency]]:
-    """Latencies by row id, all measured in one run, in turns; every speed-up is over the first runner.
-
-    settings: of `compare_latency`.
-    """
-    first = next(iter(runners))
-    found: dict[str, list[schema.Latency]] = {name: [] for name in runners}
-    for latency in compare_latency(runners, **settings):
-        facts = {key: value for key, value in asdict(latency).items() if key != "name"}
-        paired = {"ratio_to": first} if latency.name != first else {"speedup": None, "speedup_interval": None}
-        found[latency.name].append(schema.Latency(**{**facts, **paired}))
-    return found
-
-
-def with_latency(rows: Iterable[schema.Row], latency: dict[str, list[schema.Latency]]) -> list[schema.Row]:
-    """The rows with the latencies that were measured for their ids."""
-    return [row.model_copy(update={"latency": latency.get(row.id, [])}) for row in rows]
-
-
 class _Passes:
     """The passes of one candidate: against the original, and against its neighbour."""
 
@@ -122,7 +101,7 @@ def _is_telling(figure: Figure) -> bool:
 
 
 def _pass_over(
-    candidates: Sequence[Candidate], images: ImageSource, tasks: Tasks, progress: Progress, kept: Originals | None
+    candidates: Sequence[Candidate], images: ImageSource, tasks: Tasks, progress: Counter, kept: Originals | None
 ) -> tuple[dict[str, _Passes], str]:
     """What every candidate that runs did, and the fingerprint of the images."""
     running_ones = [candidate for candidate in candidates if candidate.run is not None]
@@ -178,7 +157,7 @@ class _Memory:
 
 
 def _own_figures(
-    candidates: Sequence[Candidate], measures: Measures, progress: Progress, kept: Originals | None
+    candidates: Sequence[Candidate], measures: Measures, progress: Counter, kept: Originals | None
 ) -> dict[str, OwnFigures]:
     """What the user's function says of every candidate that runs."""
     found: dict[str, OwnFigures] = {}

@@ -1,48 +1,163 @@
-"""Measurements as the records that a report holds."""
+"""What was measured as the records of a report: one function a record, every field by its name.
+
+The measuring modules know nothing of reports. A field that is added to a record on either side is added here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from fimaq_deploy.measure.benchmark import floor_of
-from fimaq_deploy.measure.memory import peak_memory_bytes
-from fimaq_deploy.measure.rates import measure_operations
+from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
+from fimaq_deploy.calibration.findings.usage import GridUse
+from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
+from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.measure.latency import Latency
+from fimaq_deploy.models.describe import ModelInfo
+from fimaq_deploy.pipeline.compiled import Engine
+from fimaq_deploy.pipeline.speed import Speed
+from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.report import schema
 from fimaq_deploy.verify.block_parity import Comparison
+from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
+from fimaq_deploy.verify.stages import StageParity
 
 
-def with_limits(rows: Sequence[schema.Row], ran: Mapping[str, tuple[Path, str]]) -> list[schema.Row]:
-    """The rows of a build's report with their floors and peak memory. ran: file and target by row id."""
-    operations = measure_operations()
-    return [_with_limits(row, *ran[row.id], operations) if row.id in ran else row for row in rows]
+def to_model(info: ModelInfo, weights: str, parameters: int) -> schema.Model:
+    return schema.Model(
+        name=info.name,
+        weights=weights,
+        input_shape=info.input_shape,
+        classes=info.classes,
+        parameters=parameters,
+    )
 
 
-def _with_limits(row: schema.Row, file: Path, target: str, operations: dict[str, float]) -> schema.Row:
-    floors = [floor_of(file, target, latency.batch_size, operations) for latency in row.latency]
-    latencies = [
-        latency.model_copy(update={"floor_ms": floor.milliseconds if floor else None})
-        for latency, floor in zip(row.latency, floors, strict=True)
-    ]
-    largest = max((latency.batch_size for latency in row.latency), default=1)
-    return row.model_copy(update={"latency": latencies, "peak_memory_bytes": peak_memory_bytes(file, target, largest)})
+def to_data(calibration: ImageSource, evaluation: ImageSource, notes: Iterable[str] = ()) -> schema.Data:
+    """notes: what a reader should know beside what the sources say."""
+    return schema.Data(
+        calibration=calibration.description,
+        calibration_images=calibration.count or 0,
+        evaluation=evaluation.description,
+        evaluation_images=evaluation.count or 0,
+        labelled=evaluation.labelled,
+        notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *notes))),
+    )
 
 
-def to_schema(comparison: Comparison, weights: dict[str, list[str]]) -> schema.Parity:
-    """As a build's report holds it."""
+def to_step(step: Step) -> schema.Step:
+    return schema.Step(name=step.name, seconds=step.seconds)
+
+
+def to_block(record: BlockRecord) -> schema.Block:
+    return schema.Block(
+        name=record.name,
+        loss_before=record.loss_before,
+        loss_after=record.loss_after,
+        iterations=record.iterations,
+        seconds=record.seconds,
+        curve=list(record.curve),
+        stopped=record.stopped,
+    )
+
+
+def to_grid_use(use: GridUse) -> schema.GridUse:
+    return schema.GridUse(
+        name=use.name,
+        kind=use.kind,
+        bits=use.bits,
+        used_levels=use.used_levels,
+        levels=use.levels,
+        clipped=use.clipped,
+    )
+
+
+def to_sensitivity(found: Sensitivity) -> schema.Sensitivity:
+    return schema.Sensitivity(name=found.name, kind=found.kind, alone=found.alone, spared=found.spared)
+
+
+def to_target(engine: Engine) -> schema.TargetStatus:
+    return schema.TargetStatus(
+        name=engine.runtime.name,
+        not_built=engine.not_built,
+        not_run=engine.not_run,
+        failed=engine.failed,
+        compile_seconds=engine.compile_seconds,
+    )
+
+
+def to_audit(audit: EngineAudit) -> schema.Audit:
+    return schema.Audit(
+        target=audit.target,
+        compute_capability=audit.compute_capability,
+        blocks=[to_audit_block(block) for block in audit.blocks],
+        broken=list(audit.broken),
+    )
+
+
+def to_audit_block(block: BlockPlan) -> schema.AuditBlock:
+    return schema.AuditBlock(
+        name=block.name,
+        kernels=block.kernels,
+        gemms=block.gemms,
+        int8_gemms=block.int8_gemms,
+        weight_only_gemms=block.weight_only_gemms,
+        left_alone=block.left_alone,
+        attention=block.attention,
+        dequantized_weights=block.dequantized_weights,
+        conversions=block.conversions,
+        twin_kernels=block.twin_kernels,
+    )
+
+
+def to_parity(comparison: Comparison, weights: Mapping[str, list[str]]) -> schema.Parity:
+    """weights: by file, those whose integers differ from the quantized model's."""
     parting = comparison.report.first_parting
     return schema.Parity(
         to=comparison.to,
+        stages=[to_stage_parity(stage) for stage in comparison.report.stages],
         first_parting=parting.name if parting else None,
         differing_weights=weights.get(comparison.file, []),
-        stages=[
-            schema.StageParity(
-                name=stage.name,
-                largest_difference=stage.largest_difference,
-                differing=100 * stage.differing_share,
-                largest_step=stage.flips.largest_step if stage.flips else None,
-                flipped=100 * stage.flips.flipped if stage.flips else None,
-            )
-            for stage in comparison.report.stages
-        ],
+    )
+
+
+def to_stage_parity(stage: StageParity) -> schema.StageParity:
+    return schema.StageParity(
+        name=stage.name,
+        largest_difference=stage.largest_difference,
+        differing=100 * stage.differing_share,
+        largest_step=stage.flips.largest_step if stage.flips else None,
+        flipped=100 * stage.flips.flipped if stage.flips else None,
+    )
+
+
+def to_latency(latency: Latency, ratio_to: str | None, floor_ms: float | None) -> schema.Latency:
+    """ratio_to: the row that it was timed against; None for that row itself, which has no speed-up."""
+    return schema.Latency(
+        batch_size=latency.batch_size,
+        p50_ms=latency.p50_ms,
+        p90_ms=latency.p90_ms,
+        p99_ms=latency.p99_ms,
+        images_per_second=latency.images_per_second,
+        floor_ms=floor_ms,
+        ratio_to=ratio_to,
+        speedup=None if ratio_to is None else latency.speedup,
+        speedup_interval=None if ratio_to is None else latency.speedup_interval,
+    )
+
+
+def with_speed(rows: Iterable[schema.Row], speeds: Mapping[str, Speed]) -> list[schema.Row]:
+    """The rows with the speeds that were measured for their ids, and none else."""
+    return [_with_speed(row, speeds.get(row.id, _UNTIMED)) for row in rows]
+
+
+_UNTIMED = Speed((), None, ())
+
+
+def _with_speed(row: schema.Row, speed: Speed) -> schema.Row:
+    pairs = zip(speed.latencies, speed.floors_ms, strict=True)
+    return row.model_copy(
+        update={
+            "latency": [to_latency(latency, speed.ratio_to, floor) for latency, floor in pairs],
+            "peak_memory_bytes": speed.peak_memory_bytes,
+        }
     )

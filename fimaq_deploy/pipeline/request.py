@@ -1,23 +1,34 @@
-"""What is asked of a build, with every default resolved, and the command line that asks for it again."""
+"""What is asked of a build: checked, with every default resolved, and the command line that asks for it again.
+
+This is the one place where a build's arguments are judged, whoever gave them: the command line, a program or a sweep.
+What only a file can tell (images, a checkpoint) is judged by whoever reads it, and whether a threshold means something
+for what the model returns by `pipeline.measures`.
+"""
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from fimaq_deploy.engines.runtimes import every_runtime
+from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
+from fimaq_deploy.errors import UserError, non_negative, shown, within
 from fimaq_deploy.measure.own import OwnFunction, name_of
-from fimaq_deploy.measure.tasks import task_text
+from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
+from fimaq_deploy.models.describe import find_device
+from fimaq_deploy.models.names import require_known
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.target import find_target
+
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Request:
-    """The fields of `fimaq_deploy.pipeline.builds.build`. Paths are kept as the user wrote them."""
+    """The arguments of `fimaq_deploy.build`, resolved. Paths are kept as the user wrote them. Made by `of`."""
 
     model: str
     weights: str
@@ -34,6 +45,51 @@ class Request:
     evaluate: str | OwnFunction | None = None
     min_agreement: float | None = None
     min_cosine: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        *,
+        weights: str | Path = "pretrained",
+        images: str | Path | None = None,
+        eval_images: str | Path | None = None,
+        recipe: Recipe | str | Path = "w8a8",
+        settings: Sequence[str] = (),
+        targets: str | Sequence[str] | None = None,
+        out: str | Path | None = None,
+        device: str | None = None,
+        seed: int = 0,
+        max_drop: float | None = None,
+        sensitivity: int = 0,
+        task: TaskChoice | Sequence[str] = None,
+        evaluate: str | OwnFunction | None = None,
+        min_agreement: float | None = None,
+        min_cosine: float | None = None,
+    ) -> Request:
+        """Arguments as of `fimaq_deploy.build`.
+
+        Raises:
+            UserError: one of them cannot be meant.
+        """
+        _require_name(model)
+        return cls(
+            model=model,
+            weights=_path("--weights", weights) or "",
+            images=_path("--images", images),
+            eval_images=_path("--eval-images", eval_images),
+            recipe=_recipe(recipe, settings),
+            targets=resolve_targets(targets),
+            out=Path(_path("--out", out) or default_out(model)),
+            device=_device(device),
+            seed=_whole("--seed", seed, LARGEST_SEED),
+            max_drop=None if max_drop is None else non_negative("--max-drop", max_drop),
+            sensitivity=_whole("--sensitivity", sensitivity, LARGEST_SEED),
+            task=parse_tasks(task),
+            evaluate=_function(evaluate),
+            min_agreement=None if min_agreement is None else within("--min-agreement", min_agreement, 0, 100),
+            min_cosine=None if min_cosine is None else within("--min-cosine", min_cosine, -1, 1),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
@@ -82,21 +138,79 @@ def changed_settings(recipe: Recipe) -> list[str]:
     return list(_differences(preset.model_dump(mode="json"), recipe.model_dump(mode="json")))
 
 
-def default_out(model: str) -> Path:
+def default_out(model: str) -> str:
     """`build/MODEL`; a `package.module:factory` is named by its factory."""
-    return Path("build") / model.rpartition(":")[2].replace("/", "_")
+    return str(Path("build") / model.rpartition(":")[2].replace("/", "_"))
 
 
 def resolve_targets(asked: str | Sequence[str] | None) -> tuple[str, ...]:
     """The targets asked for, or all that can be compiled or run on this machine.
 
     Raises:
-        UserError: an unknown target.
+        UserError: an unknown target, or none.
     """
-    if not asked:
+    if asked is None:
         return tuple(runtime.name for runtime in every_runtime() if None in runtime.availability())
     names = [asked] if isinstance(asked, str) else asked
-    return tuple(dict.fromkeys(find_target(name).name for name in names))
+    if not isinstance(names, Sequence) or not names:
+        raise UserError(f"--target {shown(asked)}: expected names of targets; without any it is all that work here")
+    return tuple(dict.fromkeys(_target(name) for name in names))
+
+
+def _target(name: object) -> str:
+    if not isinstance(name, str):
+        raise UserError(f"--target {shown(name)}: expected the name of a target")
+    return find_runtime(name).name
+
+
+def _require_name(model: object) -> None:
+    if not isinstance(model, str):
+        raise UserError(
+            f"--model is a {type(model).__name__}: expected a name, or package.module:factory for a module of your own"
+        )
+    require_known(model)
+
+
+def _path(option: str, given: object) -> str | None:
+    if given is None:
+        return None
+    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(path, str):
+        raise UserError(f"{option} is a {type(given).__name__}: expected a path")
+    if not path.strip() or "\0" in path:
+        raise UserError(f"{option} {shown(repr(path))}: expected a path")
+    return path
+
+
+def _recipe(recipe: object, settings: Sequence[str]) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(_path("--recipe", recipe) or "")
+    return recipe.with_settings(settings) if settings else recipe
+
+
+def _function(evaluate: object) -> str | OwnFunction | None:
+    if evaluate is None or callable(evaluate) or isinstance(evaluate, str):
+        return evaluate
+    raise UserError(f"--evaluate is a {type(evaluate).__name__}: expected a function, or package.module:function")
+
+
+def _device(device: object) -> str:
+    """A device that is here; by default the first GPU, else the CPU."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device, (str, torch.device)):
+        raise UserError(f"--device {shown(device)}: expected a name such as cpu or cuda")
+    find_device(device)
+    return str(device)
+
+
+def _whole(option: str, given: object, most: int) -> int:
+    number = -1 if isinstance(given, bool) or not isinstance(given, Integral) else int(given)
+    if not 0 <= number <= most:
+        raise UserError(f"{option} {shown(given)}: expected a whole number from 0 to {most}")
+    return number
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
 from fimaq_deploy.models.names import require_known
-from fimaq_deploy.pipeline.request import resolve_targets
+from fimaq_deploy.pipeline.request import Request, resolve_targets
 from fimaq_deploy.recipe import Recipe
 
 
@@ -79,6 +79,29 @@ class Cell:
         """A hash of all that decides what is built; `more` are facts that every cell shares."""
         facts = {**asdict(self), "model": self.model.model_dump(), "recipe": self.recipe.model_dump(mode="json")}
         return hashlib.sha256(json.dumps([facts, *more], sort_keys=True, default=str).encode()).hexdigest()
+
+    def request(self, plan: Plan, folder: Path) -> Request:
+        """What is asked of a build.
+
+        Raises:
+            UserError: a field of the plan, or of the cell, cannot be meant.
+        """
+        try:
+            return Request.of(
+                self.model.name,
+                weights=self.model.weights,
+                images=self.model.images,
+                eval_images=self.model.eval_images,
+                recipe=self.recipe,
+                targets=self.targets,
+                out=folder / self.name,
+                device=plan.device,
+                seed=plan.seed,
+                max_drop=plan.max_drop,
+                sensitivity=plan.sensitivity,
+            )
+        except UserError as error:
+            raise UserError(f"build {self.name} of the sweep: {error}") from None
 
 
 class Plan(_Strict):

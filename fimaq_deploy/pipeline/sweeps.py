@@ -27,8 +27,10 @@ from fimaq_deploy.files import locked, write_whole
 from fimaq_deploy.files.whole import make_folder
 from fimaq_deploy.manifest import MANIFEST
 from fimaq_deploy.models.bundled import BUNDLED
-from fimaq_deploy.pipeline.builds import Progress, build
+from fimaq_deploy.pipeline.builds import run_request
 from fimaq_deploy.pipeline.candidates import Originals
+from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.steps import Progress, silent
 from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.environment import describe_environment
@@ -62,6 +64,7 @@ def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress
     plan = Plan.load(path)
     folder = Path(out or plan.out or "build")
     cells = plan.cells()
+    requests = [cell.request(plan, folder) for cell in cells]
     shared = (plan.seed, plan.device, plan.max_drop, plan.sensitivity)
     command = ["fimaq-deploy", "sweep", str(path), *(["--out", str(out)] if out else [])]
     with _alone(folder):
@@ -73,7 +76,7 @@ def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress
             machine=_machine(),
             cells=[_record(cell, cell.identity(*shared), earlier, folder) for cell in cells],
         )
-        return SweepResult(folder, _Sweep(plan, folder, cells, found, earlier, progress or _silent).run())
+        return SweepResult(folder, _Sweep(folder, cells, requests, found, earlier, progress or silent).run())
 
 
 @contextmanager
@@ -104,9 +107,9 @@ def _alone(folder: Path) -> Iterator[None]:
 class _Sweep:
     """A sweep under way. `found` is on disk after every cell."""
 
-    plan: Plan
     folder: Path
     cells: list[Cell]
+    requests: list[Request]
     found: Sweep
     earlier: dict[str, Record]
     progress: Progress
@@ -125,21 +128,10 @@ class _Sweep:
     def _build(self, number: int, cell: Cell, record: Record) -> Record:
         """The cell's new record. Only what stops the whole program gets out."""
         started = time.perf_counter()
-        out = self.folder / cell.name
         known = self.earlier.get(cell.name)
         try:
-            result = build(
-                cell.model.name,
-                weights=cell.model.weights,
-                images=cell.model.images,
-                eval_images=cell.model.eval_images,
-                recipe=cell.recipe,
-                targets=cell.targets,
-                out=out,
-                device=self.plan.device,
-                seed=self.plan.seed,
-                max_drop=self.plan.max_drop,
-                sensitivity=self.plan.sensitivity,
+            result = run_request(
+                self.requests[number],
                 overwrite=True,
                 resume=known is not None and known.identity == record.identity,
                 progress=self._step(number, cell),
@@ -186,10 +178,6 @@ class _Sweep:
         }
         for name, text in texts.items():
             write_whole(self.folder / name, text().encode())
-
-
-def _silent(step: str, done: int, total: int, detail: str) -> None:
-    pass
 
 
 def _record(cell: Cell, identity: str, earlier: dict[str, Record], folder: Path) -> Record:

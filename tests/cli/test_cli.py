@@ -70,8 +70,15 @@ def test_a_module_runs_as_the_command() -> None:
         (["--model", "swin_digits", "--set", "weights.bits=5"], "field 'weights.bits'"),
         (["--model", "swin_digits", "--target", "tensorflow"], "unknown target 'tensorflow'"),
         (["--model", "swin_digits", "--weights", "missing.safetensors"], "no checkpoint 'missing.safetensors'"),
-        (["--model", "swin_digits", "--images", "missing"], "no images at missing"),
+        (["--model", "swin_digits", "--images", "missing"], "no images at missing: expected a folder"),
         (["--model", "swin_digits", "--device", "tpu"], "unknown device 'tpu'"),
+        (["--model", "swin_digits", "--max-drop", "nan"], "--max-drop nan: expected a number"),
+        (["--model", "swin_digits", "--max-drop", "-1"], "--max-drop -1.0: expected a number of at least 0"),
+        (
+            ["--model", "swin_digits", "--seed", "-1"],
+            "--seed -1: expected a whole number from 0 to 92233720368547758",
+        ),
+        (["--model", "swin_digits", "--sensitivity", "-1"], "--sensitivity -1: expected a whole number from 0"),
         (["--model", "vit_t", "--weights", "random", "--max-drop", "1"], "--max-drop needs to know the classes"),
     ],
 )
@@ -158,8 +165,10 @@ def image_folder(root: Path, per_class: int = 3) -> Path:
 
 
 def test_a_missed_gate_is_exit_code_1_and_keeps_the_artifacts(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("build", "--model", "swin_digits", "--set", "reconstruction.iterations=0", "--out", out)
-    assert run(*arguments, "--target", "onnxruntime-cpu", "--max-drop", "-200") == 1
+    coarse = ("weights.bits=2", "reconstruction.iterations=0", "tuning.iterations=0")
+    settings = [word for setting in coarse for word in ("--set", setting)]
+    data = ("--model", "vit_digits", "--target", "onnxruntime-cpu", "--recipe", "w4a8")
+    assert run("build", *data, *settings, "--out", out, "--max-drop", "1") == 1
     captured = capsys.readouterr()
     assert "failed: ONNX Runtime CPU loses" in captured.err
     assert "top-1" in captured.out

@@ -13,7 +13,6 @@ from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.manifest import sha256
 from fimaq_deploy.models.describe import describe_model
 from fimaq_deploy.pipeline.builds import BuildResult, build
-from fimaq_deploy.pipeline.request import Request, changed_settings, default_out, resolve_targets
 from fimaq_deploy.report import Report
 
 QUICK = Recipe.load("w8a8").replace(reconstruction={"iterations": 3}, tuning={"iterations": 2})
@@ -197,62 +196,12 @@ def test_every_preset_fits_every_family(model: str, name: str) -> None:
     assert quantized(images.take(2)).isfinite().all()
 
 
-def request(model: str = "swin_digits", **changes: object) -> Request:
-    defaults = {
-        "weights": "pretrained",
-        "images": None,
-        "eval_images": None,
-        "recipe": Recipe.load("w8a8"),
-        "targets": ("onnxruntime-cpu",),
-        "out": Path("build/x"),
-        "device": "cpu",
-        "seed": 0,
-        "max_drop": None,
-    }
-    return Request(model, **{**defaults, **changes})
-
-
-def test_a_changed_preset_is_spelt_as_settings() -> None:
-    recipe = Recipe.load("w4a4").replace(head={"weight_bits": None}, rewrites={"norm": False})
-    assert set(changed_settings(recipe)) == {"head.weight_bits=null", "rewrites.norm=False"}
-    assert Recipe.load("w4a4").with_settings(changed_settings(recipe)) == recipe
-
-
-def test_a_recipe_of_the_users_own_is_named_by_the_saved_file() -> None:
-    command = request(recipe=Recipe(name="mine")).command()
-    assert "--recipe build/x/recipe.yaml" in command
-    assert "--set" not in command
-
-
-def test_odd_paths_are_quoted() -> None:
-    assert shlex.split(request(images="my images").command())[7] == "my images"
-
-
-@pytest.mark.parametrize(
-    ("model", "out"), [("swin_t", "build/swin_t"), ("my.models:small", "build/small"), ("a/b", "build/a_b")]
-)
-def test_default_out(model: str, out: str) -> None:
-    assert default_out(model) == Path(out)
-
-
-def test_targets_default_to_what_works_here() -> None:
-    assert "onnxruntime-cpu" in resolve_targets(None)
-    assert resolve_targets("tensorrt") == ("tensorrt",)
-    assert resolve_targets(["tensorrt", "tensorrt"]) == ("tensorrt",)
-    with pytest.raises(UserError, match="unknown target"):
-        resolve_targets(["cuda"])
-
-
 def test_random_weights_without_images_get_generated_ones() -> None:
     info = describe_model(load_model("vit_shapes"), "vit_shapes")
-    asked = request("vit_t", weights="random")
-    source = calibration_source(asked.model, info, 5, images=asked.images, weights=asked.weights, seed=asked.seed)
+    source = calibration_source("vit_t", info, 5, images=None, weights="random", seed=0)
     assert source.take(9).shape == (5, *info.input_shape)
     assert source.description == "generated shapes"
-    assert (
-        evaluation_source(asked.model, info, source, images=None, own_calibration=asked.images is not None).labelled
-        is False
-    )
+    assert evaluation_source("vit_t", info, source, images=None, own_calibration=False).labelled is False
 
 
 def test_trained_weights_without_images_are_refused() -> None:

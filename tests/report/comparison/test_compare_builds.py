@@ -16,8 +16,10 @@ from fimaq_deploy.cli import main
 from fimaq_deploy.engines import Runner
 from fimaq_deploy.engines.runner import Array
 from fimaq_deploy.engines.runtimes import REFERENCE as CPU
-from fimaq_deploy.pipeline.builds import FP_ROW, BuildResult, build
-from fimaq_deploy.pipeline.candidates import measure_latency, with_latency
+from fimaq_deploy.pipeline.builds import BuildResult, build
+from fimaq_deploy.pipeline.findings import with_speed
+from fimaq_deploy.pipeline.speed import measure_latency
+from fimaq_deploy.pipeline.variants import FP_ROW
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report.comparison.judge import compare as judge
 from fimaq_deploy.report.comparison.judge import load_build
@@ -55,7 +57,7 @@ def engines(result: BuildResult) -> dict[str, Runner]:
 
 def measured_again(result: BuildResult, runners: Mapping[str, Runner], folder: Path) -> Path:
     """The build with latencies of a new run."""
-    rows = with_latency(result.report.rows, measure_latency(runners, rounds=25, seconds=None))
+    rows = with_speed(result.report.rows, measure_latency(runners, rounds=25, seconds=None))
     shutil.copy(result.out / PREDICTIONS, folder)
     report = result.report.model_copy(update={"rows": rows})
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")

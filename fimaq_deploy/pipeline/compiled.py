@@ -1,0 +1,64 @@
+"""What became of each target of a build: its engine, what that was compiled to, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fimaq_deploy.engines.runner import EngineFile
+from fimaq_deploy.engines.runtimes import Runtime
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.graph.structure import read_structure
+from fimaq_deploy.pipeline.exports import Files
+from fimaq_deploy.pipeline.steps import Counter
+from fimaq_deploy.verify.layer_audit import EXPECTED, EngineAudit, audit_log, broken_promises, kernel_counts
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One target. not_built, not_run: why there is no file for it, and why it cannot run here; None where it can.
+
+    failed: whether its compiler was here and refused the graph.
+    compile_seconds: None where nothing had to be compiled. audit: None where its compiler tells no layer plan.
+    """
+
+    runtime: Runtime
+    not_built: str | None = None
+    not_run: str | None = None
+    failed: bool = False
+    compile_seconds: float | None = None
+    audit: EngineAudit | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not run."""
+        return self.not_built or self.not_run
+
+
+def compile_engines(runtimes: Sequence[Runtime], files: Files, count: Counter) -> tuple[Engine, ...]:
+    """Compile both models for each target that has a compiler here."""
+    found = []
+    for number, runtime in enumerate(runtimes):
+        count(number, len(runtimes), runtime.name)
+        found.append(_engine(runtime, files))
+    return tuple(found)
+
+
+def _engine(runtime: Runtime, files: Files) -> Engine:
+    not_built, not_run = runtime.availability()
+    if runtime.compiler is None or not_built:
+        return Engine(runtime, not_built, not_run)
+    plan = runtime.layer_plan
+    try:
+        original = runtime.compile(files.yardstick_onnx(runtime), files.yardstick(runtime), verbose=plan)
+        engine = runtime.compile(runtime.onnx(files.folder), runtime.file(files.folder), verbose=plan)
+    except UserError as error:
+        return Engine(runtime, str(error), not_run, failed=True)
+    audit = _audit(runtime, files, engine, original) if plan else None
+    return Engine(runtime, None, not_run, compile_seconds=engine.build_seconds, audit=audit)
+
+
+def _audit(runtime: Runtime, files: Files, engine: EngineFile, original: EngineFile) -> EngineAudit:
+    counts = kernel_counts(audit_log(original.log, read_structure(files.yardstick_onnx(runtime))))
+    blocks = audit_log(engine.log, read_structure(runtime.onnx(files.folder)), counts)
+    return EngineAudit(runtime.name, None, blocks, broken_promises(blocks, EXPECTED))

@@ -1,0 +1,119 @@
+"""Every ONNX file of a build: one that most targets read, one for each that needs its own, and the originals.
+
+1. the quantized model is traced once and written for no target in particular (`model.onnx`);
+2. the original is written in float32 (`model.fp32.onnx`), unless an earlier build has done so;
+3. where a target computes in half precision, both models run on some calibration images: the largest value decides
+   between float16 and bfloat16, and the original is written in that type too, as the yardstick;
+4. the quantized model is written for each target that reads a file of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.findings.float_range import choose_type, largest_values
+from fimaq_deploy.calibration.network.quantized_copy import stages_of
+from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.engines.runtimes import ONNX, Runtime
+from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
+from fimaq_deploy.files import written_whole
+from fimaq_deploy.target import HighPrecision, Target
+
+FP_ONNX = "model.fp32.onnx"
+IMAGES = 32  # whose largest values decide the float type
+_SHORT: dict[HighPrecision, str] = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
+
+
+@dataclass(frozen=True)
+class Floats:
+    """The floats around the integers of the targets with half precision. note: why they are of this type."""
+
+    high_precision: HighPrecision
+    note: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """The ONNX files of a build, by who reads them. half: None where no target computes in half precision."""
+
+    folder: Path
+    half: Floats | None = None
+
+    @property
+    def onnx(self) -> Path:
+        return self.folder / ONNX
+
+    @property
+    def original(self) -> Path:
+        """The original in float32."""
+        return self.folder / FP_ONNX
+
+    def has_yardstick(self, runtime: Runtime) -> bool:
+        """Whether a target is measured beside the original in its own floats: where it compiles, or they are half."""
+        return runtime.compiler is not None or _is_half(runtime)
+
+    def yardstick_short(self, runtime: Runtime) -> str:
+        """The type of those floats, as in a file's name."""
+        return _SHORT[self.half.high_precision if self.half and _is_half(runtime) else "float32"]
+
+    def yardstick_onnx(self, runtime: Runtime) -> Path:
+        return self.folder / f"model.{self.yardstick_short(runtime)}.onnx"
+
+    def yardstick(self, runtime: Runtime) -> Path:
+        """What the target runs of the original: that file, or the engine that is compiled from it."""
+        if runtime.compiler is None:
+            return self.yardstick_onnx(runtime)
+        return self.folder / f"model.{self.yardstick_short(runtime)}.{runtime.name}{runtime.suffix}"
+
+
+def write_files(
+    folder: Path,
+    quantized: QuantizedModel,
+    model: nn.Module,
+    images: Any,
+    runtimes: Sequence[Runtime],
+    earlier: Path | None = None,
+) -> Files:
+    """Write them all. Each model is traced once.
+
+    model: the original. images: a source of calibration images. earlier: the original's float32 file of another build.
+    """
+    traced, original = trace(quantized), folder / FP_ONNX
+    traced.write(folder / ONNX)
+    if earlier is not None and earlier.is_file():
+        with written_whole(original) as beside:
+            shutil.copyfile(earlier, beside)
+    else:
+        export_fp_onnx(model, original)
+    own = [runtime for runtime in runtimes if not runtime.target.reads_the_common_file]
+    half = [runtime for runtime in own if _is_half(runtime)]
+    files = Files(folder, choose_floats(quantized, model, images.take(IMAGES)) if half else None)
+    for runtime in own:
+        traced.write(runtime.onnx(folder), _rules(runtime, files.half))
+    if half:
+        convert_fp_onnx(original, files.yardstick_onnx(half[0]), target=_rules(half[0], files.half))
+    return files
+
+
+def choose_floats(quantized: Any, model: nn.Module, images: Tensor) -> Floats:
+    """The float type that holds what both models compute, and why.
+
+    quantized: a `QuantizedModel`; model: the original. images: calibration images (N, C, H, W).
+    """
+    return Floats(*choose_type(largest_values(quantized.stages, images) + largest_values(stages_of(model), images)))
+
+
+def _rules(runtime: Runtime, half: Floats | None) -> Target:
+    if half is None or not _is_half(runtime):
+        return runtime.target
+    return replace(runtime.target, high_precision=half.high_precision)
+
+
+def _is_half(runtime: Runtime) -> bool:
+    return runtime.target.high_precision != "float32"

@@ -1,0 +1,180 @@
+"""Each record of a report from what was measured: every field differs from the others, so none is mixed up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
+from fimaq_deploy.calibration.findings.usage import GridUse
+from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
+from fimaq_deploy.data.intake import as_source
+from fimaq_deploy.engines.runtimes import find_runtime
+from fimaq_deploy.measure.latency import Latency
+from fimaq_deploy.models.describe import ModelInfo
+from fimaq_deploy.pipeline import findings
+from fimaq_deploy.pipeline.compiled import Engine
+from fimaq_deploy.pipeline.speed import Speed
+from fimaq_deploy.pipeline.steps import Step
+from fimaq_deploy.report import schema
+from fimaq_deploy.verify.block_parity import Comparison
+from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
+from fimaq_deploy.verify.stages import AS_WRITTEN, Flips, ParityReport, StageParity
+
+INFO = ModelInfo("mine", (3, 8, 9), (0.5,), (0.5,), "bicubic", 1.0, "center", 7)
+LATENCY = Latency("engine", 8, 1.0, 2.0, 3.0, 4.0, 5.0, (6.0, 7.0))
+
+
+def every_field(record: Any, **expected: object) -> None:
+    """The record says exactly this, and leaves no field of its kind to a default."""
+    assert set(expected) == set(type(record).model_fields)
+    assert {name: getattr(record, name) for name in expected} == expected
+
+
+def test_the_model() -> None:
+    found = findings.to_model(INFO, "w.pth", 1234)
+    every_field(found, name="mine", weights="w.pth", input_shape=(3, 8, 9), classes=7, parameters=1234)
+
+
+def test_the_data() -> None:
+    images = np.zeros((4, 3, 8, 9), np.float32)
+    calibration, evaluation = as_source(images[:2]), as_source(images, labels=[0, 1, 2, 3])
+    found = findings.to_data(calibration, evaluation, ["a", "b", "a"])
+    assert (found.calibration_images, found.evaluation_images, found.labelled) == (2, 4, True)
+    assert (found.calibration, found.evaluation) == (calibration.description, evaluation.description)
+    assert found.notes[-2:] == ["a", "b"]
+    assert findings.to_data(evaluation, calibration).labelled is False
+
+
+def test_a_step() -> None:
+    every_field(findings.to_step(Step("load", 1.5)), name="load", seconds=1.5)
+
+
+def test_a_block() -> None:
+    record = BlockRecord("blocks.0", 0.5, 0.25, 30, 2.5, ((0, 0.4), (16, 0.3)), "converged")
+    every_field(
+        findings.to_block(record),
+        name="blocks.0",
+        loss_before=0.5,
+        loss_after=0.25,
+        iterations=30,
+        seconds=2.5,
+        curve=[(0, 0.4), (16, 0.3)],
+        stopped="converged",
+    )
+
+
+def test_how_a_grid_is_used() -> None:
+    found = findings.to_grid_use(GridUse("blocks.0.qkv", "activation", 4, 14, 16, 0.5))
+    every_field(found, name="blocks.0.qkv", kind="activation", bits=4, used_levels=14, levels=16, clipped=0.5)
+
+
+def test_sensitivity() -> None:
+    found = findings.to_sensitivity(Sensitivity("blocks.0", "layer", 0.5, 0.25))
+    every_field(found, name="blocks.0", kind="layer", alone=0.5, spared=0.25)
+
+
+def test_a_target_that_failed_and_one_that_compiled() -> None:
+    runtime = find_runtime("tensorrt-rtx")
+    every_field(
+        findings.to_target(Engine(runtime, "refused", "no GPU", failed=True)),
+        name="tensorrt-rtx",
+        not_built="refused",
+        not_run="no GPU",
+        failed=True,
+        compile_seconds=None,
+    )
+    assert findings.to_target(Engine(runtime, compile_seconds=2.5)).compile_seconds == 2.5
+
+
+def block_plan() -> BlockPlan:
+    return BlockPlan(
+        name="blocks.0",
+        kernels=9,
+        gemms=4,
+        int8_gemms=3,
+        weight_only_gemms=1,
+        attention="int8",
+        dequantized_weights=2,
+        conversions=5,
+        twin_kernels=8,
+        left_alone=6,
+    )
+
+
+def test_an_audit() -> None:
+    found = findings.to_audit(EngineAudit("tensorrt-rtx", "8.9", (block_plan(),), ("a promise",)))
+    block = findings.to_audit_block(block_plan())
+    every_field(found, target="tensorrt-rtx", compute_capability="8.9", blocks=[block], broken=["a promise"])
+    every_field(
+        block,
+        name="blocks.0",
+        kernels=9,
+        gemms=4,
+        int8_gemms=3,
+        weight_only_gemms=1,
+        left_alone=6,
+        attention="int8",
+        dequantized_weights=2,
+        conversions=5,
+        twin_kernels=8,
+    )
+
+
+STAGE = StageParity("blocks.0", 0.5, 0.25, 0.125, 0.75, Flips(2, 0.0625, 0.03125))
+
+
+@pytest.mark.parametrize("difference", [0.5, math.nan, math.inf])
+def test_a_stage_in_percent_and_without_what_json_cannot_say(difference: float) -> None:
+    every_field(
+        findings.to_stage_parity(replace(STAGE, largest_difference=difference)),
+        name="blocks.0",
+        largest_difference=difference if math.isfinite(difference) else None,
+        differing=12.5,
+        largest_step=2,
+        flipped=6.25,
+    )
+    bare = findings.to_stage_parity(replace(STAGE, flips=None))
+    assert (bare.largest_step, bare.flipped) == (None, None)
+
+
+def test_parity_of_one_file() -> None:
+    report = ParityReport((STAGE,), 1.0, 0.5, AS_WRITTEN, True)
+    found = findings.to_parity(Comparison("toy", "model.onnx", report), {"model.onnx": ["w"], "other.onnx": ["v"]})
+    every_field(
+        found,
+        to="toy",
+        stages=[findings.to_stage_parity(STAGE)],
+        first_parting="blocks.0",
+        differing_weights=["w"],
+    )
+    well = replace(report, stages=(replace(STAGE, flips=None, differing_share=0.0),))
+    assert findings.to_parity(Comparison("toy", "another.onnx", well), {}).first_parting is None
+
+
+def test_a_latency_and_that_of_the_yardstick() -> None:
+    times = {"batch_size": 8, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0, "images_per_second": 4.0, "floor_ms": 0.5}
+    every_field(
+        findings.to_latency(LATENCY, "onnx-fp32", 0.5),
+        **times,
+        ratio_to="onnx-fp32",
+        speedup=5.0,
+        speedup_interval=(6.0, 7.0),
+    )
+    every_field(findings.to_latency(LATENCY, None, 0.5), **times, ratio_to=None, speedup=None, speedup_interval=None)
+
+
+def test_rows_get_the_speeds_of_their_ids() -> None:
+    rows = [schema.Row(id="a", title="A"), schema.Row(id="b", title="B", peak_memory_bytes=1)]
+    speed = Speed((LATENCY, replace(LATENCY, batch_size=1)), "onnx-fp32", (0.5, None), 77)
+    found = findings.with_speed(rows, {"a": speed})
+    assert [(one.batch_size, one.floor_ms, one.ratio_to) for one in found[0].latency] == [
+        (8, 0.5, "onnx-fp32"),
+        (1, None, "onnx-fp32"),
+    ]
+    assert found[0].peak_memory_bytes == 77
+    assert (found[1].latency, found[1].peak_memory_bytes) == ([], None)
