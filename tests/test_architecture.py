@@ -82,3 +82,14 @@ def test_the_root_holds_at_most_eight_modules() -> None:
 def test_every_room_is_a_package_with_a_sentence_about_it() -> None:
     for folder in (path.parent for path in ROOT.rglob("*.py")):
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
+def test_the_page_about_it_says_the_same() -> None:
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    told = {
+        room.strip(" `"): {name.strip(" `") for name in found.split(",") if name.strip()} for _, room, found, *_ in rows
+    }
+    assert told == {
+        room: {"every room"} if found >= EVERY_ROOM - {room} else found for room, found in MAY_IMPORT.items()
+    }
