@@ -20,11 +20,21 @@ _LOG_WIDTH = 120  # the log of a CI job has no width of its own
 def compare(
     new: Annotated[Path, typer.Argument(help="The folder of a build, or its report.json.")],
     baselines: Annotated[list[Path], typer.Argument(metavar="BASELINE...", help="Builds to compare it with.")],
-    max_drop: Annotated[float | None, typer.Option(help="Fail when more points of top-1 are lost.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Fail when more is lost against the labels (points of top-1, mAP, …) or in your own figure."),
+    ] = None,
     max_slowdown: Annotated[
         float | None, typer.Option(help="Fail when more percent of speed, relative to full precision, are lost.")
     ] = None,
     max_growth: Annotated[float | None, typer.Option(help="Fail when files grow by more percent.")] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(metavar="PERCENT", help="Fail when fewer answers of the new build are those of its original."),
+    ] = None,
+    min_cosine: Annotated[
+        float | None, typer.Option(help="Fail when outputs of the new build are farther from its original's.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the same as text.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures.")] = None,
@@ -34,12 +44,17 @@ def compare(
     """Compare a build with earlier ones; exit code 1 for a regression, 2 where they cannot be compared."""
     from fimaq_deploy.report.comparison.annotations import to_annotations
     from fimaq_deploy.report.comparison.judge import compare as run_compare
-    from fimaq_deploy.report.comparison.judge import load_build
     from fimaq_deploy.report.comparison.page import write_comparison
     from fimaq_deploy.report.comparison.records import Thresholds
 
-    thresholds = Thresholds(max_drop=max_drop, max_slowdown=max_slowdown, max_growth=max_growth)
-    judgement = run_compare(load_build(new), [load_build(baseline) for baseline in baselines], thresholds)
+    thresholds = Thresholds(
+        max_drop=max_drop,
+        max_slowdown=max_slowdown,
+        max_growth=max_growth,
+        min_agreement=min_agreement,
+        min_cosine=min_cosine,
+    )
+    judgement = run_compare(new, baselines, thresholds)
     write_comparison(judgement, html=html, markdown=markdown, json=json, junit=junit)
     _print(judgement)
     for line in to_annotations(judgement) if annotations else ():
@@ -48,7 +63,7 @@ def compare(
 
 
 def _print(judgement: Judgement) -> None:
-    from fimaq_deploy.report.comparison.records import HEADER, cells, summary
+    from fimaq_deploy.report.comparison.words import HEADER, cells, summary
 
     for comparison in judgement.comparisons:
         table = Table(*HEADER, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left")
@@ -60,4 +75,6 @@ def _print(judgement: Judgement) -> None:
             stdout.print(text, soft_wrap=True)
         for text in (*comparison.regressions, *comparison.obstacles):
             print_failure(text)
+    for text in judgement.broken:
+        print_failure(text)
     stdout.print(summary(judgement), soft_wrap=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from fimaq_deploy.report.figures import Reading, headlines, judged, loss, outputs, readings, within
 from fimaq_deploy.report.schema import Report, Row
-from fimaq_deploy.report.words import allowed_text, told_text, value_text
+from fimaq_deploy.report.words import allowed_text, limit_text, told_text
 
 _ROUNDING = 1e-9  # so that a loss of exactly the limit is within it
 
@@ -26,7 +26,17 @@ def failures(report: Report, max_drop: float | None) -> list[str]:
 
 def missed_by(report: Report, row: Row, max_drop: float | None) -> list[str]:
     """The thresholds that a row misses, and the floors, as sentences."""
-    return [*_drop(report, row, max_drop), *_gates(report, row), *ruins(report, row)]
+    return [*_drop(report, row, max_drop), *closeness_failures(report, row), *ruins(report, row)]
+
+
+def closeness_failures(report: Report, row: Row) -> Iterator[str]:
+    """Where a row is farther from the original than it may be, as sentences."""
+    asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
+    for one in readings(report, row):
+        least = asked.get(one.meaning.gate or "")
+        if least is not None and not within(one.meaning, one.value, least - _ROUNDING):
+            wanted = limit_text(least, one.meaning.unit)
+            yield f"{row.title}: {told_text(report, one)}, less than the {wanted} of --min-{one.meaning.gate}"
 
 
 def ruins(report: Report, row: Row) -> list[str]:
@@ -58,15 +68,6 @@ def _drop(report: Report, row: Row, max_drop: float | None) -> Iterator[str]:
         yield f"{row.title} {allowed_text(found)}, more than the {max_drop:g} allowed"
 
 
-def _gates(report: Report, row: Row) -> Iterator[str]:
-    asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
-    for one in readings(report, row):
-        least = asked.get(one.meaning.gate or "")
-        if least is not None and not within(one.meaning, one.value, least - _ROUNDING):
-            wanted = value_text(least, one.meaning.unit)
-            yield f"{row.title}: {told_text(report, one)}, less than the {wanted} of --min-{one.meaning.gate}"
-
-
 def _held(report: Report) -> set[str]:
     """The outputs that the user set a threshold for."""
     asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
@@ -90,7 +91,7 @@ def _is_beyond(one: Reading) -> bool:
 
 def _told(report: Report, row: Row, beyond: Reading) -> str:
     """The output's headline, and the figure beyond its floor where that is another one."""
-    floor = value_text(beyond.meaning.floor, beyond.meaning.unit)
+    floor = limit_text(beyond.meaning.floor or 0.0, beyond.meaning.unit)
     side = "less than" if beyond.meaning.higher_is_better else "more than"
     figures = [*(one for one in headlines(report, row) if one.output == beyond.output), beyond]
     told = dict.fromkeys(told_text(report, one) for one in figures)

@@ -54,9 +54,22 @@ def times_text(ratio: float) -> str:
 
 def change_text(drop: float, unit: str = "%") -> str:
     """Points or units gained or lost, with a sign unless there is no change."""
-    change = -drop
-    text = f"{change:+.2f}" if unit == "%" else f"{change:+.4g}"
-    return "0.00" if unit == "%" and float(text) == 0 else "0" if float(text) == 0 else text
+    if unit != "%":
+        return signed_text(0.0 - drop)
+    change = round(-drop, 2)
+    return f"{change:+.2f}" if change else "0.00"
+
+
+def signed_text(change: float) -> str:
+    """A change of a figure without a unit, with a sign unless there is none."""
+    if abs(change) < 5e-5:
+        return f"{change:+.2g}" if change else "0"
+    return f"{'+' if change > 0 else ''}{number_text(change)}"
+
+
+def limit_text(limit: float, unit: str = "") -> str:
+    """A threshold as the user wrote it, with the unit of what it limits."""
+    return f"{limit:g} %" if unit == "%" else f"{limit:g}"
 
 
 def points_text(points: float) -> str:

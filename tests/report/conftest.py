@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pytest
 
 from fimaq_deploy import report as r
+from fimaq_deploy.measure.tasks import Task, find_tasks
+from fimaq_deploy.measure.tasks.traits import Traits
 from fimaq_deploy.pipeline.builds import BuildResult, build
 from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.report.schema import Figure, Output
 
+SHAPES = {"classes": (9,), "embedding": (9,), "multilabel": (9,), "regression": (1,), "dense": (5, 9)}
+CPU = "onnxruntime-cpu"
 BLOCKS = [f"blocks.{number}" for number in range(12)]
 
 
@@ -151,3 +160,51 @@ def audit_block(name: str, int8_gemms: int) -> r.AuditBlock:
 
 def stage(name: str, difference: float) -> r.StageParity:
     return r.StageParity(name=name, largest_difference=difference, differing=0.01)
+
+
+def task(kind: str) -> Task:
+    array = np.zeros((2, *SHAPES[kind]), np.float32)
+    return find_tasks({"output": array}, Traits(), {"output": kind})["output"]
+
+
+def output(kind: str, name: str = "output") -> Output:
+    """As a report tells it, with all figures of its kind."""
+    names = r.schema.Meaning.model_fields
+    figures = [r.schema.Meaning(**{name: getattr(one, name) for name in names}) for one in task(kind).figures]
+    return Output(name=name, task=kind, shape=list(SHAPES[kind]), figures=figures)
+
+
+@pytest.fixture
+def answering(full_report: r.Report) -> Callable[..., r.Report]:
+    """`answering(kind, figure=value, ...)`: a report of one row to ship that has these figures, and of its original.
+
+    Pairs as values are a figure and its interval. labelled: the original's own figures against labels.
+    """
+
+    def made(kind: str, labelled: dict[str, float] | None = None, **values: Any) -> r.Report:
+        told = output(kind)
+        against = {meaning.name: meaning.of for meaning in told.figures}
+        figures = {name: _figure(name, value) for name, value in values.items()}
+        row = r.Row(
+            id=CPU,
+            title="ONNX Runtime CPU",
+            deployed=True,
+            original=r.Comparison(
+                to="pytorch-fp32",
+                agreement=None,
+                largest_difference=0.1,
+                figures=[one for name, one in figures.items() if against[name] == "original"],
+            ),
+            labelled=[one for name, one in figures.items() if against[name] == "labels"],
+        )
+        known = [_figure(name, value) for name, value in (labelled or {}).items()]
+        first = r.Row(id="pytorch-fp32", title="PyTorch FP32", labelled=known)
+        changes = {"rows": [first, row], "outputs": [told], "audits": [], "max_drop": None, "parity": []}
+        return full_report.model_copy(update={**changes, "targets": [r.TargetStatus(name=CPU)]})
+
+    return made
+
+
+def _figure(name: str, value: Any) -> Figure:
+    number, interval = value if isinstance(value, tuple) else (value, None)
+    return Figure(output="output", name=name, value=number, interval=interval)

@@ -10,6 +10,7 @@ from fimaq_deploy.report.page.parts import Card, Tone
 from fimaq_deploy.report.schema import Latency, Report, Row
 from fimaq_deploy.report.words import (
     change_text,
+    limit_text,
     points_text,
     size_text,
     times_text,
@@ -99,7 +100,7 @@ def _kept_promises(report: Report, row: Row) -> Iterator[str]:
     for one in headlines(report, row):
         least = asked.get(one.meaning.gate or "")
         if least is not None:
-            yield f"{told_text(report, one)}, at least {value_text(least, one.meaning.unit)} asked"
+            yield f"{told_text(report, one)}, at least {limit_text(least, one.meaning.unit)} asked"
 
 
 def _not_finite(report: Report) -> list[tuple[Row, int]]:

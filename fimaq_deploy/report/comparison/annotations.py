@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fimaq_deploy.report.comparison.records import Judgement, summary
+from fimaq_deploy.report.comparison.records import Judgement
+from fimaq_deploy.report.comparison.words import summary
 
 
 def to_annotations(judgement: Judgement) -> list[str]:
@@ -14,6 +15,7 @@ def to_annotations(judgement: Judgement) -> list[str]:
 
 def _lines(judgement: Judgement) -> Iterator[str]:
     model = judgement.model
+    yield from (_line("error", f"{model}: not as the original", text) for text in judgement.broken)
     for comparison in judgement.comparisons:
         yield from (_line("error", f"{model}: regression", text) for text in comparison.regressions)
         yield from (_line("error", f"{model}: not judged", text) for text in comparison.obstacles)

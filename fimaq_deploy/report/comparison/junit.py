@@ -6,18 +6,21 @@ import re
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from fimaq_deploy.report.comparison.records import Comparison, Difference, Judgement, cells, figure_text, sentence
+from fimaq_deploy.report.comparison.records import Comparison, Difference, Judgement
+from fimaq_deploy.report.comparison.words import cells, figure_text, sentence
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(judgement: Judgement) -> str:
-    """One suite a baseline.
+    """One suite a baseline, and one before them of what the new build breaks by itself.
 
     A figure beyond its threshold is a failure, a threshold that could not be judged an error, and a figure that no
     threshold was set for is skipped.
     """
     root = Element("testsuites", name=_text(f"fimaq-deploy compare {judgement.new}"))
+    if judgement.broken:
+        _add_broken(root, judgement)
     for comparison in judgement.comparisons:
         _add_suite(root, comparison, judgement)
     for level in ("tests", "failures", "errors"):
@@ -35,6 +38,17 @@ def _add_suite(root: Element, comparison: Comparison, judgement: Judgement) -> N
         _add_outcome(_add_case(suite, judgement.model, "compiler"), "failure", refused)
     for obstacle in comparison.obstacles:
         _add_outcome(_add_case(suite, judgement.model, obstacle.partition(" ")[0]), "error", obstacle)
+    _count(suite)
+
+
+def _add_broken(root: Element, judgement: Judgement) -> None:
+    suite = SubElement(root, "testsuite", name=_text(f"{judgement.model} against its original"))
+    for text in judgement.broken:
+        _add_outcome(_add_case(suite, judgement.model, "the original"), "failure", text)
+    _count(suite)
+
+
+def _count(suite: Element) -> None:
     counted = {"tests": "testcase", "failures": "*/failure", "errors": "*/error", "skipped": "*/skipped"}
     for name, path in counted.items():
         suite.set(name, str(len(suite.findall(path))))

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.report.comparison.junit import to_junit
-from fimaq_deploy.report.comparison.records import (
+from fimaq_deploy.report.comparison.records import Comparison, Difference, Judgement, Verdict
+from fimaq_deploy.report.comparison.words import (
     HEADER,
-    Comparison,
-    Difference,
-    Judgement,
-    Verdict,
+    allowance_text,
+    amount_text,
     cells,
     certainty_text,
-    change_text,
     figure_text,
     summary,
     verdict_text,
@@ -26,6 +24,7 @@ from fimaq_deploy.report.page.canvas import BAD, FAINT, GOOD, INK, MUTED, SURFAC
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.markdown import page_markdown
 from fimaq_deploy.report.page.parts import Card, Exhibit, Page, Section, Tone
+from fimaq_deploy.report.words import number_text, times_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +81,8 @@ def _without_charts(page: Page) -> Page:
 
 
 def _status(judgement: Judgement) -> tuple[str, Tone]:
+    if judgement.broken:
+        return "Not as the original", "bad"
     if judgement.regressions:
         return "Regression", "bad"
     if judgement.obstacles:
@@ -101,18 +102,29 @@ def _cards(comparison: Comparison) -> list[Card]:
 
 
 def _card(difference: Difference) -> Card:
-    change = change_text(difference).partition(" (")[0].partition(",")[0]
-    note = "; ".join(part for part in (verdict_text(difference), certainty_text(difference)) if part)
-    label = f"{figure_text(difference)[:1].upper()}{figure_text(difference)[1:]}"
-    return Card(label, change, note, _TONES.get(difference.verdict, "plain"))
+    label = figure_text(difference)
+    unit = ", points" if difference.unit == "%" else ""
+    note = "; ".join(part for part in (verdict_text(difference), certainty_text(difference), _how(difference)) if part)
+    value = amount_text(difference).removesuffix(" points").partition(",")[0]
+    return Card(f"{label[:1].upper()}{label[1:]}{unit}", value, note, _TONES.get(difference.verdict, "plain"))
+
+
+def _how(difference: Difference) -> str:
+    """What a card's change is a change of."""
+    if difference.of != "latency":
+        return ""
+    return (
+        f"full precision takes {times_text(difference.new)} as long, before {times_text(difference.baseline)}: "
+        "the change of that ratio, so that a slower machine is no slower build"
+    )
 
 
 def _section(comparison: Comparison, number: int) -> Section:
-    accuracy = [d for d in comparison.differences if d.figure == "top1"]
-    latency = [d for d in comparison.differences if d.figure == "latency" and d.interval]
+    answers = [d for d in comparison.differences if d.of in ("labels", "user")]
+    latency = [d for d in comparison.differences if d.of == "latency" and d.interval]
     found = (
         _table(comparison, number),
-        _losses(f"top1-{number}", accuracy, _accuracy_title(accuracy), "points of top-1 lost"),
+        _losses(f"answers-{number}", answers, _answers_title(answers), _answers_axis(answers)),
         _losses(f"latency-{number}", latency, _latency_title(latency), "time lost, %, relative to full precision"),
         _changes(comparison, number),
     )
@@ -124,10 +136,11 @@ def _table(comparison: Comparison, number: int) -> Exhibit:
     return Exhibit(
         f"figures-{number}",
         "Every figure in both builds",
-        "Behind each change stands its 95 % interval: of top-1 from the images that the builds predict differently, "
-        "with the exact McNemar probability, of time from the turns of both measurements. "
-        "Time is the median of a batch, with its speed-up over full precision, which is what is compared. "
-        "Sizes are exact. Alike: chance explains the change. Doubtful: beyond the limit, but chance may explain it.",
+        "Behind each change stands its 95 % interval: of answers from the images on which the builds differ, of top-1 "
+        "with the exact McNemar probability, of time from the turns of both measurements. Time is the median of a "
+        "batch, with its speed-up over full precision, measured in turns with it. What is compared is the ratio of "
+        "the two speed-ups: a machine that is slower today slows both down, and drops out. Sizes are exact. Alike: "
+        "chance explains the change. Doubtful: beyond the limit, but chance may explain it.",
         HEADER,
         tuple(cells(difference) for difference in comparison.differences),
         tuple(i for i, difference in enumerate(comparison.differences) if difference.verdict == "regression"),
@@ -146,27 +159,45 @@ def _losses(name: str, differences: Sequence[Difference], title: str, axis: str)
         name_axes(axes, axis)
 
     note = "Further left is better. Bars are 95 % intervals"
-    limit = next((d.limit for d in differences if d.limit is not None), None)
-    shown = f"{note}; the short dark line is the {limit:g} allowed." if limit is not None else f"{note}."
+    held = next((d for d in differences if d.limit is not None), None)
+    shown = f"{note}; the short dark line is the {allowance_text(held)} allowed." if held else f"{note}."
     return Exhibit(name, title, shown, paint=paint, height=list_height(len(differences)))
 
 
-def _accuracy_title(differences: Sequence[Difference]) -> str:
-    lost = [d for d in differences if d.verdict in ("regression", "worse")]
+def _answers_title(differences: Sequence[Difference]) -> str:
+    lost = _lost(differences)
     if not lost:
-        return "No row loses more top-1 than chance explains"
+        measure = differences[0].measure if differences else "accuracy"
+        return f"No row loses more {measure} than chance explains"
     most = max(lost, key=lambda difference: difference.loss)
-    return f"{most.title} loses {most.loss:.2f} points of top-1"
+    amount = (
+        f"{most.loss:.2f} points of {most.measure}"
+        if most.unit == "%"
+        else f"{number_text(most.loss)} of {most.measure}"
+    )
+    return f"{most.title} loses {amount}"
+
+
+def _answers_axis(differences: Sequence[Difference]) -> str:
+    first = next(iter(differences), None)
+    if first is None:
+        return ""
+    return f"points of {first.measure} lost" if first.unit == "%" else f"{first.measure}, how much worse"
+
+
+def _lost(differences: Sequence[Difference]) -> list[Difference]:
+    return [d for d in differences if d.verdict in ("regression", "worse", "allowed", "doubtful")]
 
 
 def _latency_title(differences: Sequence[Difference]) -> str:
-    lost = [d for d in differences if d.verdict in ("regression", "worse")]
+    lost = _lost(differences)
     if all(d.verdict == "not judged" for d in differences):
         return "Time on other hardware, not judged"
     if not lost:
         return "No row is slower than its own spread explains"
     most = max(lost, key=lambda difference: difference.loss)
-    return f"{most.title} takes {most.loss:.0f} % longer at batch {most.batch_size}"
+    longer = f"{most.loss:.0f} %" if most.loss >= 1 else "less than 1 %"
+    return f"{most.title} takes {longer} longer at batch {most.batch_size}, relative to full precision"
 
 
 def _interval(axes: Axes, place: int, difference: Difference) -> None:

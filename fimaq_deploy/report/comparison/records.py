@@ -1,20 +1,21 @@
-"""What was found between two builds, as data that JSON holds and as the words that every output uses."""
+"""What was found between two builds, as data that JSON holds."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
+from fimaq_deploy.errors import non_negative, within
 from fimaq_deploy.report.comparison.statistics import Interval
-from fimaq_deploy.report.words import points_text, size_text, times_text
 
 SCHEMA: Final = "fimaq-deploy/comparison/1"
-HEADER = ("", "figure", "new", "baseline", "change", "verdict")
+_ROUNDING = 1e-9  # so that a loss of exactly the limit is within it
 
-Figure = Literal["top1", "latency", "size"]
-Verdict = Literal["regression", "doubtful", "worse", "same", "better", "not judged"]
+Of = Literal["labels", "user", "original", "latency", "size"]
+Verdict = Literal["regression", "doubtful", "allowed", "worse", "same", "better", "not judged"]
 
 
 class _Part(BaseModel):
@@ -22,18 +23,38 @@ class _Part(BaseModel):
 
 
 class Thresholds(_Part):
-    """What a build may lose. Null is not judged."""
+    """What a build may lose, and how close to its own original it has to be. Null is not judged.
 
-    max_drop: float | None = Field(default=None, description="Points of top-1.")
-    max_slowdown: float | None = Field(
-        default=None, description="Percent of time, relative to the full-precision twin."
+    Raises:
+        UserError: one is negative, infinite, no number, or beyond what it is a limit of.
+    """
+
+    max_drop: float | None = Field(
+        default=None, description="Of the user's own figure, else of that against labels: points of top-1, of mAP, …"
     )
+    max_slowdown: float | None = Field(default=None, description="Percent of time, relative to full precision.")
     max_growth: float | None = Field(default=None, description="Percent of file size.")
+    min_agreement: float | None = Field(default=None, description="Percent of answers that have to be the original's.")
+    min_cosine: float | None = Field(default=None, description="The least cosine with the original.")
+
+    @field_validator("*")
+    @classmethod
+    def _checked(cls, value: float | None, info: ValidationInfo) -> float | None:
+        option = _option(info.field_name or "")
+        if value is None:
+            return None
+        if info.field_name == "min_agreement":
+            return within(option, value, 0, 100)
+        return within(option, value, -1, 1) if info.field_name == "min_cosine" else non_negative(option, value)
 
     @property
     def asked(self) -> dict[str, float]:
         """The thresholds that are set, by their option on the command line."""
-        return {f"--{name.replace('_', '-')}": value for name, value in self if value is not None}
+        return {_option(name): value for name, value in self if value is not None}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class Difference(_Part):
@@ -41,13 +62,18 @@ class Difference(_Part):
 
     row: str
     title: str
-    figure: Figure
+    figure: str = Field(description="latency, size, or the name of a figure in the report, such as top1.")
+    of: Of = Field(description="What it measures: answers against labels, by the user, against the original; costs.")
+    output: str = Field(default="", description="Which output, where the model has several.")
+    measure: str = Field(description="The figure as a reader calls it.")
+    unit: str = Field(default="", description="'%' or empty.")
+    higher_is_better: bool = True
     batch_size: int | None = None
-    new: float = Field(description="Percent of images, speed-up over the full-precision twin, or bytes.")
+    new: float = Field(description="The figure itself, the speed-up over full precision, or bytes.")
     baseline: float
     new_ms: float | None = None
     baseline_ms: float | None = None
-    loss: float = Field(description="How much worse the new build is: points, or percent of time or size.")
+    loss: float = Field(description="How much worse the new build is: points or units, or percent of time or size.")
     interval: Interval | None = Field(
         default=None, description="95 % interval of the loss; null where it is exact or unknown."
     )
@@ -55,7 +81,35 @@ class Difference(_Part):
     limit: float | None = Field(
         default=None, description="The loss that was allowed; null where none was set or it is unjudged."
     )
-    verdict: Verdict
+    verdict: Verdict = Field(description="'allowed' is a loss within the limit.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, fields: Any) -> Any:
+        """Before 0.2.0 the figure's name said the rest."""
+        known = _BEFORE.get(str(fields.get("figure"))) if isinstance(fields, dict) and "of" not in fields else None
+        if known is None:
+            return fields
+        batch = f", batch {fields['batch_size']}" if known["of"] == "latency" and "batch_size" in fields else ""
+        return {**fields, **known, "measure": f"{known['measure']}{batch}"}
+
+
+_BEFORE = {
+    "top1": {"of": "labels", "measure": "top-1", "unit": "%"},
+    "latency": {"of": "latency", "measure": "time"},
+    "size": {"of": "size", "measure": "size"},
+}
+
+
+def verdict_of(loss: float, limit: float | None, real: bool) -> Verdict:
+    """real: whether chance does not explain the loss."""
+    if limit is not None and loss > limit + _ROUNDING:
+        return "regression" if real else "doubtful"
+    if not real:
+        return "same"
+    if loss < 0:
+        return "better"
+    return "worse" if limit is None else "allowed"
 
 
 class Change(_Part):
@@ -87,11 +141,15 @@ class Judgement(_Part):
     created: str = Field(description="When the new build was made.")
     model: str
     thresholds: Thresholds
+    broken: list[str] = Field(
+        default=[], description="What the new build breaks by itself: too far from its own original, or ruined."
+    )
     comparisons: list[Comparison]
 
     @property
     def regressions(self) -> list[str]:
-        return [sentence for one in self.comparisons for sentence in one.regressions]
+        """What fails: by itself, and against each baseline."""
+        return [*self.broken, *(sentence for one in self.comparisons for sentence in one.regressions)]
 
     @property
     def obstacles(self) -> list[str]:
@@ -99,7 +157,7 @@ class Judgement(_Part):
 
     @property
     def exit_code(self) -> int:
-        """1 for a regression, 2 where a threshold could not be judged, 0 otherwise."""
+        """1 for a regression or a broken build, 2 where a threshold could not be judged, 0 otherwise."""
         return 1 if self.regressions else 2 if self.obstacles else 0
 
     @property
@@ -111,84 +169,3 @@ class Judgement(_Part):
     def to_json(self) -> str:
         """Indented JSON that ends in a newline."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
-
-
-def summary(judgement: Judgement) -> str:
-    """The outcome in a sentence."""
-    against = ", ".join(one.baseline for one in judgement.comparisons)
-    found, open_ = len(judgement.regressions), len(judgement.obstacles)
-    if found:
-        what = "1 regression" if found == 1 else f"{found} regressions"
-    elif open_:
-        what = "no regression found, but not every threshold could be judged,"
-    elif judgement.thresholds.asked:
-        what = "no regression"
-    else:
-        what = "shown without a threshold, so nothing is judged,"
-    return f"{judgement.model}: {what} against {against}."
-
-
-def cells(difference: Difference) -> tuple[str, ...]:
-    """One difference in the order of HEADER."""
-    d = difference
-    return (
-        d.title,
-        figure_text(d),
-        _value(d.figure, d.new, d.new_ms),
-        _value(d.figure, d.baseline, d.baseline_ms),
-        change_text(d),
-        verdict_text(d),
-    )
-
-
-def figure_text(difference: Difference) -> str:
-    """What was measured."""
-    if difference.figure == "latency":
-        return f"time, batch {difference.batch_size}"
-    return "top-1" if difference.figure == "top1" else "size"
-
-
-def change_text(difference: Difference) -> str:
-    """How the figure changed, upwards with a plus, and how sure that is."""
-    d = difference
-    certainty = certainty_text(d)
-    if d.figure == "top1":
-        amount = f"{0.0 - d.loss:+.2f} points"
-    else:
-        amount = f"{d.loss:+.1f} %" if d.figure == "latency" else f"{d.loss:+.1f} %, {d.new - d.baseline:+,.0f} bytes"
-    return f"{amount} ({certainty})" if certainty else amount
-
-
-def certainty_text(difference: Difference) -> str:
-    """The interval of the change and the probability, as far as there are any."""
-    d = difference
-    if d.interval is None:
-        return ""
-    low, high = (-d.interval[1], -d.interval[0]) if d.figure == "top1" else d.interval
-    p_value = "" if d.p_value is None else f", p = {d.p_value:.2g}"
-    return f"{low:+.1f} to {high:+.1f}{p_value}"
-
-
-def verdict_text(difference: Difference) -> str:
-    """The verdict in a word."""
-    if difference.verdict == "same":
-        return "equal" if difference.loss == 0 else "alike"
-    return difference.verdict
-
-
-def sentence(difference: Difference, baseline: str) -> str:
-    """A loss beyond its threshold."""
-    limit = difference.limit or 0.0
-    allowed = f"a loss of {points_text(limit) if difference.figure == 'top1' else f'{limit:g} %'} is allowed"
-    relative = ", relative to full precision" if difference.figure == "latency" else ""
-    doubt = "; it may be chance" if difference.verdict == "doubtful" else ""
-    change = f"{figure_text(difference)} {change_text(difference)}{relative}"
-    return f"{difference.title}: {change}, against {baseline}; {allowed}{doubt}"
-
-
-def _value(figure: Figure, value: float, milliseconds: float | None) -> str:
-    if figure == "top1":
-        return f"{value:.2f} %"
-    if figure == "size":
-        return size_text(round(value))
-    return times_text(value) if milliseconds is None else f"{milliseconds:.2f} ms, {times_text(value)}"

@@ -10,11 +10,16 @@ G. Y. Zou and A. Donner, Statist. Med. 27 (2008), 1693-1702: the same constructi
 from __future__ import annotations
 
 from math import comb, exp, log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 SIGNIFICANCE = 0.05
+_RESAMPLES = 1000
 
 Interval = tuple[float, float]
+Floats: TypeAlias = "NDArray[Any]"
 
 
 class Pairs(NamedTuple):
@@ -62,6 +67,29 @@ def ratio_interval(first: float, first_interval: Interval, second: float, second
     """The interval of first / second of two independent, positive estimates."""
     low, high = difference_interval(log(first), _logs(first_interval), log(second), _logs(second_interval))
     return exp(low), exp(high)
+
+
+def paired_interval(first: Floats, second: Floats) -> Interval | None:
+    """The interval of mean(first - second) of the same images, by the bootstrap; None where it cannot be told."""
+    if first.shape != second.shape or len(first) < 2:
+        return None
+    apart = first.astype(np.float64) - second
+    random = np.random.RandomState(0)
+    draws = [apart[random.randint(0, len(apart), len(apart))].mean() for _ in range(_RESAMPLES)]
+    return _middle(np.array(draws))
+
+
+def replicate_interval(first: Floats, second: Floats) -> Interval | None:
+    """The interval of first - second, each on the same resamples of the images; None where they are not the same."""
+    return _middle(first.astype(np.float64) - second) if first.shape == second.shape else None
+
+
+def _middle(values: NDArray[np.float64]) -> Interval | None:
+    """95 % of them."""
+    if not np.isfinite(values).all():
+        return None
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _joint(a: float, b: float, correlated: float) -> float:

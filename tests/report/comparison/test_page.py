@@ -8,7 +8,8 @@ from fimaq_deploy import UserError
 from fimaq_deploy import report as r
 from fimaq_deploy.report.comparison.judge import Build, compare
 from fimaq_deploy.report.comparison.page import comparison_page, write_comparison
-from fimaq_deploy.report.comparison.records import HEADER, Judgement, Thresholds, cells
+from fimaq_deploy.report.comparison.records import Judgement, Thresholds
+from fimaq_deploy.report.comparison.words import HEADER, cells
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.markdown import page_markdown
 from fimaq_deploy.report.page.parts import Exhibit, Page
@@ -46,7 +47,26 @@ def test_a_regression_is_the_first_thing_on_the_page(worse: r.Report, full_repor
     assert (page.status, page.tone) == ("Regression", "bad")
     assert list(page.reasons) == judgement.regressions
     assert len(judgement.regressions) == 10, "two rows to ship, each with top-1, three batch sizes and a file"
-    assert [card.tone for card in page.cards] == ["bad"] * 5
+    assert [card.tone for card in page.cards] == ["bad", "plain", *["bad"] * 4]
+
+
+def test_a_card_holds_one_short_figure_and_says_what_it_is_a_change_of(worse: r.Report, full_report: r.Report) -> None:
+    cards = {card.label: card for card in comparison_page(judged(worse, full_report)).cards}
+    assert cards["Top-1, points"].value == "-4.00"
+    assert cards["Size"].value == "+10.0 %"
+    assert cards["Time, batch 1"].value == "+34.6 %"
+    assert "full precision takes 1.30× as long, before 1.75×" in cards["Time, batch 1"].note
+    assert all(len(card.value) < 9 for card in cards.values())
+
+
+def test_a_loss_within_its_limit_is_not_called_worse(full_report: r.Report) -> None:
+    rows = [row.model_copy(update={"size_bytes": (row.size_bytes or 0) * 1001 // 1000}) for row in full_report.rows]
+    new = full_report.model_copy(update={"rows": rows})
+    page = comparison_page(judged(new, full_report, Thresholds(max_growth=1)))
+    (card,) = (card for card in page.cards if card.label == "Size")
+    assert (card.value, card.tone, card.note) == ("+0.1 %", "plain", "within the limit")
+    (card,) = (c for c in comparison_page(judged(new, full_report, Thresholds())).cards if c.label == "Size")
+    assert (card.tone, card.note) == ("bad", "worse")
 
 
 def test_every_figure_is_in_the_table_and_regressions_are_marked(worse: r.Report, full_report: r.Report) -> None:
@@ -60,11 +80,11 @@ def test_every_figure_is_in_the_table_and_regressions_are_marked(worse: r.Report
 
 def test_titles_say_what_is_seen(worse: r.Report, full_report: r.Report) -> None:
     found = exhibits(comparison_page(judged(worse, full_report)))
-    assert found["top1-1"].title == "ONNX Runtime CPU loses 4.00 points of top-1"
-    assert found["latency-1"].title == "ONNX Runtime CPU takes 35 % longer at batch 1"
+    assert found["answers-1"].title == "ONNX Runtime CPU loses 4.00 points of top-1"
+    assert found["latency-1"].title == "ONNX Runtime CPU takes 35 % longer at batch 1, relative to full precision"
     assert found["changes-1"].rows == (("seed", "9", "3"),)
     same = exhibits(comparison_page(judged(full_report, full_report)))
-    assert same["top1-1"].title == "No row loses more top-1 than chance explains"
+    assert same["answers-1"].title == "No row loses more top-1 than chance explains"
     assert same["latency-1"].title == "No row is slower than its own spread explains"
     assert same["changes-1"].title == "Recipe, seed, machine and packages are the same"
 

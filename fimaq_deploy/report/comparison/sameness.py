@@ -1,0 +1,101 @@
+"""Whether two builds can be compared, and what is not the same in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.report.comparison.build import Build
+from fimaq_deploy.report.comparison.records import Change
+from fimaq_deploy.report.predictions import Predictions
+from fimaq_deploy.report.schema import Report
+
+
+def require_comparable(new: Build, baseline: Build) -> None:
+    """Refuse builds of different models, or that were evaluated on different images.
+
+    Raises:
+        UserError: names both.
+    """
+    ours, theirs = (build.report.model.model_copy(update={"weights": ""}) for build in (new, baseline))
+    if ours != theirs:
+        raise UserError(
+            f"{baseline.name} is a build of {_model_text(baseline)} and {new.name} of {_model_text(new)}: "
+            "name builds of one model"
+        )
+    if not _same_images(new, baseline):
+        mine, other = new.report.data, baseline.report.data
+        raise UserError(
+            f"{baseline.name} was evaluated on other images ({other.evaluation_images} from {other.evaluation}) "
+            f"than {new.name} ({mine.evaluation_images} from {mine.evaluation}): build one of them again"
+        )
+
+
+def same_hardware(new: Build, baseline: Build) -> bool:
+    return _hardware(new.report) == _hardware(baseline.report)
+
+
+def hardware_text(build: Build) -> str:
+    cpu, cores, gpu = _hardware(build.report)
+    return f"{gpu or cpu}, {cores} cores"
+
+
+def changes(new: Build, baseline: Build) -> Iterator[Change]:
+    """Every fact that is not the same in both."""
+    ours, theirs = _facts(new.report), _facts(baseline.report)
+    for name in dict.fromkeys((*ours, *theirs)):
+        if ours.get(name) != theirs.get(name):
+            yield Change(name=name, new=ours.get(name, "none"), baseline=theirs.get(name, "none"))
+
+
+def _same_images(new: Build, baseline: Build) -> bool:
+    """By their fingerprints and labels; where predictions were not kept, by what the reports say of the images."""
+    ours, theirs = new.predictions, baseline.predictions
+    if ours and theirs:
+        return ours.images == theirs.images and np.array_equal(_labels(ours), _labels(theirs))
+    mine, other = new.report.data, baseline.report.data
+    return (mine.evaluation, mine.evaluation_images) == (other.evaluation, other.evaluation_images)
+
+
+def _labels(predictions: Predictions) -> Any:
+    return () if predictions.labels is None else predictions.labels
+
+
+def _model_text(build: Build) -> str:
+    model = build.report.model
+    size = "×".join(map(str, model.input_shape))
+    return f"{model.name} ({size} inputs, {model.classes} classes, {model.parameters} parameters)"
+
+
+def _hardware(report: Report) -> tuple[str, int, str | None]:
+    return report.environment.cpu, report.environment.cores, report.environment.gpu
+
+
+def _facts(report: Report) -> dict[str, str]:
+    """What may differ between two builds of one model on the same images."""
+    machine, data = report.environment, report.data
+    return {
+        "weights": report.model.weights,
+        "calibration": f"{data.calibration_images} images, {data.calibration}",
+        "measured as": ", ".join(f"{output.name}: {output.task}" for output in report.outputs) or "classes",
+        "seed": str(report.seed),
+        **{f"recipe: {name}": value for name, value in _flat(report.recipe)},
+        "processor": machine.cpu,
+        "cores": str(machine.cores),
+        "GPU": machine.gpu or "none",
+        "driver": machine.driver or "none",
+        "system": machine.platform,
+        "Python": machine.python,
+        **machine.packages,
+    }
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
