@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fimaq_deploy.report.comparison.build import Build
+from fimaq_deploy.report.comparison.builds import Build
 from fimaq_deploy.report.comparison.records import Difference, verdict_of
 from fimaq_deploy.report.comparison.statistics import (
     SIGNIFICANCE,

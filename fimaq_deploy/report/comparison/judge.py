@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from fimaq_deploy.report.comparison.answers import answer_differences
-from fimaq_deploy.report.comparison.build import Build, load_build
+from fimaq_deploy.report.comparison.builds import Build, load_build
 from fimaq_deploy.report.comparison.costs import latency_differences, size_differences
 from fimaq_deploy.report.comparison.obstacles import notes, obstacles
 from fimaq_deploy.report.comparison.records import Comparison, Difference, Judgement, Thresholds, Verdict

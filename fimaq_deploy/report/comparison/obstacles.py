@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fimaq_deploy.report.comparison.build import Build
+from fimaq_deploy.report.comparison.builds import Build
 from fimaq_deploy.report.comparison.records import Difference, Thresholds
 from fimaq_deploy.report.comparison.sameness import hardware_text, same_hardware
 from fimaq_deploy.report.figures import judged, outputs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.report.comparison.build import Build
+from fimaq_deploy.report.comparison.builds import Build
 from fimaq_deploy.report.comparison.records import Change
 from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.report.schema import Report

@@ -10,7 +10,7 @@ import pytest
 
 from fimaq_deploy import report as r
 from fimaq_deploy.pipeline.builds import BuildResult
-from fimaq_deploy.report.comparison.build import load_build
+from fimaq_deploy.report.comparison.builds import load_build
 from fimaq_deploy.report.comparison.judge import Build, compare
 from fimaq_deploy.report.comparison.records import Difference, Judgement, Thresholds
 from fimaq_deploy.report.comparison.words import summary
