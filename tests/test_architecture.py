@@ -32,6 +32,12 @@ FUNCTIONS = {"build", "quantize", "evaluate", "export_onnx", "load_engine", "aud
 FUNCTIONS |= {"parity", "sweep"}
 
 
+# Folders of small modules that are alike: one test file named after the folder tests them as a whole.
+TESTED_AS_A_WHOLE = {"calibration/rewrites", "cli", "measure/tasks", "models/families", "report/build_page/sections"}
+# Modules that are run through their callers alone. May only fall.
+WITHOUT_A_TEST = 64
+
+
 def modules() -> dict[str, Path]:
     """Every module of the package by its name without the package's."""
     names = ((".".join(path.relative_to(ROOT).with_suffix("").parts), path) for path in ROOT.rglob("*.py"))
@@ -93,3 +99,17 @@ def test_the_page_about_it_says_the_same() -> None:
     assert told == {
         room: {"every room"} if found >= EVERY_ROOM - {room} else found for room, found in MAY_IMPORT.items()
     }
+
+
+def has_a_test(module: Path) -> bool:
+    folder = ROOT.parent / "tests" / module.relative_to(ROOT).parent
+    if module.relative_to(ROOT).parent.as_posix() in TESTED_AS_A_WHOLE:
+        return any(folder.glob("test_*.py"))
+    return (folder / f"test_{module.name}").exists()
+
+
+def test_tests_mirror_the_source() -> None:
+    """tests/ROOM/test_MODULE.py, as many as there are."""
+    found = [path for path in MODULES.values() if not path.name.startswith("__") and not has_a_test(path)]
+    names = "\n".join(sorted(path.relative_to(ROOT).as_posix() for path in found))
+    assert len(found) <= WITHOUT_A_TEST, f"{len(found)} modules have no test file of their own:\n{names}"
