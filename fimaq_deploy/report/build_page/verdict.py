@@ -71,9 +71,9 @@ def cards(report: Report) -> list[Card]:
 
 
 def clear_speedup(latency: Latency) -> bool:
-    """Whether the speed-up is known to differ from 1, so far as its interval tells."""
+    """Whether the speed-up is known to differ from 1, so far as its interval tells, and by what can be seen."""
     low, high = latency.speedup_interval or (latency.speedup or 1, latency.speedup or 1)
-    return not low <= 1 <= high
+    return not low <= 1 <= high and f"{latency.speedup or 1:.2f}" != "1.00"
 
 
 def _status_of(report: Report, row: Row) -> tuple[str, Tone]:
@@ -143,7 +143,10 @@ def _speed(report: Report, row: Row) -> str:
     if latency is None or not latency.speedup:
         return ""
     other = report.row(latency.ratio_to or "")
-    return f"{latency.speedup:.2f} times the speed of {other.precision if other else 'FP32'}"
+    precision = other.precision if other else "FP32"
+    if f"{latency.speedup:.2f}" == "1.00":
+        return f"as fast as {precision}"
+    return f"{latency.speedup:.2f} times the speed of {precision}"
 
 
 def _size(report: Report, row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from fimaq_deploy.report.build_page.sections import report_page
@@ -19,17 +20,21 @@ def to_markdown(report: Report) -> str:
 def page_markdown(page: Page) -> str:
     """Any page as Markdown. Tables that are longer than a screen are folded."""
     parts = (
-        f"# {page.heading}",
-        f"**{page.status}.** {page.headline}",
-        "\n".join(f"- {reason}" for reason in page.reasons),
+        f"# {escaped(page.heading)}",
+        f"**{escaped(page.status)}.** {escaped(page.headline)}",
+        "\n".join(f"- {escaped(reason)}" for reason in page.reasons),
         *(_section(section) for section in page.sections),
-        f"## Reproduce\n\n```bash\n{page.command}\n```",
+        f"## Reproduce\n\n{_code(page.command)}",
     )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _section(section: Section) -> str:
-    parts = (f"## {section.title}", section.text, *(_exhibit(exhibit) for exhibit in section.exhibits))
+    parts = (
+        f"## {escaped(section.title)}",
+        escaped(section.text),
+        *(_exhibit(exhibit) for exhibit in section.exhibits),
+    )
     return "\n\n".join(part for part in parts if part)
 
 
@@ -37,8 +42,8 @@ def _exhibit(exhibit: Exhibit) -> str:
     table = _table(exhibit) if exhibit.rows else ""
     if len(exhibit.rows) > _LONG:
         table = f"<details><summary>{len(exhibit.rows)} rows</summary>\n\n{table}\n\n</details>"
-    title = f"**{exhibit.title}.**" if exhibit.title else ""
-    return "\n\n".join(part for part in (f"{title} {exhibit.note}".strip(), table) if part)
+    title = f"**{escaped(exhibit.title)}.**" if exhibit.title else ""
+    return "\n\n".join(part for part in (f"{title} {escaped(exhibit.note)}".strip(), table) if part)
 
 
 def _table(exhibit: Exhibit) -> str:
@@ -47,8 +52,19 @@ def _table(exhibit: Exhibit) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
 
 
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+def escaped(text: str) -> str:
+    """Text of which nothing is read as markup, HTML or another cell, in one line: users name models and folders."""
+    one_line = " ".join(text.split())
+    signs = re.sub(r"([\\`*\[\]<>|~])", r"\\\1", one_line)
+    entities = re.sub(r"&(?=#?\w+;)", "&amp;", signs)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", entities)
+
+
+def _code(command: str) -> str:
+    """A block that the command cannot end: its fence is longer than any in it."""
+    longest = max((len(ticks) for ticks in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}bash\n{command}\n{fence}"

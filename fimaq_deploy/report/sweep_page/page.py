@@ -111,9 +111,10 @@ def _cards(places: Sequence[Place]) -> list[Card]:
     front = [place for place in places if place.on_front]
     return [
         Card(
-            place.cell.model,
+            place.cell.name,
             f"{place.line.top1:.2f} %",
-            f"{place.cell.recipe}; {place.milliseconds:.2f} ms, {size_text(place.line.size_bytes)}",
+            f"top-1 of {place.cell.model} with {place.cell.recipe} in {place.line.title}; {place.milliseconds:.2f} ms, "
+            f"{size_text(place.line.size_bytes)}",
         )
         for place in front[:4]
     ]

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
 
 from fimaq_deploy import report as r
+from fimaq_deploy.report.build_page import sections
 from fimaq_deploy.report.build_page.table import cells, header
 from fimaq_deploy.report.build_page.verdict import failures, verdict
+from fimaq_deploy.report.page.markdown import escaped
+from fimaq_deploy.report.page.parts import Exhibit, Section
 from fimaq_deploy.report.words import size_text
 
 
@@ -127,3 +131,54 @@ def test_a_not_run_row_without_labels_is_not_a_failure() -> None:
 def test_a_compiler_that_refuses_is_a_failure() -> None:
     status = r.TargetStatus(name="tensorrt", not_built="cannot compile", failed=True)
     assert failures(example().model_copy(update={"targets": [status]}), None) == ["tensorrt: cannot compile"]
+
+
+def test_a_section_is_one_function_in_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    def toy(report: r.Report) -> Section:
+        return Section("toy", "Toy", exhibits=(Exhibit("seed", f"The seed is {report.seed}"),))
+
+    monkeypatch.setattr(sections, "SECTIONS", [toy, *sections.SECTIONS])
+    assert [section.id for section in sections.sections(example())][:2] == ["toy", "results"]
+    assert "## Toy" in r.to_markdown(example())
+    assert "The seed is 0" in r.to_html(example())
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(0.3, 0.1, "by a factor of 3"), (1.1, 1.0, "by 9 %")])
+def test_learning_is_told_as_it_was(before: float, after: float, told: str) -> None:
+    block = r.Block(name="a", loss_before=before, loss_after=after, iterations=9, seconds=1)
+    assert f"every block, {told} in the median" in r.to_markdown(example().model_copy(update={"blocks": [block]}))
+
+
+def test_learning_of_nothing_is_not_a_factor_of_one() -> None:
+    block = r.Block(name="a", loss_before=1.001, loss_after=1.0, iterations=9, seconds=1)
+    text = r.to_markdown(example().model_copy(update={"blocks": [block]}))
+    assert "by less than 1 %" in text and "factor" not in text
+
+
+def test_the_same_speed_is_not_a_factor_of_one() -> None:
+    report = example()
+    same = report.rows[2].latency[0].model_copy(update={"speedup": 1.001, "speedup_interval": (1.0005, 1.0015)})
+    rows = [*report.rows[:2], report.rows[2].model_copy(update={"latency": [same]}), report.rows[3]]
+    report = report.model_copy(update={"rows": rows})
+    assert "as fast as FP32" in verdict(report) and "1.00 times" not in verdict(report)
+
+
+@pytest.mark.parametrize(
+    "name", ["a|b", "`code`", "line\nbreak", "<img src=x>", "[x](http://y)", "*b*", "_i_", "&lt;b&gt;", "~~s~~", "a\\"]
+)
+def test_what_a_user_named_is_only_text_in_markdown(name: str) -> None:
+    """Read back by a parser of Markdown where there is one, and the tables stay whole in any case."""
+    report = example()
+    model, rows = report.model.model_copy(update={"name": name}), [report.rows[0].model_copy(update={"title": name})]
+    text = r.to_markdown(report.model_copy(update={"model": model, "rows": [*rows, *report.rows[1:]]}))
+    assert text.startswith(f"# {escaped(name)}, w8a8\n")
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert all(len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1 for table in tables)
+    markdown_it = pytest.importorskip("markdown_it")
+    (shown,) = (token.content for token in markdown_it.MarkdownIt().parseInline(escaped(name))[0].children or [])
+    assert shown == " ".join(name.split())
+
+
+def test_a_command_cannot_end_its_block() -> None:
+    text = r.to_markdown(example().model_copy(update={"command": "a ```\n# b"}))
+    assert text.endswith("````bash\na ```\n# b\n````\n")

@@ -58,7 +58,14 @@ def _block_errors_title(blocks: Sequence[Block]) -> str:
         return "Learning lowered the error of no block"
     ratio = median(block.loss_before / block.loss_after for block in learned)
     count = "every block" if better == len(learned) else f"{better} of {len(learned)} blocks"
-    return f"Learning lowered the error of {count}, by a factor of {ratio:.2g} in the median"
+    return f"Learning lowered the error of {count}, {_by(ratio)} in the median"
+
+
+def _by(ratio: float) -> str:
+    """How much smaller what is divided by the ratio is, as in "by a factor of 3" or "by 12 %"."""
+    if ratio >= 1.95:
+        return f"by a factor of {ratio:.2g}"
+    return f"by {100 * (1 - 1 / ratio):.0f} %" if ratio >= 1.01 else "by less than 1 %"
 
 
 def _convergence(blocks: Sequence[Block]) -> Exhibit | None:
@@ -69,10 +76,21 @@ def _convergence(blocks: Sequence[Block]) -> Exhibit | None:
     slowest = max(ratios, key=lambda name: ratios[name])
     return Exhibit(
         "convergence",
-        f"Learning took the error of a block to {median(ratios.values()):.2g} of its first value in the median",
+        _convergence_title(median(ratios.values())),
         "One line a block: the squared error of a minibatch while it was learned, some of it in full precision. "
         f"The blocks that ended lowest and highest are coloured; {slowest} ended at {ratios[slowest]:.2g}.",
         ("block", "first", "last", "last / first"),
         tuple((b.name, f"{b.curve[0][1]:.3g}", f"{b.curve[-1][1]:.3g}", f"{ratios[b.name]:.2g}") for b in told),
         paint=charts.convergence(told),
+    )
+
+
+def _convergence_title(ratio: float) -> str:
+    """ratio: the last error of a block over its first, in the median."""
+    if ratio < 0.99:
+        return f"Learning took the error of a block to {ratio:.2g} of its first value in the median"
+    return (
+        "Learning moved the error of a block by less than 1 % in the median"
+        if ratio < 1.01
+        else (f"Learning raised the error of a block by {100 * (ratio - 1):.0f} % in the median")
     )
