@@ -19,6 +19,7 @@ from typing import Any
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.files.folders import settle_folder
+from fimaq_deploy.files.whole import is_file
 
 MANIFEST = "manifest.json"
 SCHEMA = "fimaq-deploy/manifest/1"
@@ -54,7 +55,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     settle_folder(folder)
     path = folder / MANIFEST
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -80,7 +81,7 @@ def check_file(path: Path) -> None:
     for place in dict.fromkeys((path, _resolved(path))):  # a link to a file of a build is a file of that build
         manifest = read_manifest(place.parent)
         promised = manifest["files"] if manifest else {}
-        if place.name in promised and place.is_file():
+        if place.name in promised and is_file(place):
             for name in promised.keys() & {place.name, f"{place.name}.data"}:
                 _check(place.with_name(name), promised[name])
 

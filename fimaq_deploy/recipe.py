@@ -253,7 +253,7 @@ class Recipe(_Strict):
             raise UserError(
                 f"no recipe '{shown(str(name_or_path))}': expected a YAML file or one of {', '.join(known)}{hint}"
             )
-        fields = parse_yaml(read_text(path, "recipe"), f"recipe {path}")
+        fields = parse_yaml(read_text(path, "recipe", wanted="a YAML file"), f"recipe {path}")
         if not isinstance(fields, dict):
             raise UserError(
                 f"recipe {path} holds {type(fields).__name__}, expected fields such as 'weights: {{bits: 4}}'"

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run. `--hypothesis-profile=default` looks for other ones.
+settings.register_profile("steady", derandomize=True)
+settings.load_profile("steady")
 
 # The models here are tiny: a second thread costs more than it brings, most of all on a busy machine. Set before torch
 # is imported, and inherited by the processes that tests start.

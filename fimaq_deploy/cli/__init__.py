@@ -16,7 +16,7 @@ import typer
 from fimaq_deploy.cli.audit import audit
 from fimaq_deploy.cli.bench import bench
 from fimaq_deploy.cli.build import build
-from fimaq_deploy.cli.command import Command, Interrupted, line_of, way_on
+from fimaq_deploy.cli.command import Command, Interrupted, line_of, shortened, way_on
 from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console command. Ends in SystemExit but for a fault of our own."""
     with stop_request() as request:
         try:
-            code = app(args=arguments, standalone_mode=False)
+            code = app(args=arguments, prog_name="fimaq-deploy", standalone_mode=False)
         except SystemExit:
             raise
         except BaseException as error:
@@ -57,7 +57,8 @@ def _report(error: BaseException, request: StopRequest) -> int:
     line = line_of(error)
     if line is None:
         raise error
-    print_failure(f"error: {line}")
+    if line:
+        print_failure(f"error: {shortened(line)}")
     return 2
 
 

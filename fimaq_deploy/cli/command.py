@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
@@ -14,9 +16,12 @@ from fimaq_deploy.errors import Stopped, UserError, shown
 from fimaq_deploy.files import disk_is_full
 
 _LARGEST = 2**63 - 1
+_LONGEST = 800  # of a line about what was given, which may quote all of it
 # The base of what the parser raises; where its module is differs between versions of typer.
 _Misuse: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory")
+# What a system says of a name that a user gave, wherever it was that somebody first asked for it.
+_NO_PLACE = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 _AGAIN = "nothing is left half-written; run the same command again"
 
 
@@ -66,19 +71,25 @@ def _check_text(name: str, text: str) -> None:
 
 
 def line_of(error: BaseException) -> str | None:
-    """What a user is told of an error that ended a command, or None for a fault of our own."""
+    """What a user is told of an error that ended a command, or None for a fault of our own. Empty: it was told."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, _Misuse):
-        context = getattr(error, "ctx", None)
-        hint = f"; see {context.command_path} --help" if context else ""
-        return " ".join(error.format_message().split()).rstrip(".") + hint
+        message, context = " ".join(error.format_message().split()).rstrip("."), getattr(error, "ctx", None)
+        return f"{message}; see {context.command_path} --help" if message and context else message
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _NO_PLACE:
+        return f"{shown(str(error.filename))}: {os.strerror(error.errno).lower()}; name another place"
     said = " ".join(str(error).split())
     if isinstance(error, MemoryError) or any(words in said.lower() for words in _OUT_OF_MEMORY):
         return f"not enough memory ({shown(said)}): take smaller images or batches, or fewer images"
     if disk_is_full(error):
         return f"no space left on a disk ({shown(said)}): free some, also where TMPDIR leads, and run it again"
     return None
+
+
+def shortened(line: str) -> str:
+    """A line with both its ends, what was given and what to do."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
 
 
 def way_on(error: BaseException) -> str:

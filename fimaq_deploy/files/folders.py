@@ -113,10 +113,10 @@ def remove_construction(place: Path) -> None:
 
 def settle_folder(place: Path) -> None:
     """Before a folder is read: undo a publication that was cut off in the middle, unless it is still under way."""
-    if place.exists() or _aside(place) is None:
-        return
-    with suppress(UserError, OSError), locked(lock_of(place), ""):
-        put_back(place)
+    with suppress(UserError, OSError):
+        if not place.exists() and _aside(place) is not None:
+            with locked(lock_of(place), ""):
+                put_back(place)
 
 
 def _aside(place: Path) -> Path | None:

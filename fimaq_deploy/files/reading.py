@@ -14,13 +14,15 @@ import yaml
 
 from fimaq_deploy.errors import UserError, shown
 
-_LARGEST_BYTES = 16 * 2**20
+_MOST_MB = 16
 _DEEPEST = 50
 _MOST_NODES = 100_000
 
 
-def read_text(path: Path, what: str) -> str:
-    """A file's text, in UTF-8 with or without a mark of it. what: how to call the file, as in "recipe".
+def read_text(path: Path, what: str, *, wanted: str = "a text file", most_mb: int = _MOST_MB) -> str:
+    """A file's text, in UTF-8 with or without a mark of it.
+
+    what: how to call the file, as in "recipe". wanted: what to name instead of one that is none.
 
     Raises:
         UserError: it cannot be read, is too large for what it should be, or is no text.
@@ -28,17 +30,17 @@ def read_text(path: Path, what: str) -> str:
     name = f"{what} {shown(str(path))}"
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST_BYTES + 1)
+            data = file.read(most_mb * 2**20 + 1)
     except OSError as error:
-        raise UserError(f"cannot read {name}: {os.strerror(error.errno or 0).lower()}; name a file") from error
+        raise UserError(f"cannot read {name}: {os.strerror(error.errno or 0).lower()}; name {wanted}") from error
     except ValueError:  # a NUL byte in the name
         raise UserError(f"cannot read {name}: it is no name of a file; name another") from None
-    if len(data) > _LARGEST_BYTES:
-        raise UserError(f"{name} is larger than {_LARGEST_BYTES // 2**20} MB: expected a text file")
+    if len(data) > most_mb * 2**20:
+        raise UserError(f"{name} is larger than {most_mb} MB; name {wanted}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise UserError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8, or name {wanted}") from None
 
 
 def parse_yaml(text: str, name: str) -> Any:

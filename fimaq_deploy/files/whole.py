@@ -68,6 +68,11 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there. `Path.is_file` raises for names that are too long to be one."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def make_folder(folder: Path) -> None:
     """A folder and whatever is missing above it.
 

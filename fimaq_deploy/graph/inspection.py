@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.whole import is_file
 from fimaq_deploy.graph.edit import is_integer_weight, numpy_of
 from fimaq_deploy.manifest import check_file
 
@@ -51,11 +52,11 @@ def load_model(path: str | Path) -> ir.Model:
         UserError: no such file, not an ONNX model, one whose external data is missing, or one of a build that is not
             what the build wrote.
     """
+    if not is_file(Path(path)):
+        raise UserError(f"no ONNX file {shown(str(path))}: name one that exists")
     check_file(Path(path))
     try:
         model = ir.load(path)
-    except FileNotFoundError:
-        raise UserError(f"no ONNX file {path}: name one that exists") from None
     except Exception as error:  # protobuf's decoder has an exception of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,18 @@ def _reserved(out: Path) -> Iterator[Path]:
     place = real_place(out)
     with ExitStack() as held:
         with _one_line(out):
+            held.callback(_remove_empty, [folder for folder in place.parents if not folder.exists()])
             make_folder(place.parent)
             held.enter_context(locked(lock_of(place), _BUSY.replace("{out}", str(out))))
             put_back(place)
             tidy_folder(place, STATE)
         yield place
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager

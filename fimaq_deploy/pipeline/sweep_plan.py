@@ -163,7 +163,7 @@ class Plan(_Strict):
 
 
 def _read(file: Path) -> Any:
-    fields = parse_yaml(read_text(file, "sweep"), f"sweep {file}")
+    fields = parse_yaml(read_text(file, "sweep", wanted="the YAML file of a sweep"), f"sweep {file}")
     if not isinstance(fields, dict):
         raise UserError(f"sweep {file} holds {type(fields).__name__}: expected fields such as 'models: [vit_digits]'")
     return fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from pydantic import ValidationError
 
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.folders import settle_folder
+from fimaq_deploy.files.reading import read_text
 from fimaq_deploy.manifest import check_file
 from fimaq_deploy.report.schema import SCHEMA, Report
 
 REPORT = "report.json"
+_MOST_MB = 256
+_WANTED = f"a {REPORT} or the folder of a build"
 _FAMILY, _, _VERSION = SCHEMA.rpartition("/")
 
 
@@ -37,11 +41,7 @@ def load_report(path: str | Path) -> Report:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; name a {REPORT} or the folder of a build") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not text, so no {REPORT} of a build") from error
+        return json.loads(read_text(file, "report", wanted=_WANTED, most_mb=_MOST_MB))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{file} is cut off or is not JSON (line {error.lineno}: {error.msg}); build again to replace it"
@@ -54,7 +54,7 @@ def _check_schema(file: Path, document: Any) -> None:
     """That it is a report, of a version that is known here."""
     schema = document.get("schema") if isinstance(document, dict) else None
     family, _, version = schema.rpartition("/") if isinstance(schema, str) else ("", "", "")
-    if family != _FAMILY or not version.isdigit():
+    if family != _FAMILY or not re.fullmatch("[0-9]{1,6}", version):
         raise UserError(f"{file} is not a report of fimaq-deploy: expected JSON with schema {SCHEMA}")
     if int(version) > int(_VERSION):
         raise UserError(f"{file} has schema {schema}, newer than {SCHEMA} here: upgrade fimaq-deploy to read it")

@@ -129,5 +129,7 @@ def test_what_no_build_would_take_is_one_line_before_anything_is_built(tmp_path:
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read sweep .*none\.yaml: no such file or directory; name a file"):
+    with pytest.raises(
+        UserError, match=r"cannot read sweep .*none\.yaml: no such file or directory; name the YAML file"
+    ):
         Plan.load(tmp_path / "none.yaml")

@@ -84,10 +84,10 @@ def test_other_json_is_not_a_report(content: str, tmp_path: Path) -> None:
 
 def test_an_image_is_not_a_report(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\xff\xfe")
-    with pytest.raises(UserError, match="is not text"):
+    with pytest.raises(UserError, match="is not UTF-8 text"):
         load_report(tmp_path / "cat.png")
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*report\.json: No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*report\.json: no such file.*; name a report\.json"):
         load_report(tmp_path)
