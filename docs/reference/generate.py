@@ -77,7 +77,7 @@ def cli() -> Iterator[str]:
 def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
     hints = get_type_hints(callback, include_extras=True)
     parameters = inspect.signature(callback).parameters.values()
-    options = [(one, *_option(hints[one.name])) for one in parameters]
+    options = [(one, *found) for one in parameters if not (found := _option(hints[one.name]))[1].hidden]
     words = [_word(*option) for option in options if isinstance(option[2], typer.models.ArgumentInfo)]
     yield f"## {name}\n"
     yield f"{inspect.getdoc(callback)}\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.verify.layer_audit import EngineAudit
 
 _PRODUCTS = ("GEMMs", "INT8", "weight-only", "left alone")
-_HEADER = ("block", "kernels", "twin", *_PRODUCTS, "attention", "dequantized", "conversions")
+_HEADER = ("block", "kernels", "of floats", *_PRODUCTS, "attention", "dequantized", "conversions")
 
 
 def audit(
@@ -26,31 +25,25 @@ def audit(
     target: Annotated[str, typer.Option(help="TensorRT-RTX compiles without a GPU, TensorRT on the one that is here.")],
     sm: Annotated[
         list[int] | None,
-        typer.Option(min=10, help="A GPU generation, such as 89. Repeatable. Default: one engine for all."),
+        typer.Option(help="A GPU generation, such as 89. Repeatable. Default: one engine for all."),
     ] = None,
     require: Annotated[
         str | None,
         typer.Option(help="Promises, with commas, that must hold. Default: what every quantized file should keep."),
     ] = None,
-    twin: Annotated[
+    against: Annotated[
         Path | None, typer.Option(metavar="FP16.onnx", help="The full-precision model, to compare kernels with.")
     ] = None,
+    twin: Annotated[Path | None, typer.Option(hidden=True)] = None,
     json: JsonOption = None,
 ) -> None:
     """Compile a file and say block by block what it became. Exit code 1 where a required promise is broken."""
-    from fimaq_deploy.verify.layer_audit import EXPECTED, parse_promises
     from fimaq_deploy.verify.layer_audit import audit as run_audit
 
-    promises = EXPECTED if require is None else parse_promises(require)
     capabilities = [divmod(number, 10) for number in sm] if sm else None
-    audits = run_audit(model, target, compute_for=capabilities, twin=twin, require=promises)
-    document = {
-        "schema": "fimaq-deploy/audit/1",
-        "file": str(model),
-        "required": list(promises),
-        "audits": [asdict(each) for each in audits],
-    }
-    if not write_document(json, document):
+    # --twin is what --against was called before 0.2.
+    audits = run_audit(model, target, compute_for=capabilities, against=against or twin, require=require)
+    if not write_document(json, audits.document()):
         _print(audits)
     broken = [f"{_title(each)}: {promise}" for each in audits for promise in each.broken]
     for promise in broken:

@@ -22,7 +22,7 @@ def bench(
     target: Annotated[
         list[str] | None, typer.Option(help="What runs them. Repeatable; default: by the file's name.")
     ] = None,
-    against: Annotated[Path | None, typer.Option(help="The full-precision twin, which comes first.")] = None,
+    against: Annotated[Path | None, typer.Option(help="The full-precision file, which comes first.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch size. Repeatable; default: 1 and 8.")] = None,
     rounds: Annotated[int, typer.Option(help="The most turns for a batch size.")] = 50,
     seconds: Annotated[float, typer.Option(help="Stop a batch size after this time.")] = 10.0,
@@ -30,7 +30,6 @@ def bench(
     json: JsonOption = None,
 ) -> None:
     """Time files in turns, with peak memory and a roofline floor. Ends in one line of JSON."""
-    from fimaq_deploy.measure.benchmark import as_document
     from fimaq_deploy.measure.benchmark import bench as run_bench
 
     rows = run_bench(
@@ -42,7 +41,7 @@ def bench(
         seconds=seconds,
         threads=threads,
     )
-    document = as_document(rows)
+    document = rows.document()
     if not write_document(json, document):
         for size in dict.fromkeys(row.latency.batch_size for row in rows):
             stdout.print(_table([row for row in rows if row.latency.batch_size == size]))

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fimaq_deploy.cli.console import StepLine, print_failure, stdout
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
     from fimaq_deploy.pipeline.builds import BuildResult
@@ -57,6 +58,7 @@ def build(
     sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
+    json: JsonOption = None,
 ) -> None:
     """Quantize, export, compile, evaluate and report, into one folder."""
     from fimaq_deploy.pipeline.builds import build as run_build
@@ -85,7 +87,10 @@ def build(
         )
     if result is None:  # torchrun started several processes, and this is not the one that prints
         return
-    _print_result(result)
+    if not write_document(json, result.document()):
+        _print_result(result)
+    for failure in result.failures:
+        print_failure(f"failed: {failure}")
     if result.failures:
         raise typer.Exit(1)
 
@@ -107,5 +112,3 @@ def _print_result(result: BuildResult) -> None:
             stdout.print(f"{row.title}: {not_run_text(row)}", soft_wrap=True)
     stdout.print(verdict(report), soft_wrap=True)
     stdout.print(f"Wrote {result.out}", soft_wrap=True)
-    for failure in result.failures:
-        print_failure(f"failed: {failure}")

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fimaq_deploy.cli.console import stdout
+from fimaq_deploy.cli.options import JsonOption, write_document
+
+if TYPE_CHECKING:
+    from fimaq_deploy.pipeline.inventory import Machine
 
 
-def doctor() -> None:
+def doctor(json: JsonOption = None) -> None:
     """Say what can be built and run on this machine, and why not."""
-    from fimaq_deploy.engines.runtimes import every_runtime, runtime_packages
-    from fimaq_deploy.report import describe_environment
+    from fimaq_deploy.pipeline.inventory import look_around
 
-    machine = describe_environment(runtime_packages())
+    found = look_around()
+    if not write_document(json, found.document()):
+        _print(found)
+
+
+def _print(found: Machine) -> None:
+    machine = found.environment
     stdout.print(f"{machine.cpu}, {machine.cores} cores; GPU: {machine.gpu or 'none'}; Python {machine.python}")
     stdout.print(", ".join(f"{name} {version}" for name, version in machine.packages.items()))
-    for runtime in every_runtime():
-        stdout.print(f"{runtime.name:<18}{_ability(*runtime.availability())}", soft_wrap=True)
+    for one in found.abilities:
+        stdout.print(f"{one.runtime.name:<18}{_ability(one.not_built, one.not_run)}", soft_wrap=True)
 
 
 def _ability(not_built: str | None, not_run: str | None) -> str:

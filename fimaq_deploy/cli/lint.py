@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +13,7 @@ from fimaq_deploy.cli.console import stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.graph.rules import Finding
+    from fimaq_deploy.graph.rules import Finding, Findings
 
 
 def lint(
@@ -27,20 +25,10 @@ def lint(
     """Find what keeps a QDQ file from running on a target as it was meant to. Exit code 1 where there are errors."""
     from fimaq_deploy.graph.rules import lint as find
 
-    findings = find(model, target)
-    errors, warnings = (sum(each.severity == kind for each in findings) for kind in ("error", "warning"))
-    document = {
-        "schema": "fimaq-deploy/lint/1",
-        "file": str(model),
-        "target": target,
-        "errors": errors,
-        "warnings": warnings,
-        "findings": [asdict(finding) for finding in findings],
-    }
-    if not write_document(json, document):
-        _print(findings, every)
-        stdout.print(f"{model} for {target}: {errors} errors, {warnings} warnings", soft_wrap=True)
-    if errors:
+    found = find(model, target)
+    if not write_document(json, found.document()):
+        _print(found, every)
+    if found.errors:
         raise typer.Exit(1)
 
 
@@ -49,7 +37,7 @@ def _where(place: Finding) -> str:
     return f"{place.node}{tensor}" or "the file"
 
 
-def _print(findings: Sequence[Finding], every: bool) -> None:
+def _print(findings: Findings, every: bool) -> None:
     table = Table("", "rule", "places", "where, what is wrong and how to mend it", box=SIMPLE_HEAD, show_edge=False)
     for rule in dict.fromkeys((finding.severity, finding.rule) for finding in findings):
         places = [finding for finding in findings if (finding.severity, finding.rule) == rule]
@@ -58,3 +46,5 @@ def _print(findings: Sequence[Finding], every: bool) -> None:
             table.add_row(*head, _where(place) + f"\n{place.problem}\n{place.remedy}".rstrip())
     if findings:
         stdout.print(table)
+    told = f"{findings.errors} errors, {findings.warnings} warnings"
+    stdout.print(f"{findings.file} for {findings.target}: {told}", soft_wrap=True)

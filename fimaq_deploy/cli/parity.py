@@ -32,11 +32,10 @@ def parity(
     json: JsonOption = None,
 ) -> None:
     """Compare fake-quant, ONNX and engines block by block, and weights exactly. Exit code 1 where they part."""
-    from fimaq_deploy.verify.block_parity import as_document
     from fimaq_deploy.verify.block_parity import parity as run_parity
 
     outcome = run_parity(subject, model=model, weights=weights, images=images, count=count, targets=target)
-    if not write_document(json, as_document(outcome)):
+    if not write_document(json, outcome.document()):
         _print(outcome)
     for parting in outcome.partings:
         print_failure(f"failed: {parting}")

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from fimaq_deploy.cli.console import stdout
+from fimaq_deploy.cli.options import JsonOption, write_document
+
+if TYPE_CHECKING:
+    from fimaq_deploy.pipeline.inventory import Presets
 
 
-def recipes() -> None:
+def recipes(json: JsonOption = None) -> None:
     """List the recipes that ship with the package."""
-    from fimaq_deploy.recipe import Recipe
+    from fimaq_deploy.pipeline.inventory import presets
 
+    found = presets()
+    if not write_document(json, found.document()):
+        _print(found)
+
+
+def _print(found: Presets) -> None:
     table = Table("recipe", "weights", "activations", "iterations a block", box=None)
-    for name in Recipe.presets():
-        recipe = Recipe.load(name)
+    for recipe in found:
         block = f", blocks of {recipe.weights.block_size}" if recipe.weights.block_size else ""
         table.add_row(
-            name,
+            recipe.name,
             f"{recipe.weights.bits} bits{block}",
             f"{recipe.activations.bits} bits",
             str(recipe.reconstruction.iterations),

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from fimaq_deploy.cli.console import StepLine, print_failure, stdout
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
     from fimaq_deploy.pipeline.sweeps import SweepResult
@@ -20,13 +21,19 @@ def sweep(
         Path, typer.Argument(metavar="FILE.yaml", help="Models, recipes, targets; docs/how-to/sweep.md has one.")
     ],
     out: Annotated[Path | None, typer.Option(help="The folder; default: what the file says, else build/FILE.")] = None,
+    json: JsonOption = None,
 ) -> None:
     """Build models × recipes × targets, or go on with it; exit code 1 where a build failed or missed its gate."""
     from fimaq_deploy.pipeline.sweeps import sweep as run_sweep
 
     with StepLine() as progress:
         result = run_sweep(plan, out=out, progress=progress)
-    _print(result)
+    if not write_document(json, result.document()):
+        _print(result)
+    for cell in result.sweep.failed:
+        print_failure(f"failed: {cell.name}: {cell.error}")
+    for missed in result.sweep.missed:
+        print_failure(f"failed: {missed}")
     if result.sweep.failed or result.sweep.missed:
         raise typer.Exit(1)
 
@@ -41,7 +48,3 @@ def _print(result: SweepResult) -> None:
     stdout.print(table, width=None if stdout.is_terminal else 120)
     stdout.print(headline(result.sweep), soft_wrap=True)
     stdout.print(f"Wrote {result.out / 'sweep.html'}", soft_wrap=True)
-    for cell in result.sweep.failed:
-        print_failure(f"failed: {cell.name}: {cell.error}")
-    for missed in result.sweep.missed:
-        print_failure(f"failed: {missed}")

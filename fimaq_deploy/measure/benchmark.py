@@ -44,6 +44,18 @@ class Row:
     peak_memory_bytes: int | None
 
 
+class Benchmark(tuple[Row, ...]):
+    """The rows of one run, by batch size; speed-ups are over the first."""
+
+    def document(self) -> dict[str, Any]:
+        """For programs: latencies in milliseconds for a whole batch, rates per second."""
+        return {
+            "schema": "fimaq-deploy/bench/1",
+            "speedup_over": _name(self[0].file, self[0].target),
+            "rows": [{**asdict(row), "latency": _latency(row.latency)} for row in self],
+        }
+
+
 def bench(
     files: Sequence[str | Path],
     *,
@@ -53,7 +65,7 @@ def bench(
     rounds: int = 50,
     seconds: float = 10.0,
     threads: int | None = None,
-) -> list[Row]:
+) -> Benchmark:
     """Time files in turns. Speed-ups are relative to the first row.
 
     targets: what runs each file, every one of them; None goes by the file's name.
@@ -75,7 +87,7 @@ def bench(
     peaks = {
         name: peak_memory_bytes(file, runtime.name, max(batch_sizes), threads) for name, (file, runtime) in rows.items()
     }
-    return [_row(*rows[latency.name], latency, operations, peaks[latency.name]) for latency in found]
+    return Benchmark(_row(*rows[latency.name], latency, operations, peaks[latency.name]) for latency in found)
 
 
 def _runtimes(file: Path, targets: Sequence[str] | None) -> list[Runtime]:
@@ -93,15 +105,6 @@ def floor_of(file: str | Path, target: str, batch: int, operations: dict[str, fl
     work = count_work(file, batch)
     rates = Rates(operations, measure_copies(work.total_bytes))
     return Floor(floor_ms(work, rates), work, rates)
-
-
-def as_document(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows for programs: latencies in milliseconds for a whole batch, rates per second."""
-    return {
-        "schema": "fimaq-deploy/bench/1",
-        "speedup_over": _name(rows[0].file, rows[0].target),
-        "rows": [{**asdict(row), "latency": _latency(row.latency)} for row in rows],
-    }
 
 
 def _latency(latency: Latency) -> dict[str, Any]:

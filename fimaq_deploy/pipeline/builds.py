@@ -16,10 +16,12 @@ Each step hands its result to the next: Loaded, QuantizedModel, Files, Engines, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -64,6 +66,11 @@ class BuildResult:
     out: Path
     report: schema.Report
     failures: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """For programs: what `report.json` holds, where it lies, and the gates that were missed."""
+        told = {"schema": "fimaq-deploy/build/1", "out": str(self.out), "failures": list(self.failures)}
+        return {**told, "report": json.loads(self.report.to_json())}
 
 
 def build(

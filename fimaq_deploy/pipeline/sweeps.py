@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -49,6 +50,10 @@ class SweepResult:
 
     out: Path
     sweep: Sweep
+
+    def document(self) -> dict[str, Any]:
+        """For programs: what `sweep.json` holds."""
+        return json.loads(self.sweep.to_json())
 
 
 def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress | None = None) -> SweepResult:

@@ -62,6 +62,17 @@ class Outcome:
         stages = [(each, each.report.first_parting) for each in self.comparisons]
         return files + [f"{each.to} parts at {stage.name}" for each, stage in stages if stage]
 
+    def document(self) -> dict[str, Any]:
+        """For programs: shares in [0, 1], null where a number is not finite or was not measured."""
+        return {
+            "schema": "fimaq-deploy/parity/1",
+            "model": self.model,
+            "images": self.images,
+            "weights": self.weights,
+            "partings": self.partings,
+            "comparisons": [_comparison_document(each) for each in self.comparisons],
+        }
+
 
 def compare_files(
     quantized: QuantizedModel, folder: Path, images: Tensor, targets: Sequence[str]
@@ -147,18 +158,6 @@ def _exported(quantized: QuantizedModel, file: Path, built: Path | None) -> Iter
         write_whole(folder / QUANTIZED, file.read_bytes())
         export_onnx(quantized, folder / ONNX)
         yield folder
-
-
-def as_document(outcome: Outcome) -> dict[str, Any]:
-    """The outcome for programs: shares in [0, 1], null where a number is not finite or was not measured."""
-    return {
-        "schema": "fimaq-deploy/parity/1",
-        "model": outcome.model,
-        "images": outcome.images,
-        "weights": outcome.weights,
-        "partings": outcome.partings,
-        "comparisons": [_comparison_document(each) for each in outcome.comparisons],
-    }
 
 
 def _comparison_document(comparison: Comparison) -> dict[str, Any]:

@@ -23,11 +23,12 @@ is loaded. What is read was seen with TensorRT-RTX 1.7.1; the same reading of Te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import onnx_ir as ir
 
@@ -88,6 +89,27 @@ class EngineAudit:
     broken: tuple[str, ...] = ()
 
 
+class Audits(tuple[EngineAudit, ...]):
+    """The engines of one file. required: the promises that they were held to."""
+
+    file: str
+    required: tuple[str, ...]
+
+    def __new__(cls, found: Iterable[EngineAudit], file: str, required: tuple[str, ...]) -> Audits:
+        self = super().__new__(cls, found)
+        self.file, self.required = file, required
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "schema": "fimaq-deploy/audit/1",
+            "file": self.file,
+            "required": list(self.required),
+            "audits": [asdict(each) for each in self],
+        }
+
+
 # --- promises ---
 
 
@@ -128,13 +150,16 @@ PROMISES: dict[str, Callable[[BlockPlan], str | None]] = {
 EXPECTED = ("gemms-as-written", "fused-attention", "no-weight-dequant")
 
 
-def parse_promises(text: str) -> tuple[str, ...]:
-    """The promises in a list with commas.
+def parse_promises(asked: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The promises in a list, or in a text with commas; `EXPECTED` for None.
 
     Raises:
         UserError: an unknown one.
     """
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    if asked is None:
+        return EXPECTED
+    words = asked.split(",") if isinstance(asked, str) else asked
+    names = tuple(filter(None, (name.strip() for name in words)))
     for name in names:
         if name not in PROMISES:
             raise UserError(f"unknown promise '{name}': expected some of {','.join(PROMISES)}")
@@ -164,14 +189,14 @@ def audit(
     target: str,
     *,
     compute_for: Sequence[ComputeCapability] | None = None,
-    twin: str | Path | None = None,
-    require: Sequence[str] = (),
-) -> list[EngineAudit]:
+    against: str | Path | None = None,
+    require: str | Sequence[str] | None = None,
+) -> Audits:
     """Compile an ONNX file for each GPU generation, or once for all of them, and say what became of it.
 
     compute_for: the GPU generations to compile for one by one; None is one engine for all that the target compiles for.
-    twin: the full-precision model, compiled in the same way.
-    require: names of `PROMISES`, whose breaches go to `broken`.
+    against: the yardstick, the full-precision model, compiled in the same way.
+    require: names of `PROMISES`, in a list or with commas, whose breaches go to `broken`; None is `EXPECTED`.
 
     Raises:
         UserError: the target has no layer plan, cannot compile here, or its compiler refuses the file.
@@ -180,18 +205,19 @@ def audit(
     if not runtime.layer_plan:
         planned = [one.name for one in every_runtime() if one.layer_plan]
         raise UserError(f"target {target} has no layer plan to audit: expected {' or '.join(planned)}")
-    if "no-more-kernels" in require and twin is None:
-        raise UserError("no-more-kernels compares with the full-precision model: name its file as --twin")
-    file, original = read_structure(path), None if twin is None else read_structure(twin)
+    required = parse_promises(require)
+    if "no-more-kernels" in required and against is None:
+        raise UserError("no-more-kernels compares with the full-precision model: name its file as --against")
+    file, original = read_structure(path), None if against is None else read_structure(against)
     found = []
     for capability in [None] if compute_for is None else compute_for:
         alone = None if capability is None else [capability]
         counts = None
-        if twin is not None and original is not None:
-            counts = kernel_counts(audit_log(builder_log(twin, runtime, alone), original))
+        if against is not None and original is not None:
+            counts = kernel_counts(audit_log(builder_log(against, runtime, alone), original))
         blocks = audit_log(builder_log(path, runtime, alone), file, counts)
-        found.append(EngineAudit(target, _text(capability), blocks, broken_promises(blocks, require)))
-    return found
+        found.append(EngineAudit(target, _text(capability), blocks, broken_promises(blocks, required)))
+    return Audits(found, str(path), required)
 
 
 def builder_log(path: str | Path, runtime: Runtime, compute_for: Sequence[ComputeCapability] | None) -> str:

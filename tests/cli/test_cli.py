@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -182,7 +183,11 @@ def test_folders_of_images_and_an_unreadable_one(out: Path, capsys: pytest.Captu
         "build",
         *("--model", "swin_digits", "--images", images, "--eval-images", images, "--out", out),
         *("--target", "onnxruntime-cpu", "--set", "reconstruction.iterations=0"),
+        *("--json", out.parent / "found.json"),
     )
     assert code == 0
+    found = json.loads((out.parent / "found.json").read_text(encoding="utf-8"))
+    assert (found["schema"], found["out"], found["failures"]) == ("fimaq-deploy/build/1", str(out), [])
+    assert found["report"] == json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert "1 of 31 image files could not be used" in (out / "report.md").read_text()
     assert "PyTorch FP32" in capsys.readouterr().out

@@ -109,9 +109,10 @@ def test_a_finished_sweep_builds_nothing_and_says_what_failed(
     monkeypatch.setenv("COLUMNS", "160")
     before = {path: path.stat().st_mtime_ns for path in whole.out.glob("vit_digits-*/*")}
     with pytest.raises(SystemExit) as ended:
-        main(["sweep", str(plan), "--out", str(whole.out)])
+        main(["sweep", str(plan), "--out", str(whole.out), "--json", str(plan.with_name("found.json"))])
     assert ended.value.code == 1
     assert {path: path.stat().st_mtime_ns for path in whole.out.glob("vit_digits-*/*")} == before
+    assert plan.with_name("found.json").read_text() == (whole.out / "sweep.json").read_text()
     printed = capsys.readouterr()
     assert "failed: vit_digits-bad: 6-bit weights in blocks of 64" in printed.err
     assert "2/3 vit_digits-bad" in printed.err

@@ -75,7 +75,7 @@ def test_promises_are_checked_for_spelling():
 def test_only_compiled_targets_have_a_plan(model_path):
     with pytest.raises(UserError, match="onnxruntime-cpu has no layer plan"):
         audit(model_path, "onnxruntime-cpu")
-    with pytest.raises(UserError, match="--twin"):
+    with pytest.raises(UserError, match="--against"):
         audit(model_path, TARGET, require=["no-more-kernels"])
 
 

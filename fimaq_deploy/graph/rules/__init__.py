@@ -18,14 +18,14 @@ from pathlib import Path
 
 # Importing a family registers its rules.
 from fimaq_deploy.graph.rules import attention, numbers, operators, placement, weights  # noqa: F401
-from fimaq_deploy.graph.rules.rule import RULES, SEVERITIES, Finding, Rule
+from fimaq_deploy.graph.rules.rule import RULES, SEVERITIES, Finding, Findings, Rule
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.target import Target, find_target
 
-__all__ = ["RULES", "Finding", "Rule", "lint"]
+__all__ = ["RULES", "Finding", "Findings", "Rule", "lint"]
 
 
-def lint(path: str | Path, target: str | Target) -> tuple[Finding, ...]:
+def lint(path: str | Path, target: str | Target) -> Findings:
     """Everything in an ONNX file that breaks a rule of a target: errors first, then in execution order.
 
     Raises:
@@ -36,4 +36,5 @@ def lint(path: str | Path, target: str | Target) -> tuple[Finding, ...]:
     applied = [rule for rule in RULES.values() if rule.everywhere or rule.name in rules.lint_rules]
     found = [finding for rule in applied for finding in rule.findings(structure, rules)]
     order = {node.name: number for number, node in enumerate(structure.graph)}
-    return tuple(sorted(found, key=lambda f: (SEVERITIES.index(f.severity), order.get(f.node, -1))))
+    found.sort(key=lambda each: (SEVERITIES.index(each.severity), order.get(each.node, -1)))
+    return Findings(found, str(path), rules.name)

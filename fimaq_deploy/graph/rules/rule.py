@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
 
 import onnx_ir as ir
 
@@ -25,6 +25,37 @@ class Finding:
     tensor: str
     problem: str
     remedy: str
+
+
+class Findings(tuple[Finding, ...]):
+    """What was found in a file for a target. file: as it was named."""
+
+    file: str
+    target: str
+
+    def __new__(cls, found: Iterable[Finding], file: str, target: str) -> Findings:
+        self = super().__new__(cls, found)
+        self.file, self.target = file, target
+        return self
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self)
+
+    @property
+    def warnings(self) -> int:
+        return sum(finding.severity == "warning" for finding in self)
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "schema": "fimaq-deploy/lint/1",
+            "file": self.file,
+            "target": self.target,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "findings": [asdict(finding) for finding in self],
+        }
 
 
 @dataclass(frozen=True)
