@@ -1,19 +1,12 @@
 from __future__ import annotations
 
-import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from fimaq_deploy.cli import main
-from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -45,149 +38,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == __version__
 
 
-def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("recipes") == 0
-    assert {"w8a8", "w3a3", "fimaq-paper"} <= set(capsys.readouterr().out.split())
-
-
-def test_doctor_speaks_of_every_target(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("doctor") == 0
-    text = capsys.readouterr().out
-    assert all(name in text for name in ("onnxruntime-cpu", "onnxruntime-cuda", "openvino-cpu", "tensorrt-rtx"))
-
-
 def test_a_module_runs_as_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "fimaq_deploy", "--version"], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == __version__
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "swin_digit"], "unknown model 'swin_digit': did you mean swin_digits"),
-        (["--model", "resnet50"], "is a ResNet: expected a timm"),
-        (["--model", "swin_digits", "--recipe", "w8a9"], "no recipe 'w8a9'"),
-        (["--model", "swin_digits", "--set", "weights.bit=4"], "unknown field 'weights.bit'; did you mean"),
-        (["--model", "swin_digits", "--set", "weights.bits=5"], "field 'weights.bits'"),
-        (["--model", "swin_digits", "--target", "tensorflow"], "unknown target 'tensorflow'"),
-        (["--model", "swin_digits", "--weights", "missing.safetensors"], "no checkpoint 'missing.safetensors'"),
-        (["--model", "swin_digits", "--images", "missing"], "no images at missing: expected a folder"),
-        (["--model", "swin_digits", "--device", "tpu"], "unknown device 'tpu'"),
-        (["--model", "swin_digits", "--max-drop", "nan"], "--max-drop nan: expected a number"),
-        (["--model", "swin_digits", "--max-drop", "-1"], "--max-drop -1.0: expected a number of at least 0"),
-        (
-            ["--model", "swin_digits", "--seed", "-1"],
-            "--seed -1: expected a whole number from 0 to 92233720368547758",
-        ),
-        (["--model", "swin_digits", "--sensitivity", "-1"], "--sensitivity -1: expected a whole number from 0"),
-        (["--model", "vit_t", "--weights", "random", "--max-drop", "1"], "--max-drop needs to know the classes"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    arguments: list[str], message: str, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    expect_error(capsys, message, "build", *arguments, "--out", out)
-    assert not out.exists()
-    assert list(out.parent.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("corrupt.safetensors", b"nonsense", "is corrupt or not safetensors"),
-        ("corrupt.pth", b"nonsense", "is corrupt or no torch file"),
-        ("weights.txt", b"nonsense", "expected a file named"),
-    ],
-)
-def test_a_bad_checkpoint_is_one_line(
-    name: str, content: bytes, message: str, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = out.parent / name
-    path.write_bytes(content)
-    expect_error(capsys, message, "build", "--model", "swin_digits", "--weights", path, "--out", out)
-
-
-def test_a_checkpoint_of_another_architecture_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = BUNDLED["vit_digits"].weights
-    expect_error(capsys, "of another architecture", "build", "--model", "swin_digits", "--weights", other, "--out", out)
-
-
-def test_nan_weights_are_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    state = load_file(BUNDLED["swin_digits"].weights)
-    state["head.fc.weight"][0, 0] = torch.nan
-    path = out.parent / "nan.safetensors"
-    save_file(state, path)
-    expect_error(capsys, "NaN or infinite", "build", "--model", "swin_digits", "--weights", path, "--out", out)
-
-
-def test_an_empty_image_folder_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = out.parent / "empty"
-    folder.mkdir()
-    expect_error(capsys, "no image in", "build", "--model", "swin_digits", "--images", folder, "--out", out)
-
-
-def test_an_existing_out_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out.mkdir()
-    (out / "notes.txt").write_text("mine")
-    expect_error(capsys, "is not an earlier build", "build", "--model", "swin_digits", "--out", out, "--overwrite")
-    assert (out / "notes.txt").read_text() == "mine"
-
-
-def test_an_out_that_cannot_be_written_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out.write_text("")
-    expect_error(capsys, "cannot write", "build", "--model", "swin_digits", "--out", out / "below")
-
-
-def test_a_disk_that_fills_up_is_one_line(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        expect_error(
-            capsys,
-            "no space left",
-            "build",
-            *("--model", "swin_digits", "--set", "reconstruction.iterations=0", "--out", out),
-            *("--target", "onnxruntime-cpu"),
-        )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not out.exists()
-
-
-def image_folder(root: Path, per_class: int = 3) -> Path:
-    """Random grey pictures of 16×16 in ten class folders."""
-    rng = np.random.default_rng(0)
-    for label in range(10):
-        folder = root / str(label)
-        folder.mkdir(parents=True)
-        for number in range(per_class):
-            Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(folder / f"{number}.png")
-    return root
-
-
-def test_a_missed_gate_is_exit_code_1_and_keeps_the_artifacts(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    coarse = ("weights.bits=2", "reconstruction.iterations=0", "tuning.iterations=0")
-    settings = [word for setting in coarse for word in ("--set", setting)]
-    data = ("--model", "vit_digits", "--target", "onnxruntime-cpu", "--recipe", "w4a8")
-    assert run("build", *data, *settings, "--out", out, "--max-drop", "1") == 1
-    captured = capsys.readouterr()
-    assert "failed: ONNX Runtime CPU loses" in captured.err
-    assert "top-1" in captured.out
-    assert (out / "report.json").is_file()
-
-
-def test_folders_of_images_and_an_unreadable_one(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = image_folder(out.parent / "images")
-    (images / "0" / "broken.png").write_bytes(b"nonsense")
-    code = run(
-        "build",
-        *("--model", "swin_digits", "--images", images, "--eval-images", images, "--out", out),
-        *("--target", "onnxruntime-cpu", "--set", "reconstruction.iterations=0"),
-        *("--json", out.parent / "found.json"),
-    )
-    assert code == 0
-    found = json.loads((out.parent / "found.json").read_text(encoding="utf-8"))
-    assert (found["schema"], found["out"], found["failures"]) == ("fimaq-deploy/build/1", str(out), [])
-    assert found["report"] == json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert "1 of 31 image files could not be used" in (out / "report.md").read_text()
-    assert "PyTorch FP32" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`fimaq-deploy bench` on a small file in its full and its quantized form."""
+"""A small file in its full and its quantized form. The command: tests/cli/test_bench.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fimaq_deploy.cli import main
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.benchmark import bench
 
@@ -65,46 +64,21 @@ def test_every_file_is_measured_at_every_batch_size(files):
     assert floats.weight_bytes == 4 * integers.weight_bytes
 
 
-def run(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code or 0
-
-
-def test_the_command_prints_a_table_and_ends_in_json(files, capsys):
-    assert run("bench", files[1], "--against", files[0], "--batch", 2, "--rounds", 3, "--threads", 1) == 0
-    *table, last = capsys.readouterr().out.splitlines()
-    assert "batch 2" in table[0] and "floor ms" in table[0] and any("×" in line for line in table)
-    document = json.loads(last)
-    assert document["schema"] == "fimaq-deploy/bench/1" and document["speedup_over"].startswith(str(files[0]))
-    assert {"file", "target", "latency", "floor", "peak_memory_bytes"} == set(document["rows"][1])
-    assert document["rows"][1]["floor"]["milliseconds"] > 0
-
-
-def test_json_alone_and_in_a_file(files, tmp_path, capsys):
-    arguments = ("bench", files[1], "--batch", 1, "--rounds", 3, "--threads", 1, "--json")
-    assert run(*arguments, "-") == 0
-    assert len(json.loads(capsys.readouterr().out)["rows"]) == 1
-    assert run(*arguments, tmp_path / "bench.json") == 0
-    assert json.loads((tmp_path / "bench.json").read_text())["rows"][0]["target"] == "onnxruntime-cpu"
-
-
 def test_files_of_two_sizes_are_refused(files, tmp_path):
     with pytest.raises(UserError, match="several sizes"):
         bench([files[0], mlp(tmp_path / "other.onnx", False, side=8)])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("none.onnx",), "no ONNX file none.onnx"),
-        (("model.pt",), "neither a .onnx nor a .engine file"),
-        (("{file}", "--target", "tensorflow"), "unknown target"),
-        (("{file}", "--batch", "0"), "expected numbers of at least 1"),
-        (("none.tensorrt-rtx.engine",), "none.tensorrt-rtx.engine"),
-    ],
-)
-def test_bad_input_is_one_line(files, capsys, arguments, said):
-    assert run("bench", *(argument.format(file=files[0]) for argument in arguments)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and said in line
+def test_the_document_holds_every_row_and_names_the_yardstick(files):
+    rows = bench([files[1]], against=files[0], batch_sizes=(2,), rounds=3, threads=1)
+    document = json.loads(json.dumps(rows.document()))
+    assert (document["schema"], document["speedup_over"]) == ("fimaq-deploy/bench/1", f"{files[0]} on onnxruntime-cpu")
+    assert [set(row) for row in document["rows"]] == [
+        {"file", "target", "latency", "floor", "peak_memory_bytes"} for _ in rows
+    ]
+    assert document["rows"][1]["latency"]["speedup"] == rows[1].latency.speedup
+
+
+def test_nothing_to_time_is_refused():
+    with pytest.raises(UserError, match="nothing to time"):
+        bench([])
