@@ -21,6 +21,7 @@ pytest_plugins = [
     "fixtures.perceptron",
     "fixtures.tiny_models",
     "fixtures.road",
+    "fixtures.chains",
 ]
 
 

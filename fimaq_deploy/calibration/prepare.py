@@ -46,8 +46,7 @@ def prepare(
     reference = copy.deepcopy(model).to(device).float().eval()
     original = copy.deepcopy(reference)
     merged = merge_adapters(original)
-    family_of(original).check(original)
-    _require_size(original, images)
+    original = chain_of(original, images)
     explicit = explicit_copy(original)
     tokens = attention_tokens(explicit, images[:1].to(device))
     plan = make_plan(explicit, recipe, target, tokens)
@@ -59,6 +58,20 @@ def prepare(
     parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
     quantized = quantized_copy(teacher, plan)
     return Prepared(teacher, quantized, plan, tokens, outputs, merged)
+
+
+def chain_of(model: nn.Module, images: Tensor) -> nn.Module:
+    """What is quantized in a model's place, for images of this size.
+
+    Raises:
+        UserError: the model is not understood, or takes no images of this size.
+    """
+    family = family_of(model)
+    family.check(model)
+    _, channels, height, width = images.shape
+    chain = family.as_chain(model, (channels, height, width))
+    _require_size(chain, images)
+    return chain
 
 
 def _require_size(model: nn.Module, images: Tensor) -> None:

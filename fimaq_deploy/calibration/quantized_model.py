@@ -110,6 +110,7 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     rewritten = copy.deepcopy(model).float().eval()
     merged = merge_adapters(rewritten)
     shape = saved.input_shape or image_shape(model)
+    rewritten = family_of(rewritten).as_chain(rewritten, shape)
     # The rewritten structure depends on neither images nor seed; the numbers come from the file.
     apply_rewrites(rewritten, torch.zeros(1, *shape), saved.recipe.rewrites, 0)
     try:

@@ -39,6 +39,7 @@ from fimaq_deploy.export.translate import TRANSLATIONS
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.graph.inspection import load_model
 from fimaq_deploy.models.describe import image_shape
+from fimaq_deploy.models.families import find_family
 from fimaq_deploy.target import Target, find_target
 
 OPSET = 21
@@ -109,7 +110,9 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> 
 
     The graph shares the model's numbers: write what is wanted of it before they change.
     """
-    program = _trace(model.eval(), input_shape or getattr(model, "input_shape", None) or image_shape(model))
+    shape = input_shape or getattr(model, "input_shape", None) or image_shape(model)
+    family = find_family(model)
+    program = _trace((model if family is None else family.as_chain(model, shape)).eval(), shape)
     passes.clean(program.model)
     return Traced(program.model, _count_weights(program.exported_program))
 

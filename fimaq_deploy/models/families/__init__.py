@@ -2,7 +2,8 @@
 
 A file is named SOURCE_NAME.py after the package that the models come from (`timm_vit.py`) and holds one `FAMILY`. It is
 imported only where that package is loaded already: a model that is here has loaded its own. Adding a file adds a
-family; `register` adds one from outside.
+family; `register` adds one from outside. A family either names the parts of its models where they are (`family`), or
+builds a chain of them (`source`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from fimaq_deploy.errors import UserError
 if TYPE_CHECKING:
     from fimaq_deploy.models.families.family import Family
 
+# What models of any library become, and what they can stand in.
+_OWN = ("chained",)
+
 _registered: list[Family] = []
 
 
@@ -30,6 +34,8 @@ def register(family: Family) -> Family:
 def families() -> Iterator[Family]:
     """Every family whose models can be here."""
     yield from _registered
+    if "torch" in sys.modules:
+        yield from (import_module(f"{__name__}.{own}").FAMILY for own in _OWN)
     for found in iter_modules(__path__):
         source, underscore, _ = found.name.partition("_")
         if underscore and source in sys.modules:

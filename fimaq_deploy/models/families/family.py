@@ -32,6 +32,16 @@ class Family(ABC):
     def claims(self, model: object) -> bool:
         """Whether a model is one of this family's."""
 
+    def as_chain(self, model: nn.Module, shape: tuple[int, int, int] | None = None) -> nn.Module:
+        """What is quantized in a model's place, for images (C, H, W); the model's own size if None.
+
+        It shares the model's numbers. The model itself where its blocks are a chain already.
+
+        Raises:
+            UserError: the model takes no images of this shape.
+        """
+        return model
+
     @abstractmethod
     def stages(self, model: nn.Module) -> list[Stage]:
         """The chain of blocks, sharing the model's modules: its output is the last one's, of the others in turn.

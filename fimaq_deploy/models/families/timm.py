@@ -12,7 +12,10 @@ from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.families import head as ends
+from fimaq_deploy.models.families import parts
 from fimaq_deploy.models.families.attention import ExplicitAttention
+from fimaq_deploy.models.families.layouts import swapped_halves
 from fimaq_deploy.models.families.roles import Edge, NormReaders
 
 
@@ -94,3 +97,20 @@ def _mlp_inputs(mlp: Any) -> tuple[nn.Linear, ...]:
         return (mlp.fc1_g, mlp.fc1_x)
     known = type(mlp) in (Mlp, GluMlp, GatedMlp) and isinstance(mlp.fc1, nn.Linear)
     return (mlp.fc1,) if known else ()
+
+
+def chain_mlp(mlp: nn.Module) -> parts.Mlp | parts.GatedMlp:
+    """timm's `Mlp`, `GluMlp` or `SwiGLU` as a part of a chain."""
+    own: Any = mlp
+    if type(mlp) is SwiGLU:
+        return parts.GatedMlp(own.fc1_g, own.fc1_x, own.act, own.fc2, own.norm)
+    if type(mlp) is GluMlp:
+        return parts.PackedGatedMlp(swapped_halves(own.fc1) if own.gate_last else own.fc1, own.act, own.fc2, own.norm)
+    return parts.Mlp(own.fc1, own.act, own.fc2, own.norm)
+
+
+def chain_head(model: Any) -> ends.Head:
+    """The end of timm's plain transformers: norm, pooling, norm, classifier."""
+    attending = getattr(model, "attn_pool", None)
+    pooling = ends.pool(model.global_pool, model.num_prefix_tokens) if attending is None else ends.Kept(attending)
+    return ends.Head(model.norm, pooling, model.fc_norm, model.head)

@@ -1,0 +1,61 @@
+"""The base of families whose models are no chain.
+
+Positions are handed to every block, masks are made on the way, q, k and v are three products, outputs are objects. Such
+a family builds a `Chain` from the parts of a model: it shares their numbers, it is what is quantized and exported, and
+it is compared with the model itself before anything is done to it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from fimaq_deploy.models.families.attention import ExplicitAttention
+from fimaq_deploy.models.families.chain import Chain, Shape
+from fimaq_deploy.models.families.chained import FAMILY as CHAINED
+from fimaq_deploy.models.families.family import Family
+from fimaq_deploy.models.families.roles import Heads, NormReaders, Stage, Stream
+
+
+class Source(Family):
+    """A family whose models are quantized as a `Chain` of their parts."""
+
+    @abstractmethod
+    def links(self, model: Any, shape: Shape) -> Mapping[str, nn.Module]:
+        """The chain's links for images (C, H, W), sharing the model's numbers.
+
+        Raises:
+            UserError: the model takes no images of this shape.
+        """
+
+    def answer(self, model: Any) -> str:
+        """The name of the output that is deployed; empty for a model that returns one tensor."""
+        return ""
+
+    def as_chain(self, model: nn.Module, shape: Shape | None = None) -> Chain:
+        shape = shape or self.image_shape(model)
+        chain = Chain(self.links(model, shape), shape, classes=self.classes(model), answer=self.answer(model))
+        return chain.trace_origins(model).train(model.training)
+
+    # What is asked of the model itself is answered of its chain.
+
+    def stages(self, model: nn.Module) -> list[Stage]:
+        return self.as_chain(model).stages()
+
+    def heads(self, model: nn.Module) -> Iterator[Heads]:
+        return CHAINED.heads(self.as_chain(model))
+
+    def spelled_out(self, attention: nn.Module) -> ExplicitAttention:
+        return CHAINED.spelled_out(attention)
+
+    def norms(self, model: nn.Module) -> Iterator[NormReaders]:
+        return CHAINED.norms(self.as_chain(model))
+
+    def head_reads_a_mean(self, model: nn.Module) -> bool:
+        return CHAINED.head_reads_a_mean(self.as_chain(model))
+
+    def stream(self, model: nn.Module) -> Stream | str:
+        return CHAINED.stream(self.as_chain(model))
