@@ -39,6 +39,8 @@ class ModelEntry(_Strict):
     weights: str = "pretrained"
     images: str | None = None
     eval_images: str | None = None
+    task: str | list[str] | None = Field(default=None, description="What the outputs are, where that is not found.")
+    evaluate: str | None = Field(default=None, description="A figure of your own, as package.module:function.")
 
 
 class RecipeEntry(_Strict):
@@ -99,6 +101,10 @@ class Cell:
                 seed=plan.seed,
                 max_drop=plan.max_drop,
                 sensitivity=plan.sensitivity,
+                task=self.model.task,
+                evaluate=self.model.evaluate,
+                min_agreement=plan.min_agreement,
+                min_cosine=plan.min_cosine,
             )
         except UserError as error:
             raise UserError(f"build {self.name} of the sweep: {error}") from None
@@ -119,6 +125,8 @@ class Plan(_Strict):
     device: str | None = None
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     max_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    min_agreement: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    min_cosine: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     sensitivity: int = Field(default=0, ge=0, le=10_000_000)
 
     @classmethod

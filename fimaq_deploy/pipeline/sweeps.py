@@ -70,7 +70,7 @@ def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress
     folder = Path(out or plan.out or "build")
     cells = plan.cells()
     requests = [cell.request(plan, folder) for cell in cells]
-    shared = (plan.seed, plan.device, plan.max_drop, plan.sensitivity)
+    shared = (plan.seed, plan.device, plan.max_drop, plan.sensitivity, plan.min_agreement, plan.min_cosine)
     command = ["fimaq-deploy", "sweep", str(path), *(["--out", str(out)] if out else [])]
     with _alone(folder):
         earlier = _earlier(folder)

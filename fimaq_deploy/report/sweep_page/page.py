@@ -16,7 +16,7 @@ from fimaq_deploy.report.words import change_text, size_text, times_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEADER = ("model", "recipe", "runs on", "top-1 %", "points", "ms", "speed-up", "size", "front")
+HEADER = ("model", "recipe", "runs on", "top-1 %", "points", "as the original", "ms", "speed-up", "size", "front")
 
 _ABOUT = (
     "Builds are timed minutes apart and a machine's speed drifts, so the milliseconds for one image are those of the "
@@ -80,6 +80,7 @@ def cells(place: Place) -> tuple[str, ...]:
         line.title,
         "not run" if line.not_run else "" if line.top1 is None else f"{line.top1:.2f}",
         "" if line.drop is None else change_text(line.drop),
+        line.closeness or "",
         "" if place.milliseconds is None else f"{place.milliseconds:.2f}",
         "" if line.speedup is None else times_text(line.speedup),
         size_text(line.size_bytes),

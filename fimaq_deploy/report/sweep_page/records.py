@@ -14,7 +14,9 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fimaq_deploy.report.figures import headlines, outputs
 from fimaq_deploy.report.schema import Report, Row
+from fimaq_deploy.report.words import value_text
 
 SCHEMA: Final = "fimaq-deploy/sweep/1"
 
@@ -32,6 +34,7 @@ class Line(_Part):
     top1: float | None = None
     interval: tuple[float, float] | None = None
     drop: float | None = Field(default=None, description="Points of top-1 lost against the original.")
+    closeness: str | None = Field(default=None, description="The figure of each output against the original.")
     p50_ms: float | None = None
     speedup: float | None = None
     speedup_interval: tuple[float, float] | None = None
@@ -190,8 +193,20 @@ def _line(report: Report, row: Row) -> Line:
         top1=row.accuracy.top1 if row.accuracy else None,
         interval=row.accuracy.interval if row.accuracy else None,
         drop=report.drop(row),
+        closeness=_closeness(report, row),
         p50_ms=latency.p50_ms if latency else None,
         speedup=latency.speedup if latency else None,
         speedup_interval=latency.speedup_interval if latency else None,
         size_bytes=row.size_bytes,
     )
+
+
+def _closeness(report: Report, row: Row) -> str | None:
+    """As in "cosine 0.9991"; with the names of several outputs."""
+    several = len(outputs(report)) > 1
+    told = [
+        f"{one.output.name + ': ' if several and one.output else ''}{one.title} "
+        f"{value_text(one.value, one.meaning.unit)}"
+        for one in headlines(report, row)
+    ]
+    return ", ".join(told) or None
