@@ -24,7 +24,8 @@ class Edge(nn.Module):
         super().__init__()
         # A tuple hides the model from module traversal: only the parts belong to this stage.
         self._hidden = (model,)
-        self.parts = nn.ModuleDict({part: getattr(model, part) for part in parts if hasattr(model, part)})
+        found = ((part, getattr(model, part, None)) for part in parts)
+        self.parts = nn.ModuleDict({part: module for part, module in found if module is not None})
 
     @property
     def model(self) -> Any:

@@ -11,13 +11,14 @@ from timm.models import vision_transformer
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.attention import ExplicitAttention
 from fimaq_deploy.models.families.family import Family, Position, expect
+from fimaq_deploy.models.families.head import ATTENTION_POOL
 from fimaq_deploy.models.families.roles import Edge, Heads, LayerScale, NormReaders, Stage, Stream, is_identity, is_rms
 from fimaq_deploy.models.families.timm import Head, TimmAttention, block_norms, embedded_shape, expect_plain_stem
 
 _HEADS = ("head", "head_dist")
+_LAST = ("norm", "attn_pool", "fc_norm", *_HEADS)
 
 
 class _Patches(Edge):
@@ -37,7 +38,7 @@ class Vit(Family):
 
     def stages(self, model: Any) -> list[Stage]:
         blocks = [Stage(f"blocks.{index}", block) for index, block in enumerate(model.blocks)]
-        first, last = _Patches(model, ("patch_embed", "norm_pre")), Head(model, ("norm", "fc_norm", *_HEADS))
+        first, last = _Patches(model, ("patch_embed", "norm_pre")), Head(model, _LAST)
         return [Stage("patch_embed", first), *blocks, Stage("head", last)]
 
     def image_shape(self, model: Any) -> tuple[int, int, int]:
@@ -63,12 +64,12 @@ class Vit(Family):
     def head_reads_a_mean(self, model: Any) -> bool:
         return "avg" in model.global_pool
 
+    def kept(self, model: Any) -> dict[str, str]:
+        pooling = getattr(model, "attn_pool", None)
+        return {} if pooling is None else {f"attn_pool.{name}": ATTENTION_POOL for name, _ in pooling.named_modules()}
+
     def check(self, model: Any, what: str = "the model") -> None:
         expect_plain_stem(model, what)
-        if getattr(model, "attn_pool", None) is not None:
-            raise UserError(
-                "module 'attn_pool': attention pooling cannot be quantized yet; expected token or average pooling"
-            )
         for index, block in enumerate(model.blocks):
             expect(f"blocks.{index}", block, (Block,))
             expect(f"blocks.{index}.attn", block.attn, (Attention,))
