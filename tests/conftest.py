@@ -22,6 +22,7 @@ pytest_plugins = [
     "fixtures.tiny_models",
     "fixtures.road",
     "fixtures.chains",
+    "fixtures.user_models",
 ]
 
 

@@ -8,14 +8,14 @@ read from the module itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 
@@ -42,15 +42,23 @@ class ModelInfo:
     class_names: tuple[str, ...] = ()
     bit_depth: int | None = None
 
+    def preprocessing(self) -> dict[str, Any]:
+        """How an image becomes an input, as a document: whoever deploys the model has to do the same."""
+        kept = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "bit_depth")
+        size = {"channels": self.input_shape[0], "height": self.input_shape[1], "width": self.input_shape[2]}
+        return {**size, "pixel_scale": 1 / 255, **{name: getattr(self, name) for name in kept}}
 
-def describe_model(model: nn.Module, name: str = "") -> ModelInfo:
+
+def describe_model(model: nn.Module, name: str = "", preprocessing: Preprocessing | None = None) -> ModelInfo:
     """What the module reads. `name` defaults to timm's name for it, or to its class.
+
+    preprocessing: what the user says of it instead.
 
     Without a `pretrained_cfg` the whole image is resized bicubically and normalised with the ImageNet statistics, or
     to [-1, 1] where there are not 3 channels.
 
     Raises:
-        UserError: the module is no timm VisionTransformer or SwinTransformer, or has no fixed image size.
+        UserError: the module is of no known family, has no fixed image size, or the preprocessing is not for it.
     """
     from timm.data import resolve_data_config
 
@@ -59,7 +67,7 @@ def describe_model(model: nn.Module, name: str = "") -> ModelInfo:
     resolved = resolve_data_config(pretrained_cfg=config)
     shape = image_shape(model)
     known = shape[0] == 3 or "mean" in config
-    return ModelInfo(
+    info = ModelInfo(
         name=name or config.get("architecture") or type(model).__name__,
         input_shape=shape,
         mean=per_channel(resolved["mean"] if known else (0.5,), shape[0]),
@@ -68,7 +76,15 @@ def describe_model(model: nn.Module, name: str = "") -> ModelInfo:
         crop_pct=float(resolved["crop_pct"]),
         crop_mode=resolved["crop_mode"],
         classes=family_of(model).classes(model),
+        class_names=_class_names(config),
     )
+    return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
+
+
+def _class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """As timm and `transformers` keep them in a configuration, if at all."""
+    names = config.get("label_names") or ()
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
 
 
 def require_supported(model: object, what: str = "the model") -> None:
@@ -92,25 +108,6 @@ def require_finite(model: nn.Module) -> None:
             raise UserError(
                 f"weight {key}: {bad} of {value.numel()} values are NaN or infinite; load a checkpoint without them"
             )
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    """A torch device that is here.
-
-    Raises:
-        UserError: no such device.
-    """
-    import torch
-
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"unknown device '{device}': expected cpu, cuda or cuda:N") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device '{device}': torch sees no CUDA device here; use cpu, or install a CUDA build of torch")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device '{device}': there are {torch.cuda.device_count()} CUDA devices, counted from 0")
-    return found
 
 
 def image_shape(model: nn.Module) -> tuple[int, int, int]:

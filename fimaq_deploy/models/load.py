@@ -1,94 +1,166 @@
-"""A name or a factory in, a module in eval mode with its weights out."""
+"""A name, a folder or a factory in, a module in eval mode with its weights out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.checkpoint import State, read_checkpoint, split_choice
+from fimaq_deploy.models.describe import require_finite, require_supported
+from fimaq_deploy.models.devices import find_device
+from fimaq_deploy.models.factory import call_factory, current_directory_importable
 from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.fit import Sizes, options_for, resampled
+from fimaq_deploy.models.hub import hub_folder, load_pretrained
+from fimaq_deploy.models.hugging_face import creator, preprocessing_of, read_config
+from fimaq_deploy.models.names import Kind, find_timm_config, full_name, kind_of_name
+from fimaq_deploy.models.paths import kind_of
+from fimaq_deploy.models.weights import find_weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-from fimaq_deploy.models.checkpoint import State, read_checkpoint
-from fimaq_deploy.models.describe import find_device, require_finite, require_supported
-from fimaq_deploy.models.factory import current_directory_importable, find_factory
-from fimaq_deploy.models.hub import load_pretrained
-from fimaq_deploy.models.names import SHORT_NAMES, find_timm_config
 
-_HEADS = ("head.fc.weight", "head.weight")
+Weights = str | Path
+
+
+@dataclass
+class Loaded:
+    """A model in eval mode, and what a report should say about how it was made."""
+
+    model: nn.Module
+    notes: tuple[str, ...] = ()
 
 
 def load_model(
-    name: str, weights: str | Path = "pretrained", *, device: str | torch.device = "cpu", seed: int = 0
+    name: str,
+    weights: Weights = "pretrained",
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    image_size: tuple[int, int] | None = None,
+    in_chans: int | None = None,
 ) -> nn.Module:
     """A model in eval mode, float32, with its weights.
 
-    name: a bundled name, a short name, a timm name, or `package.module:factory`, which is called without arguments and
-        may also live in the current directory.
-    weights: "pretrained" (for a factory: as it returns them), "random" (drawn from `seed`), or the path of a
-        `.safetensors` file or of a `.pth`, `.pt` or `.bin` file read without running code. A checkpoint with another
-        number of classes changes the classifier of a timm name to that number.
+    name: a bundled name, a short name, a timm name, `hf-hub:OWNER/NAME` or `local-dir:FOLDER` as timm has them, a
+        Hugging Face folder, or `package.module:factory`, which is called without arguments and may also live in the
+        current directory.
+    weights: "pretrained" (for a factory: as it returns them), "random" (drawn from `seed`), or a checkpoint's path,
+        read without running code. The tensors of the model are found under any wrapper and prefix; `FILE#SET` names one
+        of several sets. A timm name takes the number of classes, the channels and the image size of the checkpoint.
+    image_size, in_chans: (height, width) and channels to make a model of timm or of a folder with.
 
     Raises:
         UserError: unknown name or another architecture; a checkpoint that is missing, corrupt, of another architecture
             or not finite; pretrained weights that cannot be downloaded; an unknown or absent device.
     """
-    place = find_device(device)
-    if name in BUNDLED:
-        model = _load_bundled(name, weights, seed)
-    elif ":" in name:
-        model = _load_factory(name, weights, seed)
-    else:
-        model = _load_timm(name, weights, seed)
-    require_finite(model)
-    return model.to(place).float().eval()
+    return open_model(name, weights, device=device, seed=seed, sizes=Sizes(image_size, in_chans)).model
 
 
-def _load_bundled(name: str, weights: str | Path, seed: int) -> nn.Module:
+def open_model(
+    name: str,
+    weights: Weights = "pretrained",
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    sizes: Sizes | None = None,
+) -> Loaded:
+    """As `load_model`, with what is to be said about it: which weights were taken, and what was done to them."""
+    place, kind = find_device(device), kind_of_name(name)
+    if kind in ("bundled", "factory") and sizes and sizes.options():
+        raise UserError(f"model {name} decides its own image size and channels: leave --image-size and --in-chans out")
+    loaded = _OPENERS[kind](name, weights, seed, sizes or Sizes())
+    require_finite(loaded.model)
+    notes = (*loaded.notes, *_half_note(loaded.model), *_size_note(loaded.model))
+    return Loaded(loaded.model.to(place).float().eval(), notes)
+
+
+def _open_bundled(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
     model = seeded(BUNDLED[name].create, seed)
     channels = model.patch_embed.proj.in_channels  # type: ignore[union-attr]
     half = (0.5,) * int(channels)  # type: ignore[arg-type]
     model.pretrained_cfg = {"architecture": name, "mean": half, "std": half, "crop_pct": 1.0}  # type: ignore[assignment]
-    if weights != "random":
-        _load_into(model, read_checkpoint(BUNDLED[name].weights if weights == "pretrained" else weights), name, weights)
-    return model
+    if weights == "random":
+        return Loaded(model)
+    return _with_checkpoint(model, name, BUNDLED[name].weights if weights == "pretrained" else weights)
 
 
-def _load_factory(name: str, weights: str | Path, seed: int) -> nn.Module:
-    from torch import nn
-
+def _open_factory(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
     if weights == "random":
         raise UserError(
             f"weights 'random' for {name}: a factory decides its own; use 'pretrained' (as it returns them)"
         )
     with current_directory_importable():
-        model = seeded(find_factory(name), seed)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"factory {name} returned {type(model).__name__}: expected a torch.nn.Module")
+        model = seeded(lambda: call_factory(name), seed)
     require_supported(model, name)
-    if weights != "pretrained":
-        _load_into(model, read_checkpoint(weights), name, weights)
-    return model
+    return Loaded(model) if weights == "pretrained" else _with_checkpoint(model, name, weights)
 
 
-def _load_timm(name: str, weights: str | Path, seed: int) -> nn.Module:
+def _open_timm(name: str, weights: Weights, seed: int, sizes: Sizes) -> Loaded:
     import timm
 
-    full = SHORT_NAMES.get(name, name)
+    full = full_name(name)
     config = find_timm_config(name, full)
-    if weights == "pretrained":
-        return load_pretrained(full, config)
+    create = partial(timm.create_model, full)
+    if weights != "pretrained":
+        return _made(name, create, weights, seed, sizes)
+    if sizes.options():
+        on_meta(lambda: _created(name, create, sizes.options()))
+    return Loaded(load_pretrained(full, config, sizes.options()))
+
+
+def _open_hub(name: str, weights: Weights, seed: int, sizes: Sizes) -> Loaded:
+    source, _, place = name.partition(":")
+    folder = place if source == "local-dir" else str(hub_folder(place))
+    return _open_folder(folder, weights, seed, sizes)
+
+
+def _open_folder(name: str, weights: Weights, seed: int, sizes: Sizes) -> Loaded:
+    import timm
+
+    folder = Path(name)
+    if kind_of(name) != "folder":
+        raise UserError(f"no folder '{shown(name)}': expected the folder of a model, with its config.json")
+    config = read_config(folder)
+    create = partial(timm.create_model, f"local-dir:{name}") if "architecture" in config else creator(folder, config)
+    loaded = _made(name, create, folder if weights == "pretrained" else weights, seed, sizes)
+    told = "architecture" in config or preprocessing_of(folder)
+    return loaded if told else Loaded(loaded.model, (*loaded.notes, _GUESSED.format(folder=folder)))
+
+
+_GUESSED = (
+    "{folder} does not say how images are prepared, so timm's defaults are taken: name --mean, --std, --crop and "
+    "--interpolation"
+)
+
+
+def _made(name: str, create: Callable[..., nn.Module], weights: Weights, seed: int, sizes: Sizes) -> Loaded:
+    """A model that can be made in any size, with random weights or those of a checkpoint that it is made to fit."""
     if weights == "random":
-        return seeded(lambda: timm.create_model(full), seed)
-    state = read_checkpoint(weights)
-    classes = next((len(state[key]) for key in _HEADS if key in state and state[key].ndim == 2), None)
-    model = seeded(lambda: timm.create_model(full, num_classes=classes), seed)
-    _load_into(model, state, name, weights)
-    return model
+        return Loaded(seeded(lambda: _created(name, create, sizes.options()), seed))
+    reference = on_meta(lambda: _created(name, create, {}))
+    require_supported(reference, f"model '{name}'")
+    path, choice = split_choice(weights)
+    taken = find_weights(read_checkpoint(path), reference.state_dict(), path, choice)
+    options = options_for(reference, taken.found.state, sizes)
+    model = seeded(lambda: _created(name, create, options), seed)
+    notes = _copy(model, taken.found.state, name, weights, sizes)
+    return Loaded(model, (*filter(None, [taken.note(path), _features_note(options, path)]), *notes))
+
+
+_OPENERS: dict[Kind, Callable[[str, Weights, int, Sizes], Loaded]] = {
+    "bundled": _open_bundled,
+    "factory": _open_factory,
+    "timm": _open_timm,
+    "folder": _open_folder,
+    "hub": _open_hub,
+}
 
 
 def seeded(create: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -100,8 +172,37 @@ def seeded(create: Callable[[], nn.Module], seed: int) -> nn.Module:
         return create()
 
 
-def _load_into(model: nn.Module, state: State, name: str, weights: str | Path) -> None:
-    """Copy the state into the model; keys of the original repositories are translated as timm does.
+def on_meta(create: Callable[[], nn.Module]) -> nn.Module:
+    """A module without memory for its weights."""
+    import torch
+
+    with torch.device("meta"):
+        return create()
+
+
+def _created(name: str, create: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
+    """What it cannot be made with, a user has asked for, or a configuration holds."""
+    try:
+        model = create(**options)
+        patches: Any = getattr(model, "patch_embed", None)
+        if getattr(patches, "num_patches", 1) == 0:
+            raise ValueError("not one patch fits into the image")
+        return model
+    except (AssertionError, ValueError, TypeError, RuntimeError) as error:
+        asked = ", ".join(f"{key} {value}" for key, value in options.items())
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"model '{name}' cannot be made with {asked or 'its own settings'}: {reason}") from error
+
+
+def _with_checkpoint(model: nn.Module, name: str, weights: Weights) -> Loaded:
+    path, choice = split_choice(weights)
+    taken = find_weights(read_checkpoint(path), model.state_dict(), path, choice)
+    notes = _copy(model, taken.found.state, name, weights, Sizes())
+    return Loaded(model, (*filter(None, [taken.note(path)]), *notes))
+
+
+def _copy(model: nn.Module, state: State, name: str, weights: Weights, sizes: Sizes) -> list[str]:
+    """Copy the tensors into the model; keys of the original repositories are translated as timm does.
 
     Raises:
         UserError: the checkpoint is of another architecture or image size.
@@ -109,10 +210,12 @@ def _load_into(model: nn.Module, state: State, name: str, weights: str | Path) -
     own = model.state_dict()
     if state.keys() != own.keys():
         state = _translated(model, state)
+    state, notes = resampled(model, state, sizes)
     problem = _difference(own, state)
     if problem:
         raise UserError(f"checkpoint {weights} is of another architecture than {name}: {problem}")
     model.load_state_dict(state)
+    return notes
 
 
 def _translated(model: nn.Module, state: State) -> State:
@@ -138,3 +241,20 @@ def _difference(own: State, state: State) -> str | None:
         key = shapes[0]
         found.append(f"{key} has shape {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
     return ", ".join(found) or None
+
+
+def _features_note(options: dict[str, Any], path: Path) -> str | None:
+    return f"{path} has no head: the model answers features" if options.get("num_classes") == 0 else None
+
+
+def _half_note(model: nn.Module) -> list[str]:
+    kinds = sorted({str(one.dtype).removeprefix("torch.") for one in model.parameters()} - {"float32"})
+    return [f"weights of {' and '.join(kinds)} were loaded as float32"] if kinds else []
+
+
+def _size_note(model: nn.Module) -> list[str]:
+    """A module that takes any size is deployed for one."""
+    if not getattr(model, "dynamic_img_size", False):
+        return []
+    size: Any = model.patch_embed.img_size  # type: ignore[union-attr]
+    return [f"the module takes images of any size, its files take {size[0]}×{size[1]} alone"]

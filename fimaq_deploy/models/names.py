@@ -1,4 +1,4 @@
-"""The names that a model can have: bundled, short, timm's, or `package.module:factory`.
+"""The names that a model can have: bundled, short, timm's, a folder, or `package.module:factory`.
 
 Importing this module imports neither torch nor timm: the command line lists the names in its help.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import require_supported
 from fimaq_deploy.models.factory import current_directory_importable, find_factory
+from fimaq_deploy.models.paths import kind_of
 
 # The checkpoints behind the numbers that papers on quantized vision transformers report.
 SHORT_NAMES: dict[str, str] = {
@@ -29,10 +30,64 @@ SHORT_NAMES: dict[str, str] = {
     "swin_b_384": "swin_base_patch4_window12_384.ms_in22k_ft_in1k",
 }
 
+Kind = Literal["bundled", "factory", "timm", "folder", "hub"]
+_SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes
+_WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz")
+_LONGEST = 255
+
 
 def model_names() -> list[str]:
     """The bundled and the short names. Every timm ViT, DeiT or Swin name and `package.module:factory` work too."""
     return [*BUNDLED, *SHORT_NAMES]
+
+
+def full_name(name: str) -> str:
+    """timm's name of a model that has a short one."""
+    return SHORT_NAMES.get(name, name)
+
+
+def kind_of_name(name: str) -> Kind:
+    """What a user means by `--model`.
+
+    Raises:
+        UserError: it is empty or no name at all, or a file.
+    """
+    if not name.strip() or len(name) > 4096 or "\0" in name:
+        raise UserError(f"unknown model '{shown(name)}': expected {listed(model_names())} or a timm name")
+    if name in BUNDLED:
+        return "bundled"
+    if name.partition(":")[0] in _SOURCES:
+        return "hub"
+    if ":" in name and kind_of(name) is None:
+        return "factory"
+    return "folder" if _leads_to_a_folder(name) else "timm"
+
+
+def _leads_to_a_folder(name: str) -> bool:
+    """Whether it is a folder and no name that timm has."""
+    if len(name) > _LONGEST and "/" not in name:
+        return False
+    kind = kind_of(name)
+    if kind == "file":
+        raise UserError(_not_a_model(name))
+    if kind is None and "/" in name.rstrip("/"):
+        raise UserError(
+            f"no folder '{shown(name)}': expected a folder of a Hugging Face model, or hf-hub:{shown(name)} for the hub"
+        )
+    return kind == "folder" and name not in SHORT_NAMES and not _is_timm(name)
+
+
+def _not_a_model(name: str) -> str:
+    if name.endswith(".onnx"):
+        return f"model '{shown(name)}' is an ONNX file: expected the model that it was exported from"
+    hint = f"--model NAME --weights {shown(name)}" if name.endswith(_WEIGHT_FILES) else "its folder, or a name"
+    return f"model '{shown(name)}' is a file, which does not say of what architecture: give {hint}"
+
+
+def _is_timm(name: str) -> bool:
+    import timm
+
+    return timm.is_model(name)
 
 
 def require_known(name: str) -> None:
@@ -41,11 +96,12 @@ def require_known(name: str) -> None:
     Raises:
         UserError: unknown name or another architecture.
     """
-    if ":" in name:
+    kind = kind_of_name(name)
+    if kind == "factory":
         with current_directory_importable():
             find_factory(name)
-    elif name not in BUNDLED:
-        find_timm_config(name, SHORT_NAMES.get(name, name))
+    elif kind == "timm":
+        find_timm_config(name, full_name(name))
 
 
 def find_timm_config(name: str, full: str) -> Mapping[str, Any]:
@@ -54,7 +110,9 @@ def find_timm_config(name: str, full: str) -> Mapping[str, Any]:
     import torch
 
     if not timm.is_model(full):
-        raise UserError(f"unknown model '{name}'{nearest(name)}; `package.module:factory` loads a model of your own")
+        raise UserError(
+            f"unknown model '{shown(name)}'{nearest(name)}; `package.module:factory` loads a model of your own"
+        )
     architecture, _, tag = full.partition(".")
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and full not in tags:
@@ -62,7 +120,8 @@ def find_timm_config(name: str, full: str) -> Mapping[str, Any]:
     with torch.device("meta"):
         model = timm.create_model(full)
     require_supported(model, f"model '{name}'")
-    return dict(model.pretrained_cfg)
+    config: Any = model.pretrained_cfg
+    return dict(config)
 
 
 def nearest(name: str) -> str:
@@ -71,7 +130,7 @@ def nearest(name: str) -> str:
     families = [timm.list_models(module=module) for module in ("vision_transformer", "deit", "swin_transformer")]
     names = [*model_names(), *(each for family in families for each in family)]
     longer = [each for each in names if each.startswith(name.lower())]
-    close = longer[:3] or get_close_matches(name.lower(), names, 3, 0.5)
+    close = longer[:3] or get_close_matches(name.lower()[:_LONGEST], names, 3, 0.5)
     return f": did you mean {' or '.join(close)}?" if close else f": expected {listed(model_names())} or a timm name"
 
 
