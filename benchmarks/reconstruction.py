@@ -45,7 +45,8 @@ from fimaq_deploy.data.folder import folder_images
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.measure.accuracy import agreement
 from fimaq_deploy.models.bundled import BUNDLED
-from fimaq_deploy.models.describe import describe_model, find_device
+from fimaq_deploy.models.describe import describe_model
+from fimaq_deploy.models.devices import find_device
 
 OURS, REFERENCE = "ours", "reference"
 SWEEPS = {

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import of
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.describe import find_device
+from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.recipe import Recipe
 
 T = TypeVar("T")

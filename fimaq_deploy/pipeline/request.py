@@ -19,7 +19,7 @@ from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, non_negative, shown, within
 from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
-from fimaq_deploy.models.describe import find_device
+from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.names import require_known
 from fimaq_deploy.recipe import Recipe
 

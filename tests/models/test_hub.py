@@ -86,7 +86,7 @@ def test_the_cache_is_enough_and_without_it_the_failure_is_quick_and_says_the_fi
 
 
 def test_name_without_pretrained_weights(refusal: Refusal) -> None:
-    assert "has no pretrained weights in timm" in refusal("vit_small_patch16_18x2_224")
+    assert "has no pretrained weights in timm" in refusal("vit_base_patch16_gap_224")
 
 
 def test_local_folders_that_are_none(tmp_path: Path, refusal: Refusal) -> None:
