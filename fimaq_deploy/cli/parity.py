@@ -48,8 +48,14 @@ def _print(outcome: Outcome) -> None:
         stdout.print(f"{file}: {'integer weights equal' if not names else f'{len(names)} weights differ'}")
     for comparison in outcome.comparisons:
         stdout.print(_table(comparison))
-        agreement = f"{100 * comparison.report.agreement:.2f} % of {outcome.images} images get the same class"
-        stdout.print(f"{comparison.to}: {agreement}", soft_wrap=True)
+        stdout.print(f"{comparison.to}: {_in_the_end(comparison, outcome.images)}", soft_wrap=True)
+
+
+def _in_the_end(comparison: Comparison, images: int) -> str:
+    report = comparison.report
+    if report.agreement is None:
+        return f"the outputs differ by at most {report.largest_output_difference:.2g}"
+    return f"{100 * report.agreement:.2f} % of {images} images get the same class"
 
 
 def _table(comparison: Comparison) -> Table:

@@ -167,7 +167,7 @@ def _comparison_document(comparison: Comparison) -> dict[str, Any]:
         "file": comparison.file,
         "judged": "integers of every quantizer" if report.as_written else "integers behind each stage",
         "agreement": report.agreement,
-        "largest_logit_difference": _finite(report.largest_logit_difference),
+        "largest_output_difference": _finite(report.largest_output_difference),
         "first_parting": report.first_parting.name if report.first_parting else None,
         "stages": [
             {

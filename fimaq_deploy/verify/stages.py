@@ -33,12 +33,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.learning.outputs import Outputs
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers
 from fimaq_deploy.engines.options import OPTIMISATIONS, THREADS
 from fimaq_deploy.engines.runner import Array
 from fimaq_deploy.engines.runtimes import REFERENCE, Runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.inspection import integer_weights
+from fimaq_deploy.models.families import find_family
 from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.verify.taps import write_with_taps
 
@@ -94,11 +96,14 @@ class StageParity:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All stages in execution order. `agreement` is the share of images with the same top-1 prediction, in [0, 1]."""
+    """All stages in execution order.
+
+    agreement: the share of images with the same class, in [0, 1]; None for a model without classes.
+    """
 
     stages: tuple[StageParity, ...]
-    agreement: float
-    largest_logit_difference: float
+    agreement: float | None
+    largest_output_difference: float
     limits: Limits
     as_written: bool
 
@@ -114,6 +119,14 @@ class ParityReport:
             return floats
         integers = flips.flipped > limits.flipped or flips.beyond_one > limits.beyond_one
         return integers or (floats and self.as_written)
+
+
+def _with_one_output(stages: Sequence[Stage], images: Tensor) -> list[Stage]:
+    """The chain, whose last stage returns several outputs as one matrix."""
+    x: Any = images[:1]
+    for stage in stages:
+        x = stage.module(x)
+    return list(stages) if isinstance(x, Tensor) else Outputs.of(x, 0).stages(stages)
 
 
 @torch.no_grad()
@@ -141,7 +154,7 @@ def compare_stages(
     asked = {OPTIMISATIONS: optimisations, THREADS: threads}
     options = {option.name: value for option, value in asked.items() if runtime.takes(option)}
     as_written = runtime.as_written and not options.get(OPTIMISATIONS.name)
-    stages = quantized.stages
+    stages = _with_one_output(quantized.stages, images)
     names = [stage.name for stage in stages]
     theirs, integers = _run(Path(path), names, images.cpu().numpy(), runtime, as_written, options)
     forced = _Forced(quantized, integers)
@@ -155,15 +168,26 @@ def compare_stages(
         if not as_written:
             flips = _flips_behind(following, from_same, own)
         found.append(_compare(stage.name, from_same, _rows_of(own, accumulated), result, tolerance, flips))
-    logits = accumulated.cpu().numpy()
+    last = accumulated.cpu().numpy()
     half = runtime.target.high_precision != "float32"
     return ParityReport(
         stages=tuple(found),
-        agreement=float(np.mean(logits.argmax(-1) == theirs[-1].argmax(-1))),
-        largest_logit_difference=float(np.abs(logits - theirs[-1]).max()),
+        agreement=_agreement(last, theirs[-1]) if last.shape == (len(last), _classes(quantized)) else None,
+        largest_output_difference=float(np.abs(last - theirs[-1]).max()),
         limits=NOT_JUDGED if half else AS_WRITTEN if as_written else FUSED,
         as_written=as_written,
     )
+
+
+def _classes(quantized: Any) -> int | None:
+    """How many classes the model tells apart; None where that means nothing."""
+    model = getattr(quantized, "model", quantized)
+    family = find_family(model)
+    return None if family is None or family.classes(model) < 2 else family.classes(model)
+
+
+def _agreement(ours: Array, theirs: Array) -> float:
+    return float(np.mean(ours.argmax(-1) == theirs.argmax(-1)))
 
 
 def _run(
@@ -175,7 +199,13 @@ def _run(
         taps = write_with_taps(path, stages, copy, integers=integers)
         results = runtime.load(_compiled(copy, runtime), **options).outputs(images)
     handed_on = [np.asarray(results[name], np.float32) for name in taps.stages]
+    handed_on.append(_side_by_side([np.asarray(results[name], np.float32) for name in taps.outputs]))
     return handed_on, {module: results[name] for module, name in taps.integers.items()}
+
+
+def _side_by_side(outputs: Sequence[Array]) -> Array:
+    """One output as it is, several as the columns of one matrix."""
+    return outputs[0] if len(outputs) == 1 else np.concatenate([one.reshape(len(one), -1) for one in outputs], axis=1)
 
 
 def _compiled(onnx: Path, runtime: Runtime) -> Path:

@@ -24,11 +24,12 @@ _NOT_DATA = frozenset({"Shape", "Size"})
 class Taps:
     """Names of a copy's outputs.
 
-    stages: one for each stage in order; the last are the logits.
+    stages: one for each stage but the last, in order. outputs: of the model itself.
     integers: those of each activation quantizer, by the name of its module; empty where they were not asked for.
     """
 
     stages: tuple[str, ...]
+    outputs: tuple[str, ...]
     integers: dict[str, str]
 
 
@@ -42,14 +43,14 @@ def write_with_taps(path: str | Path, stages: Sequence[str], out: str | Path, *,
         UserError: the file is not of this model: a stage has no node, or more than one activation leaves it.
     """
     model = load_model(path)
-    nodes, (logits,) = list(model.graph), model.graph.outputs
+    nodes, outputs = list(model.graph), list(model.graph.outputs)
     values = [_only_one(path, model.graph, nodes, place) for place in _cuts(path, nodes, stages)]
     quantizers = [node for node in nodes if node.op_type == "QuantizeLinear"] if integers else []
     found = {str(node.name).rpartition("/")[0]: node.outputs[0] for node in quantizers}
-    model.graph.outputs[:] = [logits, *values, *found.values()]
+    model.graph.outputs[:] = [*outputs, *values, *found.values()]
     write_whole(Path(out), ir.serde.serialize_model(model).SerializeToString())
-    names = tuple(str(value.name) for value in (*values, logits))
-    return Taps(names, {name: str(value.name) for name, value in found.items()})
+    names, ends = (tuple(str(value.name) for value in each) for each in (values, outputs))
+    return Taps(names, ends, {name: str(value.name) for name, value in found.items()})
 
 
 def _only_one(path: str | Path, graph: ir.Graph, nodes: Sequence[ir.Node], place: int) -> ir.Value:

@@ -11,9 +11,12 @@ Not covered: per-channel scales between fc1 and fc2 (GELU is in between), Swin's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.learning.outputs import tensors_of
 from fimaq_deploy.calibration.rewrites.channels import logits_of
 from fimaq_deploy.calibration.rewrites.heads import balance_heads
 from fimaq_deploy.calibration.rewrites.norms import NORM_STRENGTH, fold_norm_ranges
@@ -49,7 +52,7 @@ def apply_rewrites(model: nn.Module, images: Tensor, rewrites: Rewrites, seed: i
     """
     chosen = resolve_rewrites(model, rewrites)
     sample = images[:_CHECKED_IMAGES]
-    before = logits_of(model, sample)
+    before = tensors_of(logits_of(model, sample))
     applied = []
     if chosen.rotation:
         rotate_residual(model, seed, keep_layer_norm=KEEP_LAYER_NORM)
@@ -62,14 +65,15 @@ def apply_rewrites(model: nn.Module, images: Tensor, rewrites: Rewrites, seed: i
         fold_norm_ranges(model, images, NORM_STRENGTH)
         applied.append("fold_norm_ranges")
     if applied:
-        _check_unchanged(before, logits_of(model, sample), applied)
+        _check_unchanged(before, tensors_of(logits_of(model, sample)), applied)
     return applied
 
 
-def _check_unchanged(before: Tensor, after: Tensor, applied: list[str]) -> None:
-    error = (after - before).abs().max() / before.abs().max().clamp(min=1e-12)
-    if before.isfinite().all() and not error <= _TOLERANCE:
+def _check_unchanged(before: Mapping[str, Tensor], after: Mapping[str, Tensor], applied: list[str]) -> None:
+    finite = {name: one for name, one in before.items() if one.isfinite().all()}
+    errors = [(after[name] - one).abs().max() / one.abs().max().clamp(min=1e-12) for name, one in finite.items()]
+    if not all(error <= _TOLERANCE for error in errors):
         raise UserError(
-            f"the rewrites {', '.join(applied)} change this model's logits by {float(error):.1e}, expected at most "
-            f"{_TOLERANCE:.0e}: it shares weights between layers, or computes something else than its layers say"
+            f"the rewrites {', '.join(applied)} change this model's outputs by {float(max(errors)):.1e}, expected at "
+            f"most {_TOLERANCE:.0e}: it shares weights between layers, or computes something else than its layers say"
         )

@@ -85,8 +85,9 @@ def test_a_model_with_any_output_learns(
 ) -> None:
     model, images = tiny_vit(**settings), random_images(32)
     model = change(model) if change else model
+    rewrites = {"norm": True}
     shared = {"images": 32, "batch_size": 16, "loss": loss}
-    recipe = quick_recipe(reconstruction={**shared, "iterations": 60}, tuning={"iterations": 8})
+    recipe = quick_recipe(reconstruction={**shared, "iterations": 60}, tuning={"iterations": 8}, rewrites=rewrites)
     still = quick_recipe(reconstruction={**shared, "iterations": 0}, tuning={"iterations": 0})
 
     def error(quantized: nn.Module) -> float:
