@@ -13,7 +13,7 @@ from typing import Any
 
 from fimaq_deploy.engines.options import THREADS
 from fimaq_deploy.engines.runtimes import Runtime, find_runtime, guess_runtime
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, within
 from fimaq_deploy.measure.latency import Latency, compare_latency
 from fimaq_deploy.measure.memory import peak_memory_bytes
 from fimaq_deploy.measure.rates import measure_copies, measure_operations
@@ -73,8 +73,10 @@ def bench(
     threads: for the runtimes that take it; None is their choice.
 
     Raises:
-        UserError: nothing to time, a file that does not load, images of several sizes, a target that cannot run here.
+        UserError: nothing to time, a file that does not load, images of several sizes, a target that cannot run here,
+            or a number that cannot be meant.
     """
+    _check_numbers(batch_sizes, rounds, seconds)
     entries = [(str(against), guess_runtime(Path(against)))] if against is not None else []
     entries += [(str(file), runtime) for file in files for runtime in _runtimes(Path(file), targets)]
     rows = {_name(file, runtime.name): (file, runtime) for file, runtime in entries}
@@ -96,6 +98,15 @@ def _runtimes(file: Path, targets: Sequence[str] | None) -> list[Runtime]:
 
 def _row(file: str, runtime: Runtime, latency: Latency, operations: dict[str, float], peak: int | None) -> Row:
     return Row(file, runtime.name, latency, floor_of(file, runtime.name, latency.batch_size, operations), peak)
+
+
+def _check_numbers(batch_sizes: Sequence[int], rounds: int, seconds: float) -> None:
+    if not batch_sizes:
+        raise UserError("--batch: no batch size was given")
+    for size in batch_sizes:
+        within("--batch", size, 1, 4096)
+    within("--rounds", rounds, 1, 1_000_000)
+    within("--seconds", seconds, 1e-3, 86_400.0)
 
 
 def floor_of(file: str | Path, target: str, batch: int, operations: dict[str, float]) -> Floor | None:

@@ -7,6 +7,7 @@ for what the model returns by `pipeline.measures`.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from fimaq_deploy.models.names import require_known
 from fimaq_deploy.recipe import Recipe
 
 LARGEST_SEED = 2**63 - 1
+_FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a whole
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,9 @@ def _whole(option: str, given: object, most: int) -> int:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in new.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{prefix}{key}" in _FREE:
+            yield from () if value == old[key] else (f"{prefix}{key}={json.dumps(value)}",)
+        elif isinstance(value, Mapping):
             yield from _differences(old[key], value, f"{prefix}{key}.")
         elif value != old[key]:
             yield f"{prefix}{key}={'null' if value is None else value}"

@@ -19,7 +19,7 @@ from torch import Tensor
 from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.data.choose import example_images
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime, find_runtime
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, within
 from fimaq_deploy.export import export_onnx
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.files.folders import settle_folder
@@ -111,6 +111,7 @@ def parity(
         UserError: the subject is neither, its model is not known, or a target cannot run here.
     """
     path = Path(subject)
+    within("--count", count, 1, 1_000_000)
     settle_folder(path)
     built = path if path.is_dir() else None
     file = path / QUANTIZED if built else path

@@ -34,7 +34,7 @@ import onnx_ir as ir
 
 from fimaq_deploy.engines.runner import ComputeCapability
 from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.structure import Product, Structure, is_left_alone, read_structure
 from fimaq_deploy.verify.layer_plan import Kernel, PlanTensor, read_plan
 
@@ -154,12 +154,14 @@ def parse_promises(asked: str | Sequence[str] | None) -> tuple[str, ...]:
     """The promises in a list, or in a text with commas; `EXPECTED` for None.
 
     Raises:
-        UserError: an unknown one.
+        UserError: an unknown one, or none at all.
     """
     if asked is None:
         return EXPECTED
     words = asked.split(",") if isinstance(asked, str) else asked
     names = tuple(filter(None, (name.strip() for name in words)))
+    if isinstance(asked, str) and not names:
+        raise UserError(f"--require '{shown(asked)}' asks for nothing: expected some of {','.join(PROMISES)}")
     for name in names:
         if name not in PROMISES:
             raise UserError(f"unknown promise '{name}': expected some of {','.join(PROMISES)}")

@@ -41,7 +41,7 @@ def test_json_alone_and_in_a_file(model_path: Path, tmp_path: Path, capsys: pyte
         (("none.onnx",), "no ONNX file none.onnx"),
         (("model.pt",), "neither a .onnx nor a .engine file"),
         (("{file}", "--target", "tensorflow"), "unknown target"),
-        (("{file}", "--batch", "0"), "expected numbers of at least 1"),
+        (("{file}", "--batch", "0"), "--batch 0: expected 1 to 4,096"),
         (
             ("{file}", "--threads", "0"),
             "option threads=0 of target onnxruntime-cpu: expected a whole",

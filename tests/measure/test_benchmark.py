@@ -82,3 +82,20 @@ def test_the_document_holds_every_row_and_names_the_yardstick(files):
 def test_nothing_to_time_is_refused():
     with pytest.raises(UserError, match="nothing to time"):
         bench([])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"batch_sizes": ()}, "no batch size"),
+        ({"batch_sizes": (0,)}, "--batch 0: expected 1 to 4,096"),
+        ({"batch_sizes": (1, 10**6)}, "--batch 1000000: expected 1 to 4,096"),
+        ({"rounds": 0}, "--rounds 0"),
+        ({"seconds": 0.0}, "--seconds 0.0"),
+        ({"seconds": float("nan")}, "--seconds nan"),
+        ({"seconds": 1e300}, "--seconds 1e"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(files, numbers, said):
+    with pytest.raises(UserError, match=said):
+        bench([files[0]], **numbers)

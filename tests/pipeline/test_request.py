@@ -164,3 +164,10 @@ def test_targets_default_to_what_works_here() -> None:
     assert resolve_targets(["tensorrt", "tensorrt"]) == ("tensorrt",)
     with pytest.raises(UserError, match="unknown target"):
         resolve_targets(["cuda"])
+
+
+@pytest.mark.parametrize("preset", Recipe.presets())
+def test_the_settings_of_a_recipe_make_it_again_layers_and_all(preset: str) -> None:
+    layers = 'layers={"blocks.*.mlp.fc2": {activations: {bits: 8}}, head: {quantize: never}}'
+    changed = Recipe.load(preset).with_settings([layers, "reconstruction.iterations=3", "head.weight_bits=null"])
+    assert Recipe.load(preset).with_settings(changed_settings(changed)) == changed

@@ -66,7 +66,6 @@ def test_a_log_without_a_plan_is_a_user_error():
 
 def test_promises_are_checked_for_spelling():
     assert parse_promises(" fused-attention, int8-gemms=all,") == ("fused-attention", "int8-gemms=all")
-    assert parse_promises("") == ()
     with pytest.raises(UserError, match=r"unknown promise 'int8-gems'.*int8-gemms=all"):
         parse_promises("int8-gems")
     assert set(parse_promises(",".join(PROMISES))) == set(PROMISES)
@@ -108,3 +107,9 @@ def test_a_broken_promise_is_exit_code_1(model_path, tmp_path, capsys):
     (found,) = json.loads(captured.out)["audits"]
     assert found["blocks"][0]["int8_gemms"] == 0
     assert "broken: tensorrt-rtx, compute capability 8.9: model: quantized, but compiled to" in captured.err
+
+
+@pytest.mark.parametrize("text", ["", ",", " , ", "\t"])
+def test_a_list_of_no_promises_is_refused_as_it_would_hold_whatever_came(text: str) -> None:
+    with pytest.raises(UserError, match="asks for nothing"):
+        parse_promises(text)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,13 @@ def test_collecting_copies() -> None:
         collected = store.collect([whole], 2)
         whole.zero_()
         assert collected.sum().item() == 6
+
+
+def test_a_disk_without_room_for_a_file_is_an_error_and_no_dead_process() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), ActivationStore(budget_bytes=0) as store:
+            store.empty((1000,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
