@@ -67,9 +67,9 @@ def written(model: Any, folder: Path, **processor: Any) -> Path:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_folder_computes_what_transformers_does(
-    kind: str, tmp_path: Path, stirred: Stirred, relative_difference: Difference
+    kind: str, tmp_path: Path, with_weights: Stirred, relative_difference: Difference
 ) -> None:
-    model = stirred(MODELS[kind]())
+    model = with_weights(MODELS[kind]())
     loaded = open_model(str(written(model, tmp_path)))
     info = describe_model(loaded.model)
     images = torch.randn(2, *info.input_shape)
@@ -80,10 +80,10 @@ def test_a_folder_computes_what_transformers_does(
 @torch.no_grad()
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_module_of_this_version_saved_by_torch(
-    kind: str, tmp_path: Path, stirred: Stirred, relative_difference: Difference
+    kind: str, tmp_path: Path, with_weights: Stirred, relative_difference: Difference
 ) -> None:
     """Its names are not those of its files, and a trainer puts its own before them."""
-    model = stirred(MODELS[kind]())
+    model = with_weights(MODELS[kind]())
     folder = written(model, tmp_path)
     torch.save({"state_dict": {f"net.{name}": one for name, one in model.state_dict().items()}}, tmp_path / "a.ckpt")
     module = load_model(str(folder), tmp_path / "a.ckpt")
@@ -91,8 +91,8 @@ def test_a_module_of_this_version_saved_by_torch(
     assert relative_difference(module(images), answer(model, images)) < 1e-5
 
 
-def test_shards(tmp_path: Path, stirred: Stirred) -> None:
-    model = stirred(MODELS["ViT, classifier"]())
+def test_shards(tmp_path: Path, with_weights: Stirred) -> None:
+    model = with_weights(MODELS["ViT, classifier"]())
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     images = torch.randn(2, 3, 32, 32)
@@ -127,7 +127,7 @@ def test_another_image_size_and_random_weights(tmp_path: Path) -> None:
     assert describe_model(load_model(str(tmp_path), "random", image_size=(16, 48))).input_shape == (3, 16, 48)
 
 
-def test_weights_under_a_timm_name(tmp_path: Path, stirred: Stirred, relative_difference: Difference) -> None:
+def test_weights_under_a_timm_name(tmp_path: Path, with_weights: Stirred, relative_difference: Difference) -> None:
     """A checkpoint of `transformers` for the architecture that timm calls so."""
     big = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768}
     model = of("ViTForImageClassification", "ViTConfig", **big, num_labels=5, layer_norm_eps=1e-6)

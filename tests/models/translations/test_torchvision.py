@@ -33,9 +33,9 @@ def swin() -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("make", [vit, swin])
 @pytest.mark.parametrize("prefix", ["", "module.", "state_dict.model."])
-def test_the_same_answers(make: Any, prefix: str, stirred: Stirred, relative_difference: Difference) -> None:
+def test_the_same_answers(make: Any, prefix: str, with_weights: Stirred, relative_difference: Difference) -> None:
     theirs, ours = make()
-    stirred(theirs)
+    with_weights(theirs)
     taken = find_weights({prefix + name: one for name, one in theirs.state_dict().items()}, ours.state_dict(), "file")
     ours.load_state_dict(taken.found.state)
     images = torch.randn(2, 3, 32, 32)
@@ -43,10 +43,10 @@ def test_the_same_answers(make: Any, prefix: str, stirred: Stirred, relative_dif
     assert (taken.found.scheme, taken.found.label) == ("torchvision", prefix.rstrip("."))
 
 
-def test_names_of_old_versions(stirred: Stirred) -> None:
+def test_names_of_old_versions(with_weights: Stirred) -> None:
     theirs, ours = vit()
     old = {
         name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): one
-        for name, one in stirred(theirs).state_dict().items()
+        for name, one in with_weights(theirs).state_dict().items()
     }
     assert find_weights(old, ours.state_dict(), "file").found.state.keys() == ours.state_dict().keys()
