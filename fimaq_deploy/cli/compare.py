@@ -9,7 +9,8 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fimaq_deploy.cli.console import print_failure, stdout
+from fimaq_deploy.cli.console import print_failure, stderr, stdout
+from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
     from fimaq_deploy.report.comparison.records import Judgement
@@ -37,29 +38,38 @@ def compare(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the same as text.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML for a CI server.")] = None,
     annotations: Annotated[bool, typer.Option("--annotations", help="Print GitHub-style annotations.")] = False,
+    json: JsonOption = None,
 ) -> None:
     """Compare a build with earlier ones; exit code 1 for a regression, 2 where they cannot be compared."""
     from fimaq_deploy.report.comparison.annotations import to_annotations
     from fimaq_deploy.report.comparison.judge import compare as run_compare
     from fimaq_deploy.report.comparison.page import write_comparison
-    from fimaq_deploy.report.comparison.records import Thresholds
 
-    thresholds = Thresholds(
+    judgement = run_compare(
+        new,
+        baselines,
         max_drop=max_drop,
         max_slowdown=max_slowdown,
         max_growth=max_growth,
         min_agreement=min_agreement,
         min_cosine=min_cosine,
     )
-    judgement = run_compare(new, baselines, thresholds)
-    write_comparison(judgement, html=html, markdown=markdown, json=json, junit=junit)
-    _print(judgement)
+    write_comparison(judgement, html=html, markdown=markdown, junit=junit)
+    taken = write_document(json, judgement.document())
+    if not taken:
+        _print(judgement)
+    for text in _failures(judgement):
+        print_failure(text)
     for line in to_annotations(judgement) if annotations else ():
-        stdout.print(line, soft_wrap=True)
+        (stderr if taken else stdout).print(line, soft_wrap=True)
     raise typer.Exit(judgement.exit_code)
+
+
+def _failures(judgement: Judgement) -> list[str]:
+    found = [text for one in judgement.comparisons for text in (*one.regressions, *one.obstacles)]
+    return [*found, *judgement.broken]
 
 
 def _print(judgement: Judgement) -> None:
@@ -73,8 +83,4 @@ def _print(judgement: Judgement) -> None:
         stdout.print(table, width=None if stdout.is_terminal else _LOG_WIDTH)
         for text in (*comparison.notes, *comparison.doubts):
             stdout.print(text, soft_wrap=True)
-        for text in (*comparison.regressions, *comparison.obstacles):
-            print_failure(text)
-    for text in judgement.broken:
-        print_failure(text)
     stdout.print(summary(judgement), soft_wrap=True)

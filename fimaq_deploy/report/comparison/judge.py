@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fimaq_deploy.errors import UserError
 from fimaq_deploy.report.comparison.answers import answer_differences
 from fimaq_deploy.report.comparison.builds import Build, load_build
 from fimaq_deploy.report.comparison.costs import latency_differences, size_differences
@@ -38,14 +39,35 @@ def compare(
     new: Build | str | Path,
     baselines: Sequence[Build | str | Path] | Build | str | Path,
     thresholds: Thresholds | None = None,
+    *,
+    max_drop: float | None = None,
+    max_slowdown: float | None = None,
+    max_growth: float | None = None,
+    min_agreement: float | None = None,
+    min_cosine: float | None = None,
 ) -> Judgement:
     """Judge `new` against each baseline. Builds are given by their folders or report.json, or as `load_build` has them.
 
+    max_drop: of the figure against labels, such as points of top-1, or of the user's own. max_slowdown, max_growth:
+        percent of time, relative to full precision, and of file size. min_agreement, min_cosine: of `new` with its own
+        original.
+    thresholds: the same in one value, in place of them.
+
     Raises:
-        UserError: they cannot be read, are of different models or were evaluated on different images.
+        UserError: a threshold is no number that can be meant, or builds cannot be read, are of different models or were
+            evaluated on different images.
     """
-    limits, ours = thresholds or Thresholds(), _loaded(new)
+    limits = thresholds or Thresholds(
+        max_drop=max_drop,
+        max_slowdown=max_slowdown,
+        max_growth=max_growth,
+        min_agreement=min_agreement,
+        min_cosine=min_cosine,
+    )
     given = [baselines] if isinstance(baselines, (Build, str, Path)) else baselines
+    if not given:
+        raise UserError("nothing to compare with: name at least one build as a baseline")
+    ours = _loaded(new)
     return Judgement(
         new=ours.name,
         created=ours.report.created,

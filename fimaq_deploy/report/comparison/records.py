@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any, Final, Literal
 
@@ -37,7 +38,7 @@ class Thresholds(_Part):
     min_agreement: float | None = Field(default=None, description="Percent of answers that have to be the original's.")
     min_cosine: float | None = Field(default=None, description="The least cosine with the original.")
 
-    @field_validator("*")
+    @field_validator("*", mode="before")
     @classmethod
     def _checked(cls, value: float | None, info: ValidationInfo) -> float | None:
         option = _option(info.field_name or "")
@@ -169,3 +170,7 @@ class Judgement(_Part):
     def to_json(self) -> str:
         """Indented JSON that ends in a newline."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def document(self) -> dict[str, Any]:
+        """For programs: the same as a value."""
+        return json.loads(self.to_json())

@@ -180,7 +180,7 @@ def bad(built: BuildResult, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "No such file or directory; name a report.json or the folder of a build"),
+        ("missing", "no such file or directory; name a report.json or the folder of a build"),
         ("truncated", "is cut off or is not JSON"),
         ("foreign", "is not a report of fimaq-deploy"),
         ("later", "has schema fimaq-deploy/report/2, newer than fimaq-deploy/report/1 here: upgrade fimaq-deploy"),
