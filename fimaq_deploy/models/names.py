@@ -15,7 +15,7 @@ from fimaq_deploy.models.describe import require_supported
 from fimaq_deploy.models.factory import current_directory_importable, find_factory
 from fimaq_deploy.models.paths import kind_of
 
-# The checkpoints behind the numbers that papers on quantized vision transformers report.
+# The checkpoints behind the numbers that papers on quantized vision transformers report, and encoders in common use.
 SHORT_NAMES: dict[str, str] = {
     "vit_t": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     "vit_s": "vit_small_patch16_224.augreg_in21k_ft_in1k",
@@ -28,7 +28,15 @@ SHORT_NAMES: dict[str, str] = {
     "swin_s": "swin_small_patch4_window7_224.ms_in1k",
     "swin_b": "swin_base_patch4_window7_224.ms_in22k_ft_in1k",
     "swin_b_384": "swin_base_patch4_window12_384.ms_in22k_ft_in1k",
+    "swinv2_t": "swinv2_tiny_window8_256.ms_in1k",
+    "beit_b": "beit_base_patch16_224.in22k_ft_in22k_in1k",
+    "eva02_s": "eva02_small_patch14_336.mim_in22k_ft_in1k",
+    "dinov2_s": "vit_small_patch14_dinov2.lvd142m",
+    "dinov3_s": "vit_small_patch16_dinov3.lvd1689m",
+    "siglip_b": "vit_base_patch16_siglip_224.webli",
 }
+# timm's modules whose models are accepted.
+_TIMM_MODULES = ("vision_transformer", "deit", "swin_transformer", "swin_transformer_v2", "eva", "beit")
 
 Kind = Literal["bundled", "factory", "timm", "folder", "hub"]
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes
@@ -37,7 +45,7 @@ _LONGEST = 255
 
 
 def model_names() -> list[str]:
-    """The bundled and the short names. Every timm ViT, DeiT or Swin name and `package.module:factory` work too."""
+    """The bundled and the short names. Every timm name of a known family and `package.module:factory` work too."""
     return [*BUNDLED, *SHORT_NAMES]
 
 
@@ -127,7 +135,7 @@ def find_timm_config(name: str, full: str) -> Mapping[str, Any]:
 def nearest(name: str) -> str:
     import timm
 
-    families = [timm.list_models(module=module) for module in ("vision_transformer", "deit", "swin_transformer")]
+    families = [timm.list_models(module=module) for module in _TIMM_MODULES]
     names = [*model_names(), *(each for family in families for each in family)]
     longer = [each for each in names if each.startswith(name.lower())]
     close = longer[:3] or get_close_matches(name.lower()[:_LONGEST], names, 3, 0.5)

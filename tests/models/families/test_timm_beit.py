@@ -26,18 +26,18 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_chain_answers_what_the_model_does(kind: str, stirred: Any, equals_its_chain: Any) -> None:
-    equals_its_chain(stirred(lambda: Beit(**{**SIZE, **KINDS[kind]})))
+def test_the_chain_answers_what_the_model_does(kind: str, lively: Any, equals_its_chain: Any) -> None:
+    equals_its_chain(lively(lambda: Beit(**{**SIZE, **KINDS[kind]})))
 
 
-def test_the_whole_road(stirred: Any, whole_road: Any, tmp_path: Path) -> None:
-    model = stirred(lambda: Beit(**{**SIZE, "use_rel_pos_bias": True, "init_values": 0.5}))
+def test_the_whole_road(lively: Any, whole_road: Any, tmp_path: Path) -> None:
+    model = lively(lambda: Beit(**{**SIZE, "use_rel_pos_bias": True, "init_values": 0.5}))
     quantized, cosine = whole_road(model, tmp_path)
     assert cosine > 0.998 and not quantized.left_alone
 
 
-def test_every_exact_rewrite_is_exact(stirred: Any) -> None:
-    model = stirred(lambda: Beit(**{**SIZE, "use_rel_pos_bias": True, "init_values": 0.5}))
+def test_every_exact_rewrite_is_exact(lively: Any) -> None:
+    model = lively(lambda: Beit(**{**SIZE, "use_rel_pos_bias": True, "init_values": 0.5}))
     chain, images = family_of(model).as_chain(model), torch.randn(4, 3, 32, 24)
     before = chain(images)
     apply_rewrites(chain, images, Rewrites(norm=True, heads=True, rotation=True), seed=0)

@@ -46,8 +46,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def eva(stirred: Any) -> Callable[..., Eva]:
-    return lambda **changes: stirred(lambda: Eva(**{**SIZE, **changes}))
+def eva(lively: Any) -> Callable[..., Eva]:
+    return lambda **changes: lively(lambda: Eva(**{**SIZE, **changes}))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,8 +17,8 @@ SIZE = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hid
 
 
 @pytest.fixture
-def vit(stirred: Any) -> Any:
-    return lambda **changes: stirred(lambda: VisionTransformer(**{**SIZE, "num_classes": 20, **changes}))
+def vit(lively: Any) -> Any:
+    return lambda **changes: lively(lambda: VisionTransformer(**{**SIZE, "num_classes": 20, **changes}))
 
 
 @pytest.mark.parametrize("changes", [{}, {"representation_size": 48}])

@@ -44,18 +44,18 @@ MODELS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_chain_answers_what_the_model_does(kind: str, stirred: Any, equals_its_chain: Any) -> None:
-    equals_its_chain(stirred(MODELS[kind]))
+def test_the_chain_answers_what_the_model_does(kind: str, lively: Any, equals_its_chain: Any) -> None:
+    equals_its_chain(lively(MODELS[kind]))
 
 
 @pytest.mark.parametrize("kind", ["ViTForImageClassification", "DINOv3ViTModel", "SiglipVisionModel"])
-def test_the_whole_road(kind: str, stirred: Any, whole_road: Any, tmp_path: Path) -> None:
-    quantized, cosine = whole_road(stirred(MODELS[kind]), tmp_path)
+def test_the_whole_road(kind: str, lively: Any, whole_road: Any, tmp_path: Path) -> None:
+    quantized, cosine = whole_road(lively(MODELS[kind]), tmp_path)
     assert cosine > 0.99
     assert not any(name.startswith("blocks") for name in quantized.left_alone)
 
 
-def test_positions_are_resampled_as_the_model_does(stirred: Any) -> None:
-    model, images = stirred(MODELS["Dinov2Model"]), torch.randn(2, 3, 48, 40)
+def test_positions_are_resampled_as_the_model_does(lively: Any) -> None:
+    model, images = lively(MODELS["Dinov2Model"]), torch.randn(2, 3, 48, 40)
     chain = family_of(model).as_chain(model, (3, 48, 40))
     torch.testing.assert_close(chain(images), model(images).pooler_output, rtol=1e-4, atol=1e-4)
