@@ -62,7 +62,7 @@ def test_a_close_model_is_told_by_its_headline_and_passes(
         ("multilabel", "min_agreement", 99, {"agreement": 98.0}, True),
         ("regression", "min_cosine", 0.99, {"concordance": 0.98}, True),
         ("dense", "min_cosine", 0.99, {"cosine": 0.98}, True),
-        ("dense", "min_cosine", 0.99, {"cosine": None}, True),
+        ("dense", "min_cosine", 0.96, {"cosine": 0.9599}, True),
     ],
 )
 def test_gates_without_labels(
@@ -79,6 +79,8 @@ def test_a_figure_that_is_not_finite_is_ruined(answering: Answering) -> None:
     report = answering("embedding", cosine=None)
     assert "ruined, cosine not finite with PyTorch FP32" in verdict(report)
     assert len(failures(report, None)) == 1
+    (gated,) = failures(report.model_copy(update={"min_cosine": -1.0}), None)
+    assert "cosine not finite with PyTorch FP32, less than the -1 of --min-cosine" in gated
 
 
 @pytest.mark.parametrize(("interval", "ruined"), [((0.88, 0.94), True), ((0.88, 0.96), False)])

@@ -19,7 +19,6 @@ from fimaq_deploy.report.page.canvas import (
     SERIES,
     SURFACE,
     add_key,
-    apart,
     list_names,
     name_axes,
     power_below,
@@ -27,6 +26,7 @@ from fimaq_deploy.report.page.canvas import (
     shorten,
     use_log_scale,
 )
+from fimaq_deploy.report.page.labels import tell_apart
 from fimaq_deploy.report.schema import AuditBlock, Block, GridUse, Latency, Parity, Report, Row, Sensitivity, Step
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class _Point(NamedTuple):
     @property
     def x(self) -> float:
         return self.row.latency[0].p50_ms
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return self.reading.figure.interval
 
     @property
     def y(self) -> float:
@@ -79,7 +83,8 @@ def tradeoff(report: Report) -> Paint:
         meaning = points[0].reading.meaning
         unit = f", {meaning.unit}" if meaning.unit else ""
         name_axes(axes, f"milliseconds for {_images(points[0].row.latency[0].batch_size)}", f"{meaning.title}{unit}")
-        tell_apart(axes, [(point.x, point.y, point.row.title) for point in points])
+        bars = [((p.x, p.interval[0]), (p.x, p.interval[1])) for p in points if p.interval]
+        tell_apart(axes, [(point.x, point.y, point.row.title) for point in points], bars=bars)
 
     return paint
 
@@ -296,30 +301,9 @@ def _relative(block: Block) -> list[tuple[int, float]]:
 
 
 def _draw_point(axes: Axes, point: _Point, style: Style) -> None:
-    if point.reading.figure.interval:
-        axes.vlines(point.x, *point.reading.figure.interval, color=style.color, linewidth=1.4, alpha=0.6)
+    if point.interval:
+        axes.vlines(point.x, *point.interval, color=style.color, linewidth=1.4, alpha=0.6)
     axes.plot([point.x], [point.y], color=style.color, marker=style.marker, markersize=9, linestyle="none", zorder=3)
-
-
-def tell_apart(axes: Axes, points: Sequence[tuple[float, float, str]], farthest: float = 0.0) -> None:
-    """Write each point's name beside it, no two in one place, and leave room for the names.
-
-    farthest: the largest x of any other point.
-    """
-    low, high = axes.get_ylim()
-    right = max(farthest, *(x for x, _, _ in points))
-    axes.set_xlim(0, 1.25 * right)
-    places = apart([y for _, y, _ in points], (high - low) * 0.085)
-    for (x, _, name), place in zip(points, places, strict=True):
-        left = x > 0.62 * right
-        axes.annotate(
-            name,
-            (x, place),
-            xytext=(-10 if left else 10, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-        )
 
 
 def _latency_line(axes: Axes, row: Row, style: Style, places: dict[int, float]) -> None:

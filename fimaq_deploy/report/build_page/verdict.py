@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fimaq_deploy.report.figures import Loss, Reading, headlines, judged, loss, outputs, within
-from fimaq_deploy.report.gates import beyond_floors, failures, missed_by, ruins
+from fimaq_deploy.report.gates import beyond_floors, failures, missed_by
 from fimaq_deploy.report.page.parts import Card, Tone
 from fimaq_deploy.report.schema import Latency, Report, Row
 from fimaq_deploy.report.words import (
@@ -47,10 +47,9 @@ def concerns(report: Report) -> list[str]:
 def status(report: Report) -> tuple[str, Tone]:
     """Whether it holds, in a few words, and in which colour to say so."""
     row = shipped(report)
-    if any(ruins(report, each) for each in report.deployed):
-        return "Ruined: its answers are not those of the original", "bad"
     if failures(report, report.max_drop):
-        return "Does not hold", "bad"
+        ruined = any(beyond_floors(report, each) for each in report.deployed)
+        return "Ruined: its answers are not those of the original" if ruined else "Does not hold", "bad"
     if row is not None and beyond_floors(report, row):
         return "Ruined, and accepted as it is", "bad"
     if concerns(report):

@@ -17,7 +17,7 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -149,18 +149,6 @@ def power_text(value: float) -> str:
     mantissa, exponent = f"{value:.0e}".split("e")
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
     return power if mantissa == "1" else f"{mantissa}·{power}"
-
-
-def apart(wanted: Iterable[float], gap: float) -> list[float]:
-    """Positions near the wanted ones, in their order, that are at least `gap` from each other."""
-    order = sorted(enumerate(wanted), key=lambda item: item[1])
-    placed: dict[int, float] = {}
-    last = float("-inf")
-    for index, position in order:
-        last = max(position, last + gap)
-        placed[index] = last
-    excess = sum(placed[index] - position for index, position in order) / max(len(order), 1)
-    return [placed[index] - excess for index in range(len(order))]
 
 
 def _for_page(svg: str, name: str, title: str) -> str:

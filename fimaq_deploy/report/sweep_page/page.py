@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, NamedTuple
 
-from fimaq_deploy.report.build_page.charts import tell_apart
 from fimaq_deploy.report.page.canvas import FAINT, MARKERS, MUTED, SERIES, SURFACE, add_key, name_axes
 from fimaq_deploy.report.page.html import render
+from fimaq_deploy.report.page.labels import tell_apart
 from fimaq_deploy.report.page.parts import Card, Exhibit, Page, Section, Tone, compact
 from fimaq_deploy.report.sweep_page.records import Cost, Place, Sweep, leaderboard, originals, pareto
 from fimaq_deploy.report.words import change_text, size_text, times_text
@@ -213,11 +213,13 @@ def _paint(points: Sequence[_Point], exact: Sequence[tuple[str, float, float]], 
             axes.scatter([x], [y], marker="x", s=60, color=colors[name], zorder=3)
         for name, color in colors.items():
             axes.plot([], [], color=color, marker="o", linestyle="none", label=name)
-        tell_apart(axes, [(p.cost.value, p.top1, p.recipe) for p in front], max(p.cost.value for p in points))
         name_axes(axes, axis, "top-1, %")
         for name, marker in markers.items():
             axes.plot([], [], color=MUTED, marker=marker, linestyle="none", label=name)
         add_key(axes, columns=3)
+        others = [(p.cost.value, p.top1) for p in points] + [(x, y) for _, x, y in exact]
+        bars = [((p.cost.low, p.top1), (min(p.cost.high, 2 * p.cost.value), p.top1)) for p in points]
+        tell_apart(axes, [(p.cost.value, p.top1, p.recipe) for p in front], others, bars)
 
     return paint
 

@@ -52,14 +52,6 @@ def test_the_settings_of_the_user_change_nothing() -> None:
         assert canvas.draw(paint, "one", "") == before
 
 
-@pytest.mark.parametrize(
-    ("wanted", "gap", "placed"),
-    [([], 1, []), ([5], 1, [5]), ([0, 10], 1, [0, 10]), ([3, 3], 2, [2, 4]), ([2, 1, 1.5], 1, [2.5, 0.5, 1.5])],
-)
-def test_labels_move_apart_and_keep_their_order(wanted: list[float], gap: float, placed: list[float]) -> None:
-    assert canvas.apart(wanted, gap) == placed
-
-
 @pytest.mark.parametrize(("value", "text"), [(1e-5, "10⁻⁵"), (2e-6, "2·10⁻⁶"), (1e12, "10¹²"), (1, "10⁰")])
 def test_powers(value: float, text: str) -> None:
     assert canvas.power_text(value) == text
