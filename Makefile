@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-slow test-exports test-lowest test-newest test-bare check format reference hooks clean
+.PHONY: help demo compare test test-slow test-exports test-lowest test-newest test-bare chaos check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow    run those that take minutes"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
+	@echo "make chaos        builds that are killed, stopped, started twice and starved of disk; flipped bits: minutes"
 	@echo "make check        lint and formatting"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make reference    write docs/reference anew from the code"
@@ -40,6 +41,9 @@ test-exports: $(INSTALLED)
 
 test-lowest test-newest test-bare: test-%:
 	PYTHON=$(PYTHON) tests/environment.sh $*
+
+chaos: $(INSTALLED)
+	$(BIN)/python benchmarks/chaos.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
