@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -329,5 +329,7 @@ def _first_problem(error: ValidationError) -> str:
 def _field_names(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
     for name, info in model.model_fields.items():
         yield prefix + name
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _field_names(info.annotation, f"{prefix}{name}.")
+        kind = info.annotation
+        # Python 3.10 calls dict[str, ...] a type, too.
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _field_names(kind, f"{prefix}{name}.")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 import yaml
@@ -92,6 +92,8 @@ def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
 
 def _option(hint: Any) -> tuple[Any, Any]:
     """The type of a parameter and what typer was told about it."""
+    if get_origin(hint) is Union:  # what Python 3.10 makes of a default of None
+        hint = get_args(hint)[0]
     assert get_origin(hint) is Annotated, hint
     kind, info = get_args(hint)[:2]
     return kind, info
