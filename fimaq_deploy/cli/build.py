@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
 
 def build(
-    model: Annotated[str, typer.Option(help="A shipped or timm model, or package.module:factory.")],
-    weights: Annotated[str, typer.Option(help="pretrained, random, or a .safetensors or .pth file.")] = "pretrained",
-    images: Annotated[Path | None, typer.Option(help="Folder of calibration images.")] = None,
-    eval_images: Annotated[Path | None, typer.Option(help="Folder with one sub-folder of images per class.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A shipped or timm model, a Hugging Face folder, or package.module:factory.")
+    ],
+    weights: Annotated[
+        str, typer.Option(help="pretrained, random, or a checkpoint: FILE, FOLDER or FILE#SET.")
+    ] = "pretrained",
+    images: Annotated[
+        Path | None, typer.Option(help="Calibration images: a folder, or a .npy, .npz or .safetensors file.")
+    ] = None,
+    eval_images: Annotated[
+        Path | None, typer.Option(help="The same to measure on, or a folder with one sub-folder per class.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="A preset (see `recipes`) or a YAML file.")] = "w8a8",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A recipe field, as in reconstruction.iterations=200. Repeatable.")
@@ -55,12 +63,28 @@ def build(
     min_cosine: Annotated[
         float | None, typer.Option(help="Fail when outputs are farther from the original's; needs no labels.")
     ] = None,
+    class_map: Annotated[
+        Path | None, typer.Option(help="Classes of the folders in --eval-images: a name a line, or JSON.")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="SIDE|HxW", help="Of the images that the model is made for.")
+    ] = None,
+    in_chans: Annotated[int | None, typer.Option(help="Channels of the images that the model is made for.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Of pixels in [0, 1], with commas.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="NUMBERS", help="Of pixels in [0, 1], with commas.")] = None,
+    crop: Annotated[float | None, typer.Option(help="Share of the shorter side that the crop keeps.")] = None,
+    crop_mode: Annotated[str | None, typer.Option(help="center, squash or border.")] = None,
+    interpolation: Annotated[str | None, typer.Option(help="Such as bicubic or bilinear.")] = None,
+    bit_depth: Annotated[
+        int | None, typer.Option(help="Of files with more than 8 bits that hold fewer than they declare.")
+    ] = None,
     sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Quantize, export, compile, evaluate and report, into one folder."""
+    from fimaq_deploy.models.preprocessing import Preprocessing, numbers
     from fimaq_deploy.pipeline.builds import build as run_build
 
     with StepLine() as progress:
@@ -80,6 +104,12 @@ def build(
             max_drop=max_drop,
             min_agreement=min_agreement,
             min_cosine=min_cosine,
+            class_map=class_map,
+            image_size=image_size,
+            in_chans=in_chans,
+            preprocessing=Preprocessing(
+                numbers("--mean", mean), numbers("--std", std), interpolation, crop, crop_mode, bit_depth
+            ),
             sensitivity=sensitivity,
             overwrite=overwrite,
             resume=resume,

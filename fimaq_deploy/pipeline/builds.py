@@ -36,7 +36,9 @@ from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.measure.tasks import TaskChoice
 from fimaq_deploy.models.describe import ModelInfo, describe_model
-from fimaq_deploy.models.load import load_model
+from fimaq_deploy.models.fit import Sizes
+from fimaq_deploy.models.load import open_model
+from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import Engine, compile_engines
@@ -91,6 +93,10 @@ def build(
     evaluate: str | OwnFunction | None = None,
     min_agreement: float | None = None,
     min_cosine: float | None = None,
+    class_map: str | Path | None = None,
+    image_size: str | int | Sequence[int] | None = None,
+    in_chans: int | None = None,
+    preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -98,7 +104,8 @@ def build(
 ) -> BuildResult | None:
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
-    images, eval_images: folders; the shipped models bring their own. targets: default, all that work on this machine.
+    images, eval_images: a folder, an image, or a file of arrays; the shipped models bring their own.
+    targets: default, all that work on this machine.
     settings: changes to the recipe, such as "reconstruction.iterations=200".
     task: classes, embedding, multilabel, regression or dense, or the kinds of several outputs by name; default: what
         the outputs, the labels and the model tell.
@@ -108,6 +115,9 @@ def build(
         what is shipped may lose; a build that loses more says so in `failures`.
     min_agreement, min_cosine: percent of answers that have to be the original's, and the least cosine with it. They
         need no labels. An output without a threshold fails where it is plainly ruined.
+    class_map: the classes of the folders in eval_images: a text file with a name a line, or JSON.
+    image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
+    preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
@@ -133,6 +143,10 @@ def build(
         evaluate=evaluate,
         min_agreement=min_agreement,
         min_cosine=min_cosine,
+        class_map=class_map,
+        image_size=image_size,
+        in_chans=in_chans,
+        preprocessing=preprocessing,
     )
     return run_request(request, overwrite=overwrite, resume=resume, progress=progress, originals=originals)
 
@@ -179,7 +193,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
     report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done)
-    _write(folder, report, quantized.recipe)
+    _write(folder, report, quantized.recipe, request.sizes, loaded.info)
     return report
 
 
@@ -192,6 +206,7 @@ class Loaded:
     calibration: ImageSource
     evaluation: ImageSource
     measures: Measures
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -200,12 +215,19 @@ class Loaded:
 
 def _load(request: Request) -> Loaded:
     device = parallel.own_device(request.device)
-    model = load_model(request.model, request.weights, device=device, seed=request.seed)
-    info = describe_model(model, request.model)
+    opened = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes)
+    info = describe_model(opened.model, request.model, request.preprocessing)
     calibration = _calibration(request, info)
-    own = request.images is not None
-    evaluation = evaluation_source(request.model, info, calibration, images=request.eval_images, own_calibration=own)
-    return Loaded(model, info, calibration, evaluation, choose_measures(request, model, evaluation))
+    evaluation = evaluation_source(
+        request.model,
+        info,
+        calibration,
+        images=request.eval_images,
+        own_calibration=request.images is not None,
+        class_map=request.class_map,
+    )
+    measures = choose_measures(request, opened.model, evaluation)
+    return Loaded(opened.model, info, calibration, evaluation, measures, opened.notes)
 
 
 def _calibration(request: Request, info: ModelInfo) -> ImageSource:
@@ -218,8 +240,8 @@ def _calibration(request: Request, info: ModelInfo) -> ImageSource:
 def _assist(request: Request) -> None:
     """Learn with the first process and write nothing."""
     device = parallel.own_device(request.device)
-    model = load_model(request.model, request.weights, device=device, seed=request.seed)
-    images = _calibration(request, describe_model(model, request.model))
+    model = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes).model
+    images = _calibration(request, describe_model(model, request.model, request.preprocessing))
     quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device)
 
 
@@ -259,7 +281,8 @@ def _report(
     parity: Sequence[schema.Parity],
     steps: Sequence[Step],
 ) -> schema.Report:
-    notes = (*found.notes, *quantized.notes, *_float_notes(files, engines))
+    doubts = findings.label_notes(found.predictions, loaded.info.classes)
+    notes = (*loaded.notes, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines))
     return schema.Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=request.command(),
@@ -291,7 +314,7 @@ def _float_notes(files: Files, engines: Sequence[Engine]) -> list[str]:
     return [f"{' and '.join(titles)}: {files.half.note}"] if files.half else []
 
 
-def _write(folder: Path, report: schema.Report, recipe: Recipe) -> None:
+def _write(folder: Path, report: schema.Report, recipe: Recipe, sizes: Sizes, info: ModelInfo) -> None:
     """The report, the recipe and, last, the manifest of everything."""
     texts = {
         "report.json": report.to_json(),
@@ -301,7 +324,8 @@ def _write(folder: Path, report: schema.Report, recipe: Recipe) -> None:
     }
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
-    write_manifest(folder, _manifest_facts(report), without=(artifacts.REQUEST_FILE,))
+    reads = {"sizes": sizes.options(), "preprocessing": info.preprocessing()}
+    write_manifest(folder, {**_manifest_facts(report), **reads}, without=(artifacts.REQUEST_FILE,))
 
 
 def _manifest_facts(report: schema.Report) -> dict[str, object]:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
 from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
+from fimaq_deploy.data.plausibility import label_doubts
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.measure.latency import Latency
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.pipeline.compiled import Engine
 from fimaq_deploy.pipeline.speed import Speed
 from fimaq_deploy.pipeline.steps import Step
+from fimaq_deploy.pipeline.variants import ORIGINAL
 from fimaq_deploy.report import schema
+from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.verify.block_parity import Comparison
 from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
 from fimaq_deploy.verify.stages import StageParity
@@ -42,6 +47,14 @@ def to_data(calibration: ImageSource, evaluation: ImageSource, notes: Iterable[s
         labelled=evaluation.labelled,
         notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *notes))),
     )
+
+
+def label_notes(predictions: Predictions, classes: int) -> list[str]:
+    """What the original's predictions say about the labels of a classifier."""
+    original, labels = predictions.rows.get(ORIGINAL), predictions.labels
+    if original is None or labels is None or labels.ndim != 1:
+        return []
+    return label_doubts(original.astype(np.int64), labels.astype(np.int64), classes)
 
 
 def to_step(step: Step) -> schema.Step:

@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from fimaq_deploy.errors import UserError, non_negative, shown, within
 from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
 from fimaq_deploy.models.devices import find_device
+from fimaq_deploy.models.fit import Sizes
 from fimaq_deploy.models.names import require_known
+from fimaq_deploy.models.preprocessing import Preprocessing
+from fimaq_deploy.models.preprocessing import image_size as sides
 from fimaq_deploy.recipe import Recipe
 
 LARGEST_SEED = 2**63 - 1
@@ -47,6 +50,9 @@ class Request:
     evaluate: str | OwnFunction | None = None
     min_agreement: float | None = None
     min_cosine: float | None = None
+    class_map: str | None = None
+    sizes: Sizes = field(default_factory=Sizes)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @classmethod
     def of(
@@ -68,6 +74,10 @@ class Request:
         evaluate: str | OwnFunction | None = None,
         min_agreement: float | None = None,
         min_cosine: float | None = None,
+        class_map: str | Path | None = None,
+        image_size: str | int | Sequence[int] | None = None,
+        in_chans: int | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -91,12 +101,17 @@ class Request:
             evaluate=_function(evaluate),
             min_agreement=None if min_agreement is None else within("--min-agreement", min_agreement, 0, 100),
             min_cosine=None if min_cosine is None else within("--min-cosine", min_cosine, -1, 1),
+            class_map=_path("--class-map", class_map),
+            sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
+            preprocessing=preprocessing or Preprocessing(),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
         keys = ("model", "weights", "images", "targets", "device", "seed")
-        return {**{key: getattr(self, key) for key in keys}, "recipe": self.recipe.model_dump(mode="json")}
+        reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
+        asked = {name: value for name, value in reads.items() if value is not None}
+        return {**{key: getattr(self, key) for key in keys}, "recipe": self.recipe.model_dump(mode="json"), **asked}
 
     @property
     def evaluate_name(self) -> str | None:
@@ -110,6 +125,21 @@ class Request:
             if value is not None:
                 yield name, f"{value:g}"
 
+    def _reading(self) -> dict[str, str | None]:
+        """How images are read, as the command line has it."""
+        said, size = self.preprocessing, self.sizes.image_size
+        return {
+            "--class-map": self.class_map,
+            "--image-size": f"{size[0]}x{size[1]}" if size else None,
+            "--in-chans": None if self.sizes.in_chans is None else str(self.sizes.in_chans),
+            "--mean": None if said.mean is None else ",".join(map(repr, said.mean)),
+            "--std": None if said.std is None else ",".join(map(repr, said.std)),
+            "--crop": None if said.crop_pct is None else repr(said.crop_pct),
+            "--crop-mode": said.crop_mode,
+            "--interpolation": said.interpolation,
+            "--bit-depth": None if said.bit_depth is None else str(said.bit_depth),
+        }
+
     def command(self) -> str:
         """The command line that does this again."""
         preset = self.recipe.name in Recipe.presets()
@@ -118,6 +148,7 @@ class Request:
             "--weights": self.weights,
             "--images": self.images,
             "--eval-images": self.eval_images,
+            **self._reading(),
             "--recipe": self.recipe.name if preset else str(self.out / "recipe.yaml"),
             "--device": self.device,
             "--seed": str(self.seed),
@@ -206,6 +237,13 @@ def _device(device: object) -> str:
         raise UserError(f"--device {shown(device)}: expected a name such as cpu or cuda")
     find_device(device)
     return str(device)
+
+
+def _channels(given: object) -> int:
+    number = _whole("--in-chans", given, 1024)
+    if not number:
+        raise UserError("--in-chans 0: expected at least 1")
+    return number
 
 
 def _whole(option: str, given: object, most: int) -> int:

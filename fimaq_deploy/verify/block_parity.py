@@ -27,6 +27,7 @@ from fimaq_deploy.manifest import MANIFEST, read_manifest
 from fimaq_deploy.manifest import origin as manifest_origin
 from fimaq_deploy.models.describe import describe_model
 from fimaq_deploy.models.load import load_model
+from fimaq_deploy.models.preprocessing import image_size
 from fimaq_deploy.verify.stages import ParityReport, compare_stages, differing_weights
 
 QUANTIZED = "quantized.safetensors"
@@ -118,7 +119,7 @@ def parity(
     if not file.is_file():
         raise UserError(f"no quantized model {file}: name the folder of a build or its {QUANTIZED}")
     name, origin, seed, found = _origin(file.parent, model, weights)
-    original = load_model(name, origin, seed=seed)
+    original = load_model(name, origin, seed=seed, **_sizes(file.parent))
     quantized = load_quantized(file, original)
     taken = example_images(name, describe_model(original, name), images, count).take(count)
     with _exported(quantized, file, built) as folder:
@@ -129,6 +130,14 @@ def parity(
             weights=compare_weights(folder),
             comparisons=tuple(compare_files(quantized, folder, taken, wanted)),
         )
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """The image size and channels that a build's model was made with, where they were asked for."""
+    manifest = read_manifest(folder) or {}
+    found = manifest.get("sizes") if isinstance(manifest.get("sizes"), dict) else {}
+    size = image_size(found.get("img_size")) if found else None
+    return {"image_size": size, "in_chans": found.get("in_chans") if found else None}
 
 
 def _origin(folder: Path, model: str | None, weights: str | None) -> tuple[str, str, int, list[str]]:
