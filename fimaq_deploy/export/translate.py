@@ -18,7 +18,7 @@ from fimaq_deploy.calibration.quantizers.grid import IntegerRange
 
 
 def _constant(value: Any) -> Any:
-    return op.Constant(value=ir.tensor(value))
+    return op.Constant(value=ir.tensor(value))  # type: ignore[arg-type]  # the exporter takes it, onnxscript names another
 
 
 def _quantize_dequantize(x: Any, scale: Any, zero_point: int, low: int, high: int) -> Any:

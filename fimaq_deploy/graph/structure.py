@@ -416,8 +416,8 @@ def _search_back(value: ir.Value, wanted: Callable[[ir.Node], bool]) -> Iterator
 
 def _data_inputs(node: ir.Node) -> tuple[ir.Value | None, ...]:
     if node.op_type == "Where":
-        return node.inputs[1:]
-    return node.inputs if node.op_type in _ELEMENTWISE or node.op_type == "Concat" else node.inputs[:1]
+        return tuple(node.inputs[1:])
+    return tuple(node.inputs) if node.op_type in _ELEMENTWISE or node.op_type == "Concat" else tuple(node.inputs[:1])
 
 
 def _search_forward(value: ir.Value, wanted: Callable[[ir.Node], bool]) -> tuple[ir.Node, int] | None:

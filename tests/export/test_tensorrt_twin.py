@@ -16,7 +16,7 @@ import torch
 
 from fimaq_deploy.engines.tensorrt import build_engine
 from fimaq_deploy.export import export_fp_onnx, export_onnx
-from fimaq_deploy.export.fusion import guard_fused_products
+from fimaq_deploy.export.passes.guards import guard_split_products
 from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.target import find_target
@@ -157,7 +157,7 @@ def test_a_guarded_product_stays_in_integers_before_float_attention(twin, plan_o
     model = without_pairs(twin("w8a8"), *OPERANDS, SOFTMAX)
     ir.save(model, tmp_path / "bare.onnx")
     assert "qkv-output" in {finding.rule for finding in lint(tmp_path / "bare.onnx", TARGET)}
-    guard_fused_products(model.graph)
+    guard_split_products(model)
     (guard,) = [node for node in model.graph if node.op_type == "Clip"]
     assert guard.name == "blocks.0.qkv/Clip"
     ir.save(model, tmp_path / "guarded.onnx")
@@ -170,7 +170,7 @@ def test_only_unquantized_splits_are_guarded(twin):
     for name in ("w8a8", "w4a4"):
         before = len(list(twin(name).graph))
         model = twin(name)
-        guard_fused_products(model.graph)
+        guard_split_products(model)
         assert len(list(model.graph)) == before
 
 

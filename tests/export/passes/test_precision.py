@@ -12,7 +12,7 @@ import torch
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
-from fimaq_deploy.export.precision import lower_precision
+from fimaq_deploy.export.passes.precision import to_float16
 from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.target import find_target
 from fimaq_deploy.verify.taps import write_with_taps
@@ -115,7 +115,7 @@ def test_types_that_operators_name_follow():
             logits = Add (y, filled)
         }"""
     )
-    lower_precision(model.graph, "float16")
+    to_float16(model)
     inferred = ir.passes.common.ShapeInferencePass(check_type=True, strict_mode=True)(model).model
     types = {v.name: v.dtype for node in inferred.graph for v in node.outputs}
     assert types == {
@@ -135,3 +135,27 @@ def test_types_that_operators_name_follow():
         "low.images",
         "high.images",
     }
+
+
+@pytest.mark.parametrize("text", ["y = Relu (x)", "a = Relu (x) y = Identity (a)", "y = Identity (x)"])
+def test_the_same_numbers_between_float32_ends(draw, text, noise):
+    model = draw(f"g (float[n, 4] x) => (float[n, 4] y) {{ {text} }}")
+    assert to_float16(model)
+    assert [value.dtype for value in (*model.graph.inputs, *model.graph.outputs)] == [ir.DataType.FLOAT] * 2
+    assert model.graph[0].op_type == model.graph[-1].op_type == "Cast"
+
+
+def test_several_outputs_are_float32_each_and_integers_stay(draw):
+    text = """g (float[n, 4] x) => (float[n, 4] y, float[n, 4] z, int64[n, 1] best) {
+        y = Relu (x)
+        z = Neg (y)
+        best = ArgMax <axis = 1> (z)
+    }"""
+    model = draw(text)
+    to_float16(model)
+    assert {value.name: value.dtype for value in model.graph.outputs} == {
+        "y": ir.DataType.FLOAT,
+        "z": ir.DataType.FLOAT,
+        "best": ir.DataType.INT64,
+    }
+    assert model.graph.outputs[2].producer().inputs[0].dtype is HALF

@@ -23,18 +23,16 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from fimaq_deploy.graph.edit import numpy_of, stored
-from fimaq_deploy.target import HighPrecision
+from fimaq_deploy.export.passes.rewrite import require, whole
+from fimaq_deploy.graph.edit import is_operator, maker, numpy_of, stored
 
-_TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+_LOWERED = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _RESULT_TYPES = ("dtype", "output_dtype", "to")
 _BEFORE_QUANTIZING = frozenset({"Clip", "Reshape", "Transpose"})
 _READ_SHAPES = frozenset({"Shape", "Size"})
 
 
-def lower_precision(graph: ir.Graph, precision: HighPrecision) -> None:
-    """Convert in place. `precision`: not float32."""
-    dtype = _TYPES[precision]
+def _lower(graph: ir.Graph, dtype: ir.DataType) -> bool:
     kept = _keep_images(graph)
     for value in graph.initializers.values():
         if value not in kept and value.dtype is ir.DataType.FLOAT:
@@ -47,7 +45,21 @@ def lower_precision(graph: ir.Graph, precision: HighPrecision) -> None:
     for value in graph.inputs:
         _cast_images(graph, value, kept, dtype)
     for index in range(len(graph.outputs)):
-        _cast_logits(graph, index)
+        _cast_output(graph, index)
+    kept.update(graph.outputs)
+    wide = [value.name for node in graph for value in node.outputs if value.dtype is ir.DataType.FLOAT]
+    require(set(wide) <= {value.name for value in kept}, f"float32 is left inside: {wide}")
+    return True
+
+
+@whole
+def to_float16(model: ir.Model) -> bool:
+    return _lower(model.graph, ir.DataType.FLOAT16)
+
+
+@whole
+def to_bfloat16(model: ir.Model) -> bool:
+    return _lower(model.graph, ir.DataType.BFLOAT16)
 
 
 def _keep_images(graph: ir.Graph) -> set[ir.Value]:
@@ -57,14 +69,15 @@ def _keep_images(graph: ir.Graph) -> set[ir.Value]:
         kept.update(node.outputs)
         for index, value in enumerate(node.inputs[1:], 1):
             if value is not None and value.dtype is ir.DataType.FLOAT:
-                node.replace_input_with(index, _own(graph, value))
-                kept.add(node.inputs[index])
+                own = _own(graph, value)
+                node.replace_input_with(index, own)
+                kept.add(own)
     return kept
 
 
 def _quantizers(images: Iterable[ir.Value]) -> Iterator[ir.Node]:
     """Each QuantizeLinear of the images, and what stands between: a Clip where the grid is smaller than INT8, and the
-    Reshape and Transpose that `products` cuts windows with.
+    Reshape and Transpose that `patches` cuts windows with.
     """
     for value in images:
         for node in value.consumers():
@@ -73,9 +86,9 @@ def _quantizers(images: Iterable[ir.Value]) -> Iterator[ir.Node]:
 
 def _until_quantized(node: ir.Node) -> list[ir.Node]:
     """A node and those behind it, up to QuantizeLinear; none if anything else reads what it computes."""
-    if node.op_type == "QuantizeLinear":
+    if is_operator(node, "QuantizeLinear"):
         return [node]
-    if node.op_type not in _BEFORE_QUANTIZING:
+    if not is_operator(node, *_BEFORE_QUANTIZING):
         return []
     behind = [_until_quantized(each) for each in node.outputs[0].consumers()]
     return [node, *(each for found in behind for each in found)] if behind and all(behind) else []
@@ -93,7 +106,7 @@ def _round(value: ir.Value, dtype: ir.DataType) -> None:
     value.type = ir.TensorType(dtype)  # not value.dtype, which would change it in every copy of the graph
 
 
-def _rounded(tensor: ir.TensorProtocol | None, dtype: ir.DataType, name: str | None) -> ir.Tensor:
+def _rounded(tensor: ir.TensorProtocol | None, dtype: ir.DataType, name: str | None) -> ir.TensorProtocol:
     assert tensor is not None, f"{name} has no numbers"
     numbers, largest = tensor.numpy(), float(ml_dtypes.finfo(dtype.numpy()).max)
     within = np.where(np.isfinite(numbers), np.clip(numbers, -largest, largest), numbers)
@@ -119,11 +132,13 @@ def _cast_images(graph: ir.Graph, images: ir.Value, kept: set[ir.Value], dtype: 
         graph.insert_before(graph[0], cast)
 
 
-def _cast_logits(graph: ir.Graph, index: int) -> None:
-    """Cast an output, which keeps its name."""
-    logits = graph.outputs[index]
-    cast = _cast(f"{logits.name}/Cast", logits, ir.DataType.FLOAT)
-    logits.name, cast.outputs[0].name = f"{logits.name}_before_cast", logits.name
+def _cast_output(graph: ir.Graph, index: int) -> None:
+    """Cast an output that was float32 back to it, under its name."""
+    result = graph.outputs[index]
+    if result.dtype not in _LOWERED or maker(result) is None:
+        return
+    cast = _cast(f"{result.name}/Cast", result, ir.DataType.FLOAT)
+    result.name, cast.outputs[0].name = f"{result.name}_before_cast", result.name
     graph.append(cast)
     graph.outputs[index] = cast.outputs[0]
 

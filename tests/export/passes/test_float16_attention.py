@@ -9,9 +9,10 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.export import trace
-from fimaq_deploy.export.float16_attention import float16_attention
+from fimaq_deploy.export.passes.float16_attention import attention_in_float16
 from fimaq_deploy.target import find_target
 
 SHAPE = (3, 8, 8)
@@ -40,7 +41,7 @@ def test_attention_in_float16_answers_alike(exported, images, tmp_path):
     """ONNX Runtime's CPU has no bfloat16, so float32 surrounds the island here."""
     model, path = exported("w8a8")
     file = ir.load(path)
-    float16_attention(file.graph)
+    attention_in_float16(file)
     assert types(file.graph)["parts.1/Softmax"] is HALF
     ir.save(file, tmp_path / "island.onnx")
     with torch.no_grad():
@@ -52,20 +53,33 @@ def test_attention_in_float16_answers_alike(exported, images, tmp_path):
 @pytest.mark.parametrize(("largest_score", "dtype"), [(65000, HALF), (66000, FLOAT)])
 def test_attention_that_may_overflow_is_left_as_it_is(exported, largest_score, dtype):
     """Sums of 16 products of two integers of 128 at most, times two scales."""
-    graph = ir.load(exported("w8a8")[1]).graph
+    model = ir.load(exported("w8a8")[1])
     scale = np.float32((largest_score / 16) ** 0.5 / 128)
-    for node in graph:
+    for node in model.graph:
         if node.op_type == "DequantizeLinear" and "parts.1.operands" in str(node.name):
             node.inputs[1].const_value = ir.tensor(scale, name=node.inputs[1].name)
-    float16_attention(graph)
-    assert types(graph)["parts.1/Softmax"] is dtype
+    why = attention_in_float16.obstacles(model)
+    assert attention_in_float16(model) is (dtype is HALF) is (why == {})
+    assert types(model.graph)["parts.1/Softmax"] is dtype
+    assert why == {} or why == {"parts.1/Softmax": "values may reach 66000, float16 holds 65504"}
 
 
 def test_attention_in_floats_is_no_island(exported):
-    graph = ir.load(exported("w4a16")[1]).graph
-    before = types(graph)
-    float16_attention(graph)
-    assert types(graph) == before
+    model = ir.load(exported("w4a16")[1])
+    before = types(model.graph)
+    (why,) = attention_in_float16.obstacles(model).values()
+    assert "/MatMul stands between it and the integers around attention" in why
+    assert not attention_in_float16(model)
+    assert types(model.graph) == before
+
+
+def test_float_attention_behind_a_quantized_product_is_left_as_it_is(tiny_vit, random_images, quick_recipe, tmp_path):
+    """As outside a target's envelope: qkv multiplies integers, q·kᵀ floats."""
+    recipe = quick_recipe(attention={"quantize": "never"}, reconstruction={"iterations": 0})
+    traced = trace(quantize(tiny_vit(), random_images(4), recipe, "tensorrt-rtx"))
+    graph = ir.load(traced.write(tmp_path / "wide.onnx", WIDE)).graph
+    assert {found for name, found in types(graph).items() if "Softmax" in str(name)} == {BFLOAT}
+    assert HALF not in types(graph).values()
 
 
 def test_half_precision_constants_are_stored_in_execution_order(exported, tmp_path):
