@@ -178,9 +178,13 @@ def test_unknown_attention_is_refused_by_name(tiny_vit: Make) -> None:
 
 
 @pytest.mark.parametrize("pool", ["map", "prr"])
-def test_attention_pooling_is_refused(tiny_vit: Make, pool: str) -> None:
-    with pytest.raises(UserError, match="attn_pool"):
-        require_supported(tiny_vit(global_pool=pool))
+def test_attention_pooling_stands_in_the_last_stage(tiny_vit: Make, random_images: Make, pool: str) -> None:
+    model, images = tiny_vit(global_pool=pool), random_images(2)
+    require_supported(model)
+    x = images
+    for stage in stages_of(model):
+        x = stage.module(x)
+    torch.testing.assert_close(x, model(images))
 
 
 def test_convolutional_stems_are_refused(tiny_vit: Make) -> None:
