@@ -17,7 +17,7 @@ help:
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
 	@echo "make chaos        builds that are killed, stopped, started twice and starved of disk; flipped bits: minutes"
-	@echo "make check        lint and formatting"
+	@echo "make check        lint, formatting and types"
 	@echo "make format       rewrite the sources in the project's format"
 	@echo "make reference    write docs/reference anew from the code"
 	@echo "make hooks        check every commit before it is made"
@@ -48,6 +48,7 @@ chaos: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
