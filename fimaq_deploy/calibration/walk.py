@@ -84,9 +84,9 @@ class Walk:
         self.progress(len(self.stages), self.steps, "joint tuning")
         started = time.perf_counter()
         whole = self.outputs.joining(self.model)
-        before = relative_error(run_batches(whole, self.images, settings.batch_size), self.logits)
+        before = float(relative_error(run_batches(whole, self.images, settings.batch_size), self.logits))
         tune(self.stages, self.outputs.stages(stages_of(teacher)), self.images, settings, self.outputs.divergence)
-        after = relative_error(run_batches(whole, self.images, settings.batch_size), self.logits)
+        after = float(relative_error(run_batches(whole, self.images, settings.batch_size), self.logits))
         return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
 
 

@@ -17,15 +17,17 @@ def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[
         yield module(batch.to(device))
 
 
-def relative_error(outputs: Iterator[Tensor], z: Tensor) -> float:
-    """Σ|ẑ - z|² / Σ|z|² over the images that there are outputs for."""
-    start, sums = 0, torch.zeros(2)
+def relative_error(outputs: Iterator[Tensor], z: Tensor) -> Tensor:
+    """Σ|ẑ - z|² / Σ|z|² over the images that there are outputs for, as a number that lies where they do."""
+    start = 0
+    sums: Tensor | None = None
     for output in outputs:
         reference = z[start : start + len(output)].to(output.device)
-        error, power = (output - reference).square().sum(), reference.square().sum()
-        sums = torch.stack((error, power)) + sums.to(output.device)
+        both = torch.stack(((output - reference).square().sum(), reference.square().sum()))
+        sums = both if sums is None else both + sums
         start += len(output)
-    return float(sums[0] / sums[1].clamp(min=1e-20))
+    assert sums is not None
+    return sums[0] / sums[1].clamp(min=1e-20)
 
 
 def minibatches(count: int, batch_size: int) -> Iterator[Tensor]:

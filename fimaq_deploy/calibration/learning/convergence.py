@@ -27,14 +27,14 @@ class Schedule:
     patience: windows without an improvement of `TOLERANCE` before a block winds down; 0 runs to the ceiling.
     """
 
-    def __init__(self, ceiling: int, patience: int) -> None:
+    def __init__(self, ceiling: int, patience: int, device: torch.device | str = "cpu") -> None:
         self.ceiling, self.patience = ceiling, patience
         self.iteration = 0
         self.winding_from: int | None = None
         self.end = ceiling
         self._best = self._last = float("inf")
         self._worse, self._rescale = 0, False
-        self._sum, self._count = torch.zeros(()), 0
+        self._sum, self._count = torch.zeros((), device=device), 0
 
     def __iter__(self) -> Iterator[int]:
         while self.iteration < self.end:
@@ -44,28 +44,42 @@ class Schedule:
     @property
     def progress(self) -> float:
         """From 0 at the first iteration towards 1 at the end."""
+        return self.progress_at(self.iteration)
+
+    def progress_at(self, iteration: int) -> float:
+        """What `progress` will be, as things stand."""
         if self.winding_from is None:
-            return self.iteration / self.ceiling
+            return iteration / self.ceiling
         start = self.winding_from / self.ceiling
-        return start + (1 - start) * (self.iteration - self.winding_from) / (self.end - self.winding_from)
+        return start + (1 - start) * (iteration - self.winding_from) / (self.end - self.winding_from)
 
     @property
     def outcome(self) -> str:
         return CEILING if self.winding_from is None else CONVERGED
 
-    def observe(self, loss: Tensor) -> None:
-        """Take in the loss of the current iteration."""
+    def take_in(self, loss: Tensor) -> None:
+        """The loss of the current iteration, as part of its step: nothing here asks for its number."""
+        if self.patience:
+            self._sum.add_(loss.detach())
+
+    def observe(self) -> bool:
+        """The step of the current iteration is done. Returns whether that ends the schedule early: rates change."""
         if not self.patience or self.winding_from is not None:
-            return
-        self._sum, self._count = loss.detach() + self._sum.to(loss.device), self._count + 1
+            return False
+        self._count += 1
         if self._count == WINDOW:
             self._judge(float(self._sum) / WINDOW)
-            self._sum, self._count = torch.zeros(()), 0
+            self._begin_window()
+        return self.winding_from is not None
 
     def restart(self) -> None:
         """The loss has a new scale from here on."""
         self._rescale = 0 < self._last < float("inf")
-        self._sum, self._count = torch.zeros(()), 0
+        self._begin_window()
+
+    def _begin_window(self) -> None:
+        self._sum.zero_()
+        self._count = 0
 
     def _judge(self, mean: float) -> None:
         if self._rescale:

@@ -62,13 +62,13 @@ class LeastSquaresFit:
     """
 
     def __init__(self) -> None:
-        self.sums = [torch.zeros(())] * 4
+        self.sums: list[Tensor] = []
 
     def add(self, d: Tensor, g: Tensor) -> None:
         """Take in one batch; both (B, a)."""
         along = (d * g).sum(1).clamp(min=0)
         new = (g * d).sum(0), d.square().sum(0), (g * along.sqrt()[:, None]).sum(0), along.sum()
-        self.sums = [one + total.to(d.device) for one, total in zip(new, self.sums, strict=True)]
+        self.sums = [one + total for one, total in zip(new, self.sums, strict=True)] if self.sums else list(new)
 
     def estimate(self) -> tuple[Tensor, Tensor]:
         """The curvature h and the direction u, both (a,)."""

@@ -25,12 +25,23 @@ class Rows:
     def __init__(self, tensor: Tensor, device: torch.device, *, ahead: bool = False) -> None:
         self.tensor, self.device = tensor, device
         self.ahead = ahead or tensor.device != device
+        self._arrived: Tensor | None = None
         self._coming: dict[int, tuple[Tensor, Future[Callable[[], Tensor]]]] = {}
 
     def __len__(self) -> int:
         return len(self.tensor)
 
     def __getitem__(self, where: slice | Tensor) -> Tensor:
+        if self._arrived is not None and isinstance(where, Tensor):
+            return self._arrived
+        return self._fetched(where)
+
+    def arrive(self, index: Tensor) -> None:
+        """From now on any indices stand for those of `index`, whose rows lie at one address for all minibatches."""
+        rows = self._fetched(index)
+        self._arrived = rows.clone() if self._arrived is None else self._arrived.copy_(rows)
+
+    def _fetched(self, where: slice | Tensor) -> Tensor:
         coming = self._coming.pop(id(where), None)
         if coming is None:
             return self.tensor[where].to(self.device)

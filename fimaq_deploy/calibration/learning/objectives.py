@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
-from fimaq_deploy.calibration.device import is_host
+from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning import outputs as model_outputs
 from fimaq_deploy.calibration.learning.activations import ActivationStore
@@ -83,14 +83,34 @@ class _Mean:
     """Means over samples of several losses whose batch means come one after another; never zero, to divide by."""
 
     def __init__(self) -> None:
-        self._total, self._count = torch.zeros(()), 0
+        self._total: Tensor | None = None
+        self._count = 0
 
     def add(self, size: int, *losses: Tensor) -> None:
         total = torch.stack(losses) * size
-        self._total, self._count = total + self._total.to(total.device), self._count + size
+        self._total = total if self._total is None else total + self._total
+        self._count += size
 
     def result(self) -> tuple[Tensor, ...]:
+        assert self._total is not None
         return parallel.current().mean(self._total / self._count).clamp(min=1e-20).unbind()
+
+
+class _Held:
+    """Measured tensors that stay where they are: new numbers are written over the old ones."""
+
+    def __init__(self) -> None:
+        self._tensors: tuple[Tensor, ...] = ()
+
+    def hold(self, *tensors: Tensor) -> None:
+        if [each.shape for each in tensors] != [each.shape for each in self._tensors]:
+            self._tensors = tuple(each.clone() for each in tensors)
+            return
+        for old, new in zip(self._tensors, tensors, strict=True):
+            old.copy_(new)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._tensors[number]
 
 
 class Objective:
@@ -102,7 +122,10 @@ class Objective:
         self.context = context
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        """Measure with the block's current outputs; due `refreshes` times, evenly spaced over the iterations."""
+        """Measure with the block's current outputs; due `refreshes` times, evenly spaced over the iterations.
+
+        What `cost` reads stays where it is: a step may have been recorded that reads it.
+        """
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         """The loss of a minibatch: `output` (B, ...) for the samples `index` (B,)."""
@@ -152,6 +175,7 @@ class Dplr(Objective):
         self.refreshes = context.settings.rank
         self.gradients: list[Tensor] = []
         self.deviations: list[Tensor] = []
+        self.latest, self.factor, self.starts = (_Held() for _ in range(3))
 
     def refresh(self, outputs: CurrentOutputs) -> None:
         context = self.context
@@ -161,16 +185,23 @@ class Dplr(Objective):
         mean = parallel.current().mean
         self.gradients.append(mean(sum(gradients, torch.zeros((), device=d.device)) / len(d)))
         self.deviations.append(mean(d.abs().mean(0)))
-        self.factor = fisher.low_rank_factor(torch.stack(self.gradients), torch.stack(self.deviations))
+        self.latest.hold(self.gradients[-1])
+        self.factor.hold(self._factor())
         starts = _Mean()
         starts.add(len(d), self._low_rank(d), self._diagonal(d))
-        self.starts = starts.result()
+        self.starts.hold(*starts.result())
+
+    def _factor(self) -> Tensor:
+        """(a, measurements so far), with columns of zeros for those to come where a recorded step reads it."""
+        factor = fisher.low_rank_factor(torch.stack(self.gradients), torch.stack(self.deviations))
+        to_come = self.refreshes - factor.shape[1] if of(factor.device).records else 0
+        return nn.functional.pad(factor, (0, to_come))
 
     def _low_rank(self, d: Tensor) -> Tensor:
-        return fisher.low_rank(d, self.factor)
+        return fisher.low_rank(d, self.factor[0])
 
     def _diagonal(self, d: Tensor) -> Tensor:
-        return fisher.diagonal(d, self.gradients[-1])
+        return fisher.diagonal(d, self.latest[0])
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         d, settings = self.deviation(output, index), self.context.settings

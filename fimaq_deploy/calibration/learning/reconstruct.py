@@ -30,10 +30,11 @@ from fimaq_deploy.calibration.learning.batches import merged, minibatches, relat
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.gradients import Suffix, suffix_of
-from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
+from fimaq_deploy.calibration.learning.minibatches import Rows
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.calibration.learning.replay import Replay
+from fimaq_deploy.calibration.learning.steps import Steps, Tables
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
@@ -42,6 +43,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     quantized_layers,
 )
 from fimaq_deploy.calibration.quantizers.rounding import AdaRound, SignGradient
+from fimaq_deploy.calibration.quantizers.shared_scales import SharedScales
 from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Reconstruction
 
@@ -93,8 +95,8 @@ class BlockLearner:
         self.optimisers = self._optimisers()
         self.soft = [module for module in self.roundings if isinstance(module, AdaRound)]
         # AdaRound's loss rises as its regulariser sets in: it keeps to its schedule.
-        self.schedule = Schedule(settings.iterations, 0 if self.soft else settings.patience)
-        self.exponent, self.sign_lr = (torch.zeros((), device=self.device) for _ in range(2))
+        self.schedule = Schedule(settings.iterations, 0 if self.soft else settings.patience, self.device)
+        self.scales = SharedScales([*self.quantizers, *self.weights])
         self.regularised = False
         self.group = parallel.current()
 
@@ -109,19 +111,44 @@ class BlockLearner:
             groups.append({"params": scales, "lr": settings.weight_scale_lr})
         if settings.other_lr and not self._is_exact:
             groups.append({"params": high_precision_parameters(self.stage), "lr": settings.other_lr})
-        groups = merged(groups)
-        return [self._adam(groups)] if groups else []
+        groups = [{**group, "initial_lr": group["lr"]} for group in merged(groups)]
+        # A recorded step reads its rates from tensors: see `_steps`.
+        return [torch.optim.Adam(groups, fused=True, capturable=of(self.device).records)] if groups else []
 
-    def _adam(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Adam with the rates that the schedule starts from; a captured graph reads rates from tensors."""
-        graph = of(self.device).records
-        for group in groups:
-            group["initial_lr"] = group["lr"]
-            group["lr"] = torch.full((), group["lr"], device=self.device) if graph else group["lr"]
-        return torch.optim.Adam(groups, fused=True, capturable=graph)
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimiser in self.optimisers for group in optimiser.param_groups]
+
+    def _steps(self) -> Steps | Tables:
+        """Where a step finds its minibatch and its rates: Adam's, that of signed steps and AdaRound's exponent."""
+        groups = self._groups
+        rates = torch.zeros(len(groups) + 2, device=self.device)
+        self.sign_lr, self.exponent = rates[-2], rates[-1]
+        order = minibatches(len(self.q_in), self.settings.batch_size)
+        if not of(self.device).records:
+            return Steps(order, self._stored, self._rates, self._assign)
+        for group, rate in zip(groups, rates, strict=False):
+            group["lr"] = rate
+        return Tables(order, self.settings.iterations, self._stored, self._rates, rates)
+
+    def _rates(self, progress: float) -> list[float]:
+        """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up."""
+        factor, warm_up = (1 + math.cos(math.pi * progress)) / 2, self.settings.warm_up
+        exponent = 20 - 18 * max(progress - warm_up, 0) / max(1 - warm_up, 1e-9)
+        adam = [group["initial_lr"] * factor for group in self._groups]
+        return [*adam, self.settings.weight_lr * (1 - progress), exponent]
+
+    def _assign(self, rates: Sequence[float]) -> None:
+        for group, rate in zip(self._groups, rates, strict=False):
+            group["lr"] = rate
+        if len(self.roundings) > len(self.soft):
+            self.sign_lr.fill_(rates[-2])
+        if self.soft:
+            self.exponent.fill_(rates[-1])
 
     def outputs(self, count: int) -> Iterator[Tensor]:
         """Current outputs for the first `count` quantized inputs, without drops."""
+        self.scales.make()
         for quantizer in self.quantizers:
             quantizer.drop = 0.0
         yield from run_batches(self.stage, self.q_in.tensor[:count], self.settings.batch_size)
@@ -132,21 +159,20 @@ class BlockLearner:
         """Learn and settle. Returns why no more iterations were taken."""
         if not (self.optimisers or self.roundings):
             return NOTHING
-        order = read_ahead(minibatches(len(self.q_in), self.settings.batch_size), self._stored)
-        # Not an attribute: in a cycle of references the block's activations would outlive it.
-        iterate = Replay(self._iteration, self.device, capture=self.group.size == 1)
+        # No attributes: in a cycle of references the block's activations would outlive it.
+        steps = self._steps()
+        iterate = Replay(lambda: self._iteration(steps), self.device, record=self.group.size == 1)
         with matmul_precision(self.device, self.settings.precision):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
                     self.objective.refresh(self.outputs)
                     self.schedule.restart()
+                if self._regulariser_sets_in():
                     iterate.forget()
-                if self._set_rates():
-                    iterate.forget()
-                index = next(order)
-                loss, output = iterate(index)
-                self.schedule.observe(loss)
-                self._watch(iteration, output, index)
+                steps.prepare(iteration, self.schedule.progress_at)
+                self._watch(iteration, *iterate())
+                if self.schedule.observe():
+                    steps.reschedule(self.schedule.progress_at)
         for quantizer in self.quantizers:
             quantizer.settle()
         for weight in self.weights:
@@ -173,25 +199,17 @@ class BlockLearner:
         refreshes, ceiling = self.objective.refreshes, self.schedule.ceiling
         return self.schedule.winding_from is None and iteration * refreshes % ceiling < refreshes
 
-    def _set_rates(self) -> bool:
-        """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up.
+    def _regulariser_sets_in(self) -> bool:
+        """Whether AdaRound's loss has a part more from now on."""
+        before = self.regularised
+        self.regularised = bool(self.soft) and self.schedule.progress >= self.settings.warm_up
+        return self.regularised and not before
 
-        Returns whether the iteration computes something else from now on.
-        """
-        progress, warm_up = self.schedule.progress, self.settings.warm_up
-        factor = (1 + math.cos(math.pi * progress)) / 2
-        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            rate = group["initial_lr"] * factor
-            group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
-        self.sign_lr.fill_(self.settings.weight_lr * (1 - progress))
-        self.exponent.fill_(20 - 18 * max(progress - warm_up, 0) / max(1 - warm_up, 1e-9))
-        sets_in = bool(self.soft) and not self.regularised and progress >= warm_up
-        self.regularised |= sets_in
-        return sets_in
-
-    def _iteration(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on the minibatch `index`: its loss and its outputs. Runs the same kernels every time."""
+    def _iteration(self, steps: Steps | Tables) -> tuple[Tensor, Tensor]:
+        """One step: the indices of its minibatch and their outputs. Runs the same kernels every time."""
+        index = steps.begin()
         with torch.enable_grad():
+            self.scales.make()
             output = self.stage(self._mixed(index))
             loss = self.objective.cost(output.float(), index)
             (loss + self._regulariser() if self.regularised else loss).backward()
@@ -202,7 +220,8 @@ class BlockLearner:
         for module in self.roundings:
             if isinstance(module, SignGradient):
                 module.step(self.sign_lr)
-        return loss.detach(), output.detach()
+        self.schedule.take_in(loss)
+        return index, output.detach()
 
     def _learned(self) -> Iterator[nn.Parameter]:
         for optimiser in self.optimisers:
@@ -210,17 +229,13 @@ class BlockLearner:
         for module in self.roundings:
             yield from module.parameters() if isinstance(module, SignGradient) else ()
 
-    def _watch(self, iteration: int, output: Tensor, index: Tensor) -> None:
+    def _watch(self, iteration: int, index: Tensor, output: Tensor) -> None:
         """Keep the error of a minibatch now and then, where it is: fetching it would wait for a GPU."""
         schedule = self.schedule
         if iteration * _CURVE_POINTS % schedule.ceiling < _CURVE_POINTS or iteration == schedule.end - 1:
             z = self.objective.context.z[index].to(output.device)
             error = (output - z).square().sum() / z.square().sum().clamp(min=1e-20)
             self.watched.append((iteration, error))
-
-    def curve(self) -> tuple[tuple[int, float], ...]:
-        """What was watched, as numbers."""
-        return tuple((iteration, error.item()) for iteration, error in self.watched)
 
     def _mixed(self, index: Tensor) -> Tensor:
         """Block inputs with a share of their rows in full precision (QDrop)."""
@@ -255,7 +270,7 @@ def reconstruct_block(
     sample = boundary[1][:RECORDED_IMAGES]
     before = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
     after, iterations, stopped = before, 0, CEILING
-    curve: tuple[tuple[int, float], ...] = ()
+    watched: list[tuple[int, Tensor]] = []
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
@@ -266,10 +281,12 @@ def reconstruct_block(
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
         learner = BlockLearner(stage.module, objective, [store.rows(each, device) for each in boundary], settings)
         stopped = learner.learn()
-        curve, iterations = learner.curve(), learner.schedule.iteration
+        watched, iterations = learner.watched, learner.schedule.iteration
         objective.release()
         after = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
-    return BlockRecord(stage.name, before, after, iterations, time.perf_counter() - started, curve, stopped)
+    first, last_loss, *errors = torch.stack([before, after, *(error for _, error in watched)]).tolist()
+    curve = tuple((iteration, error) for (iteration, _), error in zip(watched, errors, strict=True))
+    return BlockRecord(stage.name, first, last_loss, iterations, time.perf_counter() - started, curve, stopped)
 
 
 def _features(stages: Sequence[Stage], position: int) -> Suffix:

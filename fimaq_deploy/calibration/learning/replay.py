@@ -1,62 +1,60 @@
-"""The inner loop on a GPU as one captured CUDA graph: a few hundred small kernels for the price of one launch.
+"""The inner loop as one recorded step: a few hundred small kernels for the price of one launch.
 
-Everything that changes between iterations is written into tensors that the graph reads (the indices of the minibatch,
-learning rates, AdaRound's exponent); random numbers come from the device's generator, which advances with every replay.
-The first iterations run as usual, so that libraries have set up what they need; they are real ones. Where recording
-fails, learning goes on without it and says so once.
+Everything that changes between iterations is written into tensors that the step reads, or looked up by the step itself
+(`steps.Tables`); random numbers come from the device's generator, which advances with every replay. The first
+iterations run as usual, so that libraries have set up what they need; they are real ones. Where recording fails,
+learning goes on without it and says so once.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from fimaq_deploy.calibration.device import of
 
-Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+T = TypeVar("T")
 
-_WARM_UP = 3
+# One sets up optimiser states and libraries; the other shows that nothing is left to set up.
+_WARM_UP = 2
 
 
-class Replay:
-    """Calls a function of minibatch indices, on a GPU by replaying a graph of it from the fourth call on.
+class Replay(Generic[T]):
+    """Calls a function without arguments; on a device that records steps, from the third call on by replaying it.
 
     function: must not fetch anything from the device, and must return tensors of the same shapes every time. What it
         returns is overwritten by the next call.
     """
 
-    def __init__(self, function: Step, device: torch.device, *, capture: bool = True) -> None:
+    def __init__(self, function: Callable[[], T], device: torch.device, *, record: bool = True) -> None:
         self._place = of(device)
-        self.function, self.capture = function, capture and of(device).records
+        self.function, self.records = function, record and self._place.records
         self.forget()
 
     def forget(self) -> None:
-        """Capture anew, because tensors that the function reads are others now."""
-        self._graph: Any = None
+        """Record anew, because the function computes something else from now on."""
+        self._again: Any = None
         self._calls = 0
 
-    def __call__(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.capture:
-            return self.function(index)
+    def __call__(self) -> T:
+        if not self.records:
+            return self.function()
         self._calls += 1
         if self._calls <= _WARM_UP:
-            return self._place.warm_up(lambda: self.function(index))
-        if self._graph is None and not self._captured(index):
-            return self.function(index)
-        self._index.copy_(index, non_blocking=True)
-        self._graph()
+            return self._place.warm_up(self.function)
+        if self._again is None and not self._recorded():
+            return self.function()
+        self._again()
         return self._result
 
-    def _captured(self, index: Tensor) -> bool:
-        self._index = index.clone()
+    def _recorded(self) -> bool:
         try:
-            self._graph, self._result = self._place.record(lambda: self.function(self._index))
+            self._again, self._result = self._place.record(self.function)
         except RuntimeError as error:
-            self.capture = False
-            warnings.warn(f"the inner loop runs without a CUDA graph: {error}", RuntimeWarning, stacklevel=4)
+            self.records = False
+            warnings.warn(f"the inner loop runs without a recorded step: {error}", RuntimeWarning, stacklevel=4)
             return False
         return True

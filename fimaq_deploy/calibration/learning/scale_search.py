@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.device import is_host
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, WeightQuantizer, short_scale
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
@@ -19,6 +20,9 @@ from fimaq_deploy.calibration.quantizers.layers import (
     enable_quantization,
     quantized_layers,
 )
+
+# Weights times candidates that are tried at once: what a CPU's cache holds, and what keeps a GPU busy.
+_HOST_VALUES, _DEVICE_VALUES = 2**18, 2**26
 
 
 @torch.no_grad()
@@ -64,8 +68,9 @@ def _best(quantizer: ActivationQuantizer, x: Tensor, lows: Tensor, highs: Tensor
     """The pair of bounds, out of many, with the least squared error on x."""
     scale, offset = (t[:, None] for t in quantizer.fit_bounds(lows, highs))
     steps = (x / scale).round_().clamp_(-offset, quantizer.top - offset).mul_(scale)
-    best = int(steps.sub_(x).square_().mean(1).argmin())
-    return lows[best], highs[best]
+    best = steps.sub_(x).square_().mean(1).argmin().view(1)
+    # Fetching the number would wait for a GPU.
+    return lows.index_select(0, best)[0], highs.index_select(0, best)[0]
 
 
 def search_weight(layer: QuantizedLayer, inputs: Observer, candidates: int) -> None:
@@ -88,11 +93,12 @@ def best_weight_scale(quantizer: WeightQuantizer, weight: Tensor, importance: Te
     bound = torch.maximum(-grouped.amin(-1) / -span.low, grouped.amax(-1) / span.high).clamp(min=1e-8)
     best_error = torch.full_like(bound, torch.inf)
     best = bound.clone()
-    for shrink in torch.linspace(1.0, 0.3, candidates).tolist():
-        scale = short_scale(bound * shrink, quantizer.grid.scale_digits, up=True)
-        steps = (grouped / scale[..., None]).round_().clamp_(span.low, span.high).mul_(scale[..., None])
-        error = (steps.sub_(grouped).square_() * importance).sum(-1)
+    at_once = max(1, (_HOST_VALUES if is_host(weight.device) else _DEVICE_VALUES) // weight.numel())
+    for shrink in torch.linspace(1.0, 0.3, candidates, device=weight.device).split(at_once):
+        scales = short_scale(bound * shrink[:, None, None], quantizer.grid.scale_digits, up=True)
+        steps = (grouped / scales[..., None]).round_().clamp_(span.low, span.high).mul_(scales[..., None])
+        error, which = (steps.sub_(grouped).square_() * importance).sum(-1).min(0)
         better = error < best_error
         best_error = torch.where(better, error, best_error)
-        best = torch.where(better, scale, best)
+        best = torch.where(better, scales.gather(0, which[None])[0], best)
     return best

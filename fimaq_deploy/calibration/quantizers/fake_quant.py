@@ -55,18 +55,26 @@ def short_scale(scale: Tensor, digits: int, *, up: bool = False) -> Tensor:
 
     up: the next larger one instead, so that bounds stay covered.
     """
+    return _shortened(scale, steps_of_significand(digits), up)
+
+
+def steps_of_significand(digits: int) -> float:
+    """Of a fraction in [½, 1) with so many binary digits behind the first."""
+    return 2.0 ** (digits + 1)
+
+
+def _shortened(scale: Tensor, steps: float | Tensor, up: bool) -> Tensor:
     fraction, exponent = torch.frexp(scale.clamp(2.0**-20, 2.0**15))
-    steps = 2 ** (digits + 1)
     whole = (fraction * steps).ceil() if up else (fraction * steps).round()
     return torch.ldexp(whole / steps, exponent).half().float()
 
 
-class _ShortScale(torch.autograd.Function):
-    """`short_scale` with the gradient of the identity."""
+class ShortScale(torch.autograd.Function):
+    """`short_scale` with the gradient of the identity. steps: `steps_of_significand`, or one such number a scale."""
 
     @staticmethod
-    def forward(ctx: Any, scale: Tensor, digits: int) -> Tensor:
-        return short_scale(scale, digits)
+    def forward(ctx: Any, scale: Tensor, steps: float | Tensor) -> Tensor:
+        return _shortened(scale, steps, up=False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -123,6 +131,7 @@ class ActivationQuantizer(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
         self.log_scale: nn.Parameter | None = None
+        self.short_scale: Tensor | None = None  # what `SharedScales` made of the logarithm
         self.span = IntegerRange(0, 0)
 
     @torch.no_grad()
@@ -143,7 +152,7 @@ class ActivationQuantizer(nn.Module):
         self.drop = 0.0
         if self.log_scale is not None:
             self.scale.copy_(self.log_scale.exp())
-            self.log_scale = None
+            self.log_scale = self.short_scale = None
         self.offset.requires_grad_(False)
         self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
 
@@ -151,6 +160,11 @@ class ActivationQuantizer(nn.Module):
     def offset_is_free(self) -> bool:
         first, last = self.offset_bounds
         return first < last
+
+    @property
+    def scale_digits(self) -> int:
+        assert self.grid is not None
+        return self.grid.scale_digits
 
     @property
     def top(self) -> int:
@@ -211,10 +225,7 @@ class ActivationQuantizer(nn.Module):
         if self.frozen:
             span = self.span
             return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
-        scale = self.scale
-        if self.log_scale is not None:
-            scale = _ShortScale.apply(self.log_scale.exp(), self.grid.scale_digits)
-        quantized = _FakeQuantize.apply(x, scale, self.offset, self.top)
+        quantized = _FakeQuantize.apply(x, _current_scale(self), self.offset, self.top)
         if self.drop:
             keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop
             return torch.lerp(quantized, x, keep.to(x.dtype))
@@ -254,6 +265,7 @@ class WeightQuantizer(nn.Module):
         self.latent = nn.Parameter(torch.zeros(out_features, in_features))
         self.soft: Any = None
         self.log_scale: nn.Parameter | None = None
+        self.short_scale: Tensor | None = None
 
     @torch.no_grad()
     def learn_scale(self) -> list[nn.Parameter]:
@@ -266,7 +278,11 @@ class WeightQuantizer(nn.Module):
         """Stop learning the scales and keep what was learned."""
         if self.log_scale is not None:
             self.scale.copy_(self.log_scale.exp())
-            self.log_scale = None
+            self.log_scale = self.short_scale = None
+
+    @property
+    def scale_digits(self) -> int:
+        return self.grid.scale_digits
 
     def steps(self, weight: Tensor) -> Tensor:
         """`weight / scale` elementwise, [out, in]."""
@@ -284,7 +300,13 @@ class WeightQuantizer(nn.Module):
         return rounded.clamp(self.grid.range.low, self.grid.range.high)
 
     def forward(self) -> Tensor:
-        scale = self.scale
-        if self.log_scale is not None:
-            scale = _ShortScale.apply(self.log_scale.exp(), self.grid.scale_digits)
-        return self.integers() * self.expand(scale)
+        return self.integers() * self.expand(_current_scale(self))
+
+
+def _current_scale(quantizer: ActivationQuantizer | WeightQuantizer) -> Tensor:
+    """As it stands, or, while it is learned, made short from its logarithm."""
+    if quantizer.log_scale is None:
+        return quantizer.scale
+    if quantizer.short_scale is not None:
+        return quantizer.short_scale
+    return ShortScale.apply(quantizer.log_scale.exp(), steps_of_significand(quantizer.scale_digits))

@@ -13,7 +13,8 @@ def run(schedule: Schedule, losses: list[float]) -> list[float]:
     progress = []
     for iteration in schedule:
         progress.append(schedule.progress)
-        schedule.observe(torch.tensor(losses[min(iteration, len(losses) - 1)]))
+        schedule.take_in(torch.tensor(losses[min(iteration, len(losses) - 1)]))
+        schedule.observe()
     return progress
 
 
@@ -62,7 +63,8 @@ def test_the_comparison_goes_on_across_measurements_of_other_scales(better: floa
         if iteration % (4 * WINDOW) == 0:
             schedule.restart()
         # What a window brings is lost from sight where a measurement begins, three windows in four count.
-        schedule.observe(torch.tensor(7.0**measurement * better ** (3 * measurement + window)))
+        schedule.take_in(torch.tensor(7.0**measurement * better ** (3 * measurement + window)))
+        schedule.observe()
     assert schedule.outcome == outcome
 
 
@@ -71,5 +73,6 @@ def test_a_loss_of_zero_has_no_scale_to_carry_over() -> None:
     for iteration in schedule:
         if iteration == WINDOW:
             schedule.restart()
-        schedule.observe(torch.zeros(()))
+        schedule.take_in(torch.zeros(()))
+        schedule.observe()
     assert schedule.outcome == CONVERGED

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.learning import scale_search
 from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, observe, search_activation, search_stage
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, WeightQuantizer, short_scale
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
@@ -58,6 +59,20 @@ def test_a_constant_or_empty_range_gives_a_usable_scale() -> None:
         quantizer.enabled = True
         quantizer.freeze()
         torch.testing.assert_close(quantizer(x), x, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("grid", WEIGHT_GRIDS, ids=str)
+@pytest.mark.parametrize("at_once", [1, 3, 64])
+def test_candidates_tried_together_are_candidates_tried_in_turn(
+    grid: WeightGrid, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, importance = torch.randn(12, 40), torch.rand(40)
+    quantizer = WeightQuantizer(grid, 12, 40)
+    found = []
+    for values in (1, at_once * weight.numel()):
+        monkeypatch.setattr(scale_search, "_HOST_VALUES", values)
+        found.append(best_weight_scale(quantizer, weight, importance, 33))
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("grid", WEIGHT_GRIDS, ids=str)
