@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ from fimaq_deploy.calibration.quantizers.layers import strip
 from fimaq_deploy.calibration.rewrites.apply import resolve_rewrites
 from fimaq_deploy.calibration.state import fingerprint
 from fimaq_deploy.calibration.walk import Progress, Walk
+from fimaq_deploy.data.intake import Images, as_source, reads_of
+from fimaq_deploy.data.source import BATCH_SIZE, ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import combine, find_target
@@ -30,7 +32,7 @@ from fimaq_deploy.target import combine, find_target
 @torch.no_grad()
 def quantize(
     model: nn.Module,
-    images: Tensor | Iterable[Tensor],
+    images: Images,
     recipe: Recipe,
     target: str | Sequence[str] = "onnxruntime-cpu",
     *,
@@ -51,7 +53,7 @@ def quantize(
     Where torch.distributed is initialised, all its processes have to call this alike, with the same images: each learns
     from its share of them, and all return the same model (`calibration.parallel`). Only the first one reads `resume`.
 
-    images: calibration images, float32 (N, C, H, W), or an iterable of such batches; at most
+    images: calibration images in any form that `data.intake` knows: arrays, batches, a DataLoader, a folder; at most
         `recipe.reconstruction.images` of them are used.
     target: what has to execute the result; several names mean rules that all of them satisfy.
     device: where to compute; the model's own device if None.
@@ -65,10 +67,11 @@ def quantize(
     """
     rules = combine(map(find_target, [target] if isinstance(target, str) else target))
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    group = parallel.current()
+    group, count = parallel.current(), recipe.reconstruction.images
+    source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, torch.random.fork_rng(), flushed_denormals():
-        taken = _take(images, recipe.reconstruction.images, store)
+        taken = _take(source, count, store)
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed)
         checkpoints = Checkpoints(
@@ -105,37 +108,19 @@ def quantize(
     )
 
 
-def _take(images: Tensor | Iterable[Tensor], limit: int, store: ActivationStore) -> Tensor:
-    """Of the first `limit` images, checked, those that this process learns from."""
+def _take(images: ImageSource, limit: int, store: ActivationStore) -> Tensor:
+    """Of the first `limit` images, those that this process learns from."""
     group, count = parallel.current(), 0
     taken: list[Tensor] = []
-    for batch in [images] if isinstance(images, Tensor) else images:
-        _check_batch(batch, taken)
+    for batch in (each.images for each in images.batches(min(BATCH_SIZE, limit))):
         kept = batch[: limit - count]
         taken.append(kept[(group.rank - count) % group.size :: group.size])
         count += len(kept)
         if count == limit:
             break
-    if not count:
-        raise UserError("no calibration images: expected at least one of shape (C, H, W)")
     if count < group.size:
         raise UserError(f"{count} calibration images for {group.size} processes: expected at least one for each")
     return store.collect(taken, sum(map(len, taken)))
-
-
-def _check_batch(batch: Tensor, earlier: list[Tensor]) -> None:
-    if not isinstance(batch, Tensor) or batch.ndim != 4 or not batch.is_floating_point():
-        kind = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-        raise UserError(f"calibration images are {kind}: expected a float32 tensor (N, C, H, W) or batches of them")
-    if not len(batch):
-        raise UserError("a batch of calibration images has size 0: expected at least one image")
-    if earlier and batch.shape[1:] != earlier[0].shape[1:]:
-        raise UserError(
-            f"calibration images of two sizes, {tuple(earlier[0].shape[1:])} and {tuple(batch.shape[1:])}: "
-            "resize them to the model's input size"
-        )
-    if not batch.isfinite().all():
-        raise UserError("calibration images hold NaN or infinite values: check the preprocessing")
 
 
 def _check_finite(logits: Tensor) -> None:
