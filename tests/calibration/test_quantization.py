@@ -347,7 +347,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "infinite": (lambda x: with_a_hole(x, float("inf")), "NaN or infinite"),
     "integers": (lambda x: x.to(torch.int32), "int32"),
     "text": (lambda x: ["a cat"], "a cat|str"),
-    "no folder": (lambda x: "nowhere", "no images at 'nowhere'"),
+    "no folder": (lambda x: "nowhere", "no images at nowhere"),
     "size 0": (lambda x: x[:0], "size 0: expected at least one image"),
     "a batch of size 0": (lambda x: [x[:2], x[:0]], "size 0: expected at least one image"),
     "nothing": (lambda x: [], "yields nothing"),
