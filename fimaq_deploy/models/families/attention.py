@@ -20,9 +20,13 @@ class Operands(nn.Module):
 
 
 class ExplicitAttention(nn.Module):
-    """softmax(q kᵀ · scale + bias) v, in plain operators. Tokens x are (batch, tokens, channels)."""
+    """softmax(q kᵀ · scale + bias) v, in plain operators. Tokens x are (batch, tokens, channels).
+
+    scale: a number, or a tensor (heads, 1, 1) with one for each head.
+    """
 
     quantizers: Any
+    scale: float | Tensor
 
     def __init__(self, qkv: nn.Linear, proj: nn.Linear, heads: int, scale: float) -> None:
         super().__init__()
