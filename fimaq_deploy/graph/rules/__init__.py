@@ -1,9 +1,10 @@
 """What keeps a QDQ file from running on a target as it was meant to, found without compiling it.
 
-`lint` reads any QDQ ONNX file and applies the rules that the target names (`fimaq_deploy.target`) and those that hold
-for every runtime. An error is a file that the runtime refuses, computes otherwise than it says, or runs in floating
-point or with unfused attention although it is quantized. A warning costs time or accuracy and gains nothing. A note
-says what could not be judged.
+`lint` reads any QDQ ONNX file and applies the rules that hold for the target: it names them (`fimaq_deploy.target`),
+they name it, or they hold for every runtime. Every module of this folder is imported, so that its rules are known. An
+error is a file that the runtime refuses, computes otherwise than it says, or runs in floating point or with unfused
+attention although it is quantized. A warning costs time or accuracy and gains nothing. A note says what could not be
+judged.
 
 Where a rule states a fact of TensorRT it was measured on TensorRT-RTX 1.7.1, compiled for 8.9; where of ONNX Runtime,
 on version 1.31 on x86.
@@ -14,26 +15,30 @@ from the compiled plan.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
-# Importing a family registers its rules.
-from fimaq_deploy.graph.rules import attention, numbers, operators, placement, weights  # noqa: F401
 from fimaq_deploy.graph.rules.rule import RULES, SEVERITIES, Finding, Findings, Rule
 from fimaq_deploy.graph.structure import read_structure
-from fimaq_deploy.target import Target, find_target
+from fimaq_deploy.target import Target, find_target, load_guests
 
 __all__ = ["RULES", "Finding", "Findings", "Rule", "lint"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 
 def lint(path: str | Path, target: str | Target) -> Findings:
     """Everything in an ONNX file that breaks a rule of a target: errors first, then in execution order.
 
     Raises:
-        UserError: unknown target, no such file, or not an ONNX model.
+        UserError: unknown target, no such file, not an ONNX model, or another package's targets cannot be loaded.
     """
     rules = find_target(target) if isinstance(target, str) else target
+    load_guests()  # their modules may bring rules for our targets
     structure = read_structure(path)
-    applied = [rule for rule in RULES.values() if rule.everywhere or rule.name in rules.lint_rules]
+    applied = [rule for rule in RULES.values() if rule.holds_for(rules)]
     found = [finding for rule in applied for finding in rule.findings(structure, rules)]
     order = {node.name: number for number, node in enumerate(structure.graph)}
     found.sort(key=lambda each: (SEVERITIES.index(each.severity), order.get(each.node, -1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -73,14 +73,30 @@ Found: TypeAlias = Iterator[Place]
 Check: TypeAlias = Callable[[Structure, Target], Found]
 
 
+Holds: TypeAlias = Callable[[Target], bool]
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A rule by name. everywhere: whether it holds for every target, or only for those that name it."""
+    """A rule by name.
+
+    everywhere: whether it holds for every target.
+    targets: which ones it holds for, by name or as a question, beside those that name it in their `lint_rules`.
+    """
 
     name: str
     severity: Severity
     everywhere: bool
     check: Check
+    targets: Collection[str] | Holds = ()
+
+    def holds_for(self, target: Target) -> bool:
+        return self.everywhere or self.name in target.lint_rules or self._chooses(target)
+
+    def _chooses(self, target: Target) -> bool:
+        if callable(self.targets):
+            return self.targets(target)
+        return not set(self.targets).isdisjoint(target.name.split("+"))  # as `combine` joins names
 
     def findings(self, structure: Structure, target: Target) -> Iterator[Finding]:
         for place in self.check(structure, target):
@@ -91,14 +107,31 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(name: str, severity: Severity = "error", *, everywhere: bool = False) -> Callable[[Check], Check]:
-    """Register a function that yields the places where its rule is broken."""
+def rule(
+    name: str, severity: Severity = "error", *, everywhere: bool = False, targets: str | Collection[str] | Holds = ()
+) -> Callable[[Check], Check]:
+    """Register a function that yields the places where its rule is broken.
+
+    everywhere, targets: where it holds, see `Rule`; with neither, for the targets that name it in their `lint_rules`.
+
+    Raises:
+        ValueError: another function has this name.
+    """
+    chosen = (targets,) if isinstance(targets, str) else targets
 
     def register(check: Check) -> Check:
-        RULES[name] = Rule(name, severity, everywhere, check)
+        known = RULES.get(name)
+        if known is not None and _origin(known.check) != _origin(check):
+            raise ValueError(f"there is another rule {name} already")
+        RULES[name] = Rule(name, severity, everywhere, check, chosen)
         return check
 
     return register
+
+
+def _origin(check: Check) -> tuple[str, str]:
+    """The same for a function whose module, or cell of a notebook, is run again."""
+    return check.__module__, check.__qualname__
 
 
 def at_pair(pair: Pair, problem: str, remedy: str) -> Place:
