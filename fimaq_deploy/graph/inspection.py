@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -15,6 +17,8 @@ from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.whole import is_file
 from fimaq_deploy.graph.edit import is_integer_weight, numpy_of
 from fimaq_deploy.manifest import check_file
+
+_Model = TypeVar("_Model")
 
 
 @dataclass(frozen=True)
@@ -52,18 +56,31 @@ def load_model(path: str | Path) -> ir.Model:
         UserError: no such file, not an ONNX model, one whose external data is missing, or one of a build that is not
             what the build wrote.
     """
-    if not is_file(Path(path)):
-        raise UserError(f"no ONNX file {shown(str(path))}: name one that exists")
-    check_file(Path(path))
-    try:
-        model = ir.load(path)
-    except Exception as error:  # protobuf's decoder has an exception of its own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error
+    model = _read(path, ir.load)
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor) and not Path(value.const_value.path).is_file():
             raise UserError(f"{path} keeps its numbers in {value.const_value.path}, which is missing: copy it too")
     return model
+
+
+def load_proto(path: str | Path) -> onnx.ModelProto:
+    """An ONNX file as it is, however broken the graph in it. External data is not read.
+
+    Raises:
+        UserError: no such file, not an ONNX model, or one of a build that is not what the build wrote.
+    """
+    return _read(path, partial(onnx.load, load_external_data=False))
+
+
+def _read(path: str | Path, load: Callable[[str | Path], _Model]) -> _Model:
+    if not is_file(Path(path)):
+        raise UserError(f"no ONNX file {shown(str(path))}: name one that exists")
+    check_file(Path(path))
+    try:
+        return load(path)
+    except Exception as error:  # protobuf's decoder has an exception of its own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error
 
 
 def integer_weights(path: str | Path) -> dict[str, NDArray[np.int8]]:
