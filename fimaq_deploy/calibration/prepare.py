@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.budget import images_at_once
 from fimaq_deploy.calibration.learning.outputs import Outputs
 from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.network.fidelity import merge_adapters, require_same
@@ -28,7 +29,8 @@ COMPARED_IMAGES = 4  # that the copy and the original run on
 class Prepared:
     """A model before learning.
 
-    teacher: rewritten, in full precision. copy: the same with quantized layers. outputs: what both return.
+    teacher: rewritten, in full precision. copy: the same with quantized layers. outputs: what both return. at_once:
+    images that are computed together at most.
     """
 
     teacher: nn.Module
@@ -36,6 +38,7 @@ class Prepared:
     plan: Plan
     tokens: dict[str, int]
     outputs: Outputs
+    at_once: int
     merged: dict[str, str]
 
 
@@ -50,14 +53,15 @@ def prepare(
     explicit = explicit_copy(original)
     tokens = attention_tokens(explicit, images[:1].to(device))
     plan = make_plan(explicit, recipe, target, tokens)
-    sample = images[:COMPARED_IMAGES].to(device)
+    at_once = images_at_once(explicit, tokens)
+    sample = images[: min(COMPARED_IMAGES, at_once)].to(device)
     require_same(reference, quantized_copy(explicit, plan), sample)
     outputs = Outputs.of(explicit(sample), family_of(original).classes(original))
     teacher = original
     apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.rewrites, seed)
     parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
     quantized = quantized_copy(teacher, plan)
-    return Prepared(teacher, quantized, plan, tokens, outputs, merged)
+    return Prepared(teacher, quantized, plan, tokens, outputs, at_once, merged)
 
 
 def chain_of(model: nn.Module, images: Tensor) -> nn.Module:

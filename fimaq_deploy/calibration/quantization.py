@@ -79,19 +79,21 @@ def quantize(
         )
         outputs = made.outputs
         teacher = outputs.joining(made.teacher)
-        logits = store.collect(run_batches(teacher, taken, recipe.reconstruction.batch_size), len(taken))
+        size = min(recipe.reconstruction.batch_size, made.at_once)
+        logits = store.collect(run_batches(teacher, taken, size), len(taken))
         _check_finite(logits)
-        walk = Walk(made.copy, parallel.divided(recipe, group.size), seed, taken, logits, store, outputs, progress)
+        walk = Walk(
+            made.copy, parallel.divided(recipe, group.size), seed, taken, logits, store, outputs, made.at_once, progress
+        )
         history = list(walk.blocks(checkpoints))
         if recipe.tuning.iterations:
             history.append(walk.tuned(made.teacher))
         measured: Sequence[Sensitivity] = ()
         if sensitivity and group.leads:
             seen = taken[:sensitivity].to(device)
-            measured = measure_sensitivity(
-                outputs.joining(made.copy), outputs.stages(stages_of(made.copy)), seen, progress, outputs.second_order
-            )
-        grids = grid_use(made.copy, [taken[: recipe.reconstruction.batch_size]])
+            whole, chain = outputs.joining(made.copy), outputs.stages(stages_of(made.copy))
+            measured = measure_sensitivity(whole, chain, seen, progress, outputs.second_order, made.at_once)
+        grids = grid_use(made.copy, list(taken[: recipe.reconstruction.batch_size].split(size)))
     strip(made.copy)
     return QuantizedModel(
         made.copy,

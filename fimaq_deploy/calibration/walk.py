@@ -36,18 +36,19 @@ class Walk:
         logits: Tensor,
         store: ActivationStore,
         outputs: Outputs,
+        at_once: int,
         progress: Progress | None,
     ) -> None:
         self.model, self.recipe, self.seed = model, recipe, seed
         self.images, self.logits, self.store = images, logits, store
-        self.outputs = outputs
+        self.outputs, self.at_once = outputs, at_once
         self.stages = outputs.stages(stages_of(model))
         self.progress = progress or (lambda done, steps, name: None)
         self.steps = len(self.stages) + bool(recipe.tuning.iterations)
 
     def blocks(self, checkpoints: Checkpoints) -> Iterator[BlockRecord]:
         """The record of every block, as it is finished."""
-        size, count = self.recipe.reconstruction.batch_size, len(self.images)
+        size, count = min(self.recipe.reconstruction.batch_size, self.at_once), len(self.images)
         fp_in = q_in = self.images
         for position, stage in enumerate(self.stages):
             _sow(self.seed, position)
@@ -68,10 +69,10 @@ class Walk:
         module = self.stages[position].module
         sample = boundary[1][: search.images].to(next(module.parameters()).device)
         group = parallel.current()
-        search_stage(module, sample.split(settings.batch_size), search.candidates)
+        search_stage(module, sample.split(min(settings.batch_size, self.at_once)), search.candidates)
         group.broadcast(list(module.parameters()))
         record = reconstruct_block(
-            self.stages, position, boundary, z, self.logits, settings, self.store, self.outputs.divergence
+            self.stages, position, boundary, z, self.logits, settings, self.store, self.outputs.divergence, self.at_once
         )
         group.broadcast(list(module.parameters()))
         freeze(module)
@@ -83,10 +84,10 @@ class Walk:
         _sow(self.seed, len(self.stages))
         self.progress(len(self.stages), self.steps, "joint tuning")
         started = time.perf_counter()
-        whole = self.outputs.joining(self.model)
-        before = float(relative_error(run_batches(whole, self.images, settings.batch_size), self.logits))
+        whole, size = self.outputs.joining(self.model), min(settings.batch_size, self.at_once)
+        before = float(relative_error(run_batches(whole, self.images, size), self.logits))
         tune(self.stages, self.outputs.stages(stages_of(teacher)), self.images, settings, self.outputs.divergence)
-        after = float(relative_error(run_batches(whole, self.images, settings.batch_size), self.logits))
+        after = float(relative_error(run_batches(whole, self.images, size), self.logits))
         return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
 
 

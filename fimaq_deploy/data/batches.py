@@ -35,3 +35,8 @@ def merge(batches: Sequence[Batch]) -> Batch:
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
     return Batch(batch.images[rows], None if batch.labels is None else batch.labels[rows])
+
+
+def images_at_once(shape: Sequence[int], count: int) -> int:
+    """How many images of a shape (..., H, W) run together, at least one: as many pixels as `count` of 224×224 have."""
+    return max(1, min(count, count * 224 * 224 // (shape[-2] * shape[-1])))

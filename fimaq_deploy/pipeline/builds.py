@@ -28,6 +28,7 @@ from torch import nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.runtimes import find_runtime, runtime_packages
@@ -266,7 +267,7 @@ def _compare_stages(
 ) -> list[schema.Parity]:
     """Block by block on a few images."""
     weights = compare_weights(folder)
-    few = images.take(PARITY_IMAGES).to(request.device)
+    few = images.take(images_at_once(images.take(1).shape, PARITY_IMAGES)).to(request.device)
     return [findings.to_parity(each, weights) for each in compare_files(quantized, folder, few, variants.tapped)]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.accuracy import Pass, labels_of
@@ -109,7 +110,7 @@ def _pass_over(
     digest, done = Fingerprint(), 0
     with ExitStack() as stack:
         runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
-        for batch in images.batches(_BATCH):
+        for batch in images.batches(images_at_once(images.take(1).shape, _BATCH)):
             progress(done, images.count or 0, f"{len(runs)} ways to run it")
             digest.add(batch.images.numpy())
             seen: dict[str, Outputs] = {}

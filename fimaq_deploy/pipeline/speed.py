@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.engines.runner import Runner
 from fimaq_deploy.measure.benchmark import floor_of
 from fimaq_deploy.measure.latency import Latency, compare_latency
 from fimaq_deploy.measure.memory import peak_memory_bytes
 from fimaq_deploy.measure.rates import measure_operations
 from fimaq_deploy.pipeline.variants import LoadedFile
+
+_BATCH, _MANY = 8, 8  # images of a batch, and how many times the pixels of 224×224 they may have
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,16 @@ def measure_latency(runners: Mapping[str, Runner], **settings: Any) -> dict[str,
 
 def measure_speed(loaded: Sequence[LoadedFile]) -> dict[str, Speed]:
     """The same, with floors and peak memory."""
-    timed = measure_latency({one.row: one.runner for one in loaded})
+    timed = measure_latency({one.row: one.runner for one in loaded}, batch_sizes=_batch_sizes(loaded))
     operations = measure_operations()
     return {one.row: _with_limits(one, timed[one.row], operations) for one in loaded}
+
+
+def _batch_sizes(loaded: Sequence[LoadedFile]) -> list[int]:
+    """One image, and several where they are small enough to be run together."""
+    sides = [side for one in loaded for side in one.runner.input_shape[-2:] if side is not None]
+    together = images_at_once((max(sides), max(sides)), _MANY * _BATCH) if sides else _BATCH
+    return [1, _BATCH] if together >= _BATCH else [1]
 
 
 def _with_limits(loaded: LoadedFile, speed: Speed, operations: dict[str, float]) -> Speed:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.target import HighPrecision
 
@@ -63,7 +64,7 @@ def largest_values(stages: Sequence[Stage], images: Tensor) -> list[Peak]:
     """The peak of every stage on some images (N, C, H, W), computed in float32."""
     peaks = [Peak(stage.name, "", 0.0) for stage in stages]
     device = next(stages[0].module.parameters()).device
-    for batch in images.split(_BATCH):
+    for batch in images.split(images_at_once(images.shape, _BATCH)):
         x = batch.to(device)
         for number, stage in enumerate(stages):
             with _Watch() as watch:

@@ -66,13 +66,15 @@ def measure_sensitivity(
     images: Tensor,
     progress: Progress | None = None,
     cost: Cost = softmax_fisher,
+    at_once: int = _BATCH_SIZE,
 ) -> list[Sensitivity]:
     """Every block and layer of a frozen chain that still has its full-precision weights, in the order of the model.
 
     stages: the chain of `model`. images: (N, C, H, W) on the model's device. cost: of a deviation of the
-    outputs (`learning.outputs`). Everything is quantized afterwards.
+    outputs (`learning.outputs`). at_once: images that run together.
+    Everything is quantized afterwards.
     """
-    batches = list(images.split(_BATCH_SIZE))
+    batches = list(images.split(min(_BATCH_SIZE, at_once)))
     enable_quantization(model, False)
     reference = [model(batch) for batch in batches]
     exact, quantized = (

@@ -9,6 +9,7 @@ Nothing here fetches a number from the device: that would make the host wait for
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class BlockContext:
     """What an objective may look at. `z` and `logits` cover the whole reconstruction set, in full precision.
 
     suffix: the blocks after this one; features: the same up to the penultimate feature. divergence: of two outputs.
+    pulled: images whose graph through the suffix may be in memory together.
     """
 
     z: Tensor | Rows
@@ -46,6 +48,7 @@ class BlockContext:
     settings: Reconstruction
     store: ActivationStore
     divergence: model_outputs.Divergence = fisher.kl_divergence
+    pulled: int = sys.maxsize
 
     def sample(self, measurements: int) -> int:
         """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
@@ -69,10 +72,10 @@ class BlockContext:
         )
         return torch.cat(list(gradients)).flatten(1)
 
-    @staticmethod
-    def _pulled_at_once(output: Tensor) -> int:
+    def _pulled_at_once(self, output: Tensor) -> int:
         """Images whose graph is in memory together; a GPU takes the whole batch."""
-        return len(output) if not is_host(output.device) else max(1, _HOST_VALUES // output[0].numel())
+        whole = len(output) if not is_host(output.device) else max(1, _HOST_VALUES // output[0].numel())
+        return min(whole, self.pulled)
 
     def keep(self, batches: Iterable[Tensor]) -> Rows:
         """Store a measurement that has one row per image."""

@@ -14,6 +14,7 @@ the blocks after the current one, in full precision.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -50,6 +51,7 @@ from fimaq_deploy.recipe import Reconstruction
 _CURVE_POINTS = 25
 
 
+EVERY_IMAGE = sys.maxsize  # a minibatch is computed as a whole
 RECORDED_IMAGES = 128  # what the errors of a block's record are measured on
 
 
@@ -84,9 +86,14 @@ class BlockLearner:
     """Optimises one stage against one objective."""
 
     def __init__(
-        self, stage: nn.Module, objective: Objective, inputs: Sequence[Tensor | Rows], settings: Reconstruction
+        self,
+        stage: nn.Module,
+        objective: Objective,
+        inputs: Sequence[Tensor | Rows],
+        settings: Reconstruction,
+        at_once: int = EVERY_IMAGE,
     ) -> None:
-        self.stage, self.objective, self.settings = stage, objective, settings
+        self.stage, self.objective, self.settings, self.at_once = stage, objective, settings, at_once
         self.device = next(stage.parameters()).device
         self.fp_in, self.q_in = (each if isinstance(each, Rows) else Rows(each, self.device) for each in inputs)
         self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
@@ -151,7 +158,7 @@ class BlockLearner:
         self.scales.make()
         for quantizer in self.quantizers:
             quantizer.drop = 0.0
-        yield from run_batches(self.stage, self.q_in.tensor[:count], self.settings.batch_size)
+        yield from run_batches(self.stage, self.q_in.tensor[:count], min(self.settings.batch_size, self.at_once))
         for quantizer in self.quantizers:
             quantizer.drop = self.settings.qdrop
 
@@ -209,10 +216,7 @@ class BlockLearner:
         """One step: the indices of its minibatch and their outputs. Runs the same kernels every time."""
         index = steps.begin()
         with torch.enable_grad():
-            self.scales.make()
-            output = self.stage(self._mixed(index))
-            loss = self.objective.cost(output.float(), index)
-            (loss + self._regulariser() if self.regularised else loss).backward()
+            loss, output = self._pulled_back(index)
         loss = self.group.average_gradients(self._learned(), loss)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -222,6 +226,22 @@ class BlockLearner:
                 module.step(self.sign_lr)
         self.schedule.take_in(loss)
         return index, output.detach()
+
+    def _pulled_back(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss and the outputs of a minibatch, whose gradients are left behind; in parts where it is large."""
+        if len(index) <= self.at_once:
+            return self._part(index, 1.0, self.regularised)
+        shares = [(part, len(part) / len(index)) for part in index.split(self.at_once)]
+        found = [self._part(part, share, self.regularised and not n) for n, (part, share) in enumerate(shares)]
+        return torch.stack([loss for loss, _ in found]).sum(), torch.cat([output.detach() for _, output in found])
+
+    def _part(self, index: Tensor, share: float, regularised: bool) -> tuple[Tensor, Tensor]:
+        self.scales.make()
+        output = self.stage(self._mixed(index))
+        loss = self.objective.cost(output.float(), index)
+        loss = loss if share == 1 else loss * share
+        (loss + self._regulariser() if regularised else loss).backward()
+        return loss.detach(), output
 
     def _learned(self) -> Iterator[nn.Parameter]:
         for optimiser in self.optimisers:
@@ -258,32 +278,34 @@ def reconstruct_block(
     settings: Reconstruction,
     store: ActivationStore,
     divergence: Divergence = kl_divergence,
+    at_once: int = EVERY_IMAGE,
 ) -> BlockRecord:
     """Learn one stage.
 
     boundary: its full-precision and quantized inputs; z: its full-precision outputs; divergence: of two outputs of the
-    chain.
+    chain. at_once: images of a minibatch that are computed together at most.
     """
     started = time.perf_counter()
     stage = stages[position]
     enable_quantization(stage.module, True)
-    sample = boundary[1][:RECORDED_IMAGES]
-    before = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
+    sample, size = boundary[1][:RECORDED_IMAGES], min(settings.batch_size, at_once)
+    before = relative_error(run_batches(stage.module, sample, size), z)
     after, iterations, stopped = before, 0, CEILING
     watched: list[tuple[int, Tensor]] = []
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
         device = next(stage.module.parameters()).device
-        context = BlockContext(
-            store.rows(z, device), store.rows(logits, device), suffix, features, settings, store, divergence
-        )
+        rows, pulled = (store.rows(z, device), store.rows(logits, device)), max(1, at_once // len(stages))
+        context = BlockContext(*rows, suffix, features, settings, store, divergence, pulled)
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
-        learner = BlockLearner(stage.module, objective, [store.rows(each, device) for each in boundary], settings)
+        learner = BlockLearner(
+            stage.module, objective, [store.rows(each, device) for each in boundary], settings, at_once
+        )
         stopped = learner.learn()
         watched, iterations = learner.watched, learner.schedule.iteration
         objective.release()
-        after = relative_error(run_batches(stage.module, sample, settings.batch_size), z)
+        after = relative_error(run_batches(stage.module, sample, size), z)
     first, last_loss, *errors = torch.stack([before, after, *(error for _, error in watched)]).tolist()
     curve = tuple((iteration, error) for (iteration, _), error in zip(watched, errors, strict=True))
     return BlockRecord(stage.name, first, last_loss, iterations, time.perf_counter() - started, curve, stopped)
