@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import pytest
 from hypothesis import settings
 
 # The same examples in every run. `--hypothesis-profile=default` looks for other ones.
@@ -24,8 +23,3 @@ pytest_plugins = [
     "fixtures.chains",
     "fixtures.user_models",
 ]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a second device come first: torch's autograd counts devices once, at the first backward pass."""
-    items.sort(key=lambda item: item.path.name != "test_second_device.py")

@@ -28,6 +28,6 @@ def fold_constants(model: ir.Model) -> bool:
 
 
 def _quantized(graph: ir.Graph) -> set[str | None]:
-    """The stored integers that are dequantized, by name of their scales, which no folding renames."""
+    """The stored integers that are dequantized, by name. Not their scales: two that are equal become one."""
     found = (node for node in graph if is_operator(node, "DequantizeLinear") and node.inputs[0] is not None)
-    return {read_at(node, 1).name for node in found if read_at(node, 0).const_value is not None}
+    return {read_at(node, 0).name for node in found if read_at(node, 0).const_value is not None}

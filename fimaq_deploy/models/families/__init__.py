@@ -55,6 +55,14 @@ def family_of(model: object, what: str = "the model") -> Family:
     """
     family = find_family(model)
     if family is None:
-        kinds = sorted({name for one in families() for name in one.kinds})
-        raise UserError(f"{what} is a {type(model).__name__}: expected a {', '.join(kinds) or 'timm model'}")
+        raise UserError(f"{what} is a {type(model).__name__}: expected a {_kinds()}")
     return family
+
+
+def _kinds() -> str:
+    """What is known, in few words: every kind of timm, and how many of other libraries."""
+    found = sorted({kind for family in families() for kind in family.kinds})
+    timm = [kind for kind in found if kind.startswith("timm ")]
+    others = {kind.split()[0] for kind in found} - {"timm"}
+    words = [*(timm or ["timm model"]), *(f"model of {source}" for source in sorted(others))]
+    return ", ".join(words)
