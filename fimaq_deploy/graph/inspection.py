@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.whole import is_file
 from fimaq_deploy.graph.edit import is_integer_weight, numpy_of
+from fimaq_deploy.graph.protos import is_text_whole
 from fimaq_deploy.manifest import check_file
 
 _Model = TypeVar("_Model")
@@ -69,7 +70,10 @@ def load_proto(path: str | Path) -> onnx.ModelProto:
     Raises:
         UserError: no such file, not an ONNX model, or one of a build that is not what the build wrote.
     """
-    return _read(path, partial(onnx.load, load_external_data=False))
+    model = _read(path, partial(onnx.load, load_external_data=False))
+    if not is_text_whole(model):
+        raise UserError(f"{path} is not an ONNX model (names that are no UTF-8): it may be damaged")
+    return model
 
 
 def _read(path: str | Path, load: Callable[[str | Path], _Model]) -> _Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableSequence, Sequence
+from typing import Any
 
 import onnx
 
@@ -73,3 +74,14 @@ def node_tensors(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
             yield from attribute.tensors
         for inner in attribute_graphs(node):
             yield from every_tensor(inner)
+
+
+def is_text_whole(message: Any) -> bool:
+    """Whether all text of a protobuf message is UTF-8; protobuf hands over as bytes what is not."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value
+        if field.type == field.TYPE_STRING and any(isinstance(each, bytes) for each in values):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(is_text_whole(each) for each in values):
+            return False
+    return True

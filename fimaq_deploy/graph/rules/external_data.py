@@ -1,4 +1,4 @@
-"""Numbers that a file keeps in another one: whether it is there, beside it, and long enough."""
+"""Stored numbers: whether they are all there, also where a file keeps them in another one, which must lie beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 
 import onnx
+import onnx_ir as ir
 
 from fimaq_deploy.errors import shown
 from fimaq_deploy.files.whole import is_file
@@ -20,10 +21,20 @@ def faulty_data(model: onnx.ModelProto, path: Path) -> Iterator[tuple[str, str, 
     """The tensors whose data cannot be read from where the file says: name, problem, remedy."""
     tensors = [*every_tensor(model.graph), *(t for function in model.functions for t in node_tensors(function.node))]
     for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            found = _problem(tensor, path)
-            if found is not None:
-                yield tensor.name, *found
+        outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+        found = _problem(tensor, path) if outside else _stored_problem(tensor)
+        if found is not None:
+            yield tensor.name, *found
+
+
+def _stored_problem(tensor: onnx.TensorProto) -> tuple[str, str] | None:
+    """Why the numbers in the file itself are not those of a tensor. The checker sees only that they are too few."""
+    needed = size_bytes(tensor)
+    if any(size < 0 for size in tensor.dims):
+        return f"a tensor of sizes {shown(list(tensor.dims))}", "export it again"
+    if tensor.HasField("raw_data") and needed is not None and len(tensor.raw_data) != needed:
+        return f"{len(tensor.raw_data)} bytes are stored for a tensor of {needed}", "export it again"
+    return None
 
 
 def _problem(tensor: onnx.TensorProto, path: Path) -> tuple[str, str] | None:
@@ -52,7 +63,7 @@ def _lies_beside(file: Path, model: Path) -> bool:
 
 
 def _range_problem(tensor: onnx.TensorProto, entries: dict[str, str], size: int, where: str) -> tuple[str, str] | None:
-    needed = size_bytes(tensor)
+    needed = size_bytes(tensor) or 0
     try:
         offset = int(entries.get("offset") or 0)
         length = int(entries.get("length") or 0) or needed
@@ -67,17 +78,13 @@ def _range_problem(tensor: onnx.TensorProto, entries: dict[str, str], size: int,
     return None
 
 
-def size_bytes(tensor: onnx.TensorProto) -> int:
-    """How many bytes a tensor's numbers take; 0 where its type is not of a fixed size."""
-    if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-        return 0
+def size_bytes(tensor: onnx.TensorProto) -> int | None:
+    """How many bytes a tensor's numbers take; None where its type is not of a fixed size or is none."""
     try:
-        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, ValueError):  # a number that is no type
-        return 0
-    name = onnx.TensorProto.DataType.Name(tensor.data_type)
-    bits = 4 if name in ("INT4", "UINT4", "FLOAT4E2M1") else 2 if name in ("INT2", "UINT2") else 8 * item
-    return -(-math.prod(tensor.dims) * bits // 8)
+        item = ir.DataType(tensor.data_type).itemsize
+    except (TypeError, ValueError):
+        return None
+    return math.ceil(math.prod(tensor.dims) * item)
 
 
 def without_external_data(graph: onnx.GraphProto) -> None:
@@ -95,4 +102,4 @@ def without_external_data(graph: onnx.GraphProto) -> None:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
-            tensor.raw_data = bytes(size_bytes(tensor))
+            tensor.raw_data = bytes(size_bytes(tensor) or 0)

@@ -69,7 +69,7 @@ def unloadable(model: onnx.ModelProto, path: Path, target: Target) -> list[Findi
 
 
 def _fault(problem: str, remedy: str, node: str = "", tensor: str = "", severity: Severity = "error") -> Finding:
-    return Finding(NAME, severity, node, tensor, problem, remedy)
+    return Finding(NAME, severity, node, tensor, _cut(problem), remedy)
 
 
 def _opsets(model: onnx.ModelProto) -> Iterator[Finding]:
@@ -264,8 +264,13 @@ def _raised(check: Callable[[onnx.ModelProto], object], model: onnx.ModelProto) 
 def _one_line(text: str) -> str:
     first = " ".join(text.partition("==>")[0].split())
     first = re.sub(r"^(\[\w+\]|Inference error\(s\):|\(op_type:[^)]*\):|\s)+", "", first)
-    first = first.partition(" (op_type:")[0].rstrip(" .:")
-    return first if len(first) <= _WORDS else f"{first[: _WORDS - 1]}…"
+    return first.partition(" (op_type:")[0].rstrip(" .:")
+
+
+def _cut(text: str) -> str:
+    """One line, however long the names in it are, and whatever is in them."""
+    line = " ".join(text.split())
+    return line if len(line) <= _WORDS else f"{line[: _WORDS - 1]}…"
 
 
 def _as_the_checker_reads_it(model: onnx.ModelProto) -> None:

@@ -120,7 +120,13 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "ir version of the future": (lambda m: setattr(m, "ir_version", 999), "ir_version 999"),
     "sizes that do not fit": (stores(np.ones((5, 4), np.float32)), "Incompatible dimensions"),
     "types that do not fit": (stores(np.ones((4, 4), np.int64)), "inconsistent type"),
-    "numbers that are missing": (lambda m: setattr(m.graph.initializer[0], "raw_data", b"\0"), "too small"),
+    "numbers that are missing": (lambda m: setattr(m.graph.initializer[0], "raw_data", b"\0"), "1 bytes are stored"),
+    "too many numbers": (
+        lambda m: m.graph.initializer[0].dims.__setitem__(0, 1),
+        "64 bytes are stored for",
+    ),
+    "negative size": (lambda m: m.graph.initializer[0].dims.__setitem__(slice(None), [-4, -4]), "of sizes [-4, -4]"),
+    "long name over lines": (reads(0, 0, "no\nwhere" * 99), "it reads no where"),
 }
 BROKEN_INSIDE: dict[str, tuple[Change, str]] = {
     "unknown operator": (lambda m: setattr(branch(m).node[0], "op_type", "Frobnicate"), "no operator Frobnicate"),
@@ -258,6 +264,7 @@ NO_MODEL: dict[str, Callable[[Path], Any]] = {
     "zip": zipped,
     "truncated": lambda path: path.write_bytes(sound().SerializeToString()[:-40]),
     "halved": lambda path: path.write_bytes(sound().SerializeToString()[: sound().ByteSize() // 2]),
+    "damaged names": lambda path: path.write_bytes(sound().SerializeToString().replace(b"relu", b"\xff\xfe\xfd\xfc")),
     "folder": lambda path: path.mkdir(),
 }
 
