@@ -22,7 +22,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.graph.structure import Product, dimension, read_structure, stored_tensor
+from fimaq_deploy.graph.products import Product
+from fimaq_deploy.graph.structure import read_structure
+from fimaq_deploy.graph.values import dimension, stored_tensor
 
 INT8, FLOAT32, FLOAT16 = "int8", "float32", "float16"
 _KINDS = {ir.DataType.FLOAT16: FLOAT16, ir.DataType.BFLOAT16: FLOAT16}

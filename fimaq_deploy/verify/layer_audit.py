@@ -35,7 +35,8 @@ import onnx_ir as ir
 from fimaq_deploy.engines.runner import ComputeCapability
 from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, shown
-from fimaq_deploy.graph.structure import Product, Structure, is_left_alone, read_structure
+from fimaq_deploy.graph.products import Product, is_left_alone
+from fimaq_deploy.graph.structure import Structure, read_structure
 from fimaq_deploy.verify.layer_plan import Kernel, PlanTensor, read_plan
 
 _STAGE = re.compile(r"(?:layers\.\d+\.)?blocks\.\d+|layers\.\d+\.downsample|patch_embed|(?:fc_)?norm|head")

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from fimaq_deploy.export.passes.integer_clips import clip_of
 from fimaq_deploy.export.passes.rewrite import Rewrite
 from fimaq_deploy.graph.edit import has_integer_weights, is_operator, maker, read_at, stored_scalar
-from fimaq_deploy.graph.structure import MOVES, readers
+from fimaq_deploy.graph.values import MOVES, readers
 
 
 def obstacle(reshape: ir.Node) -> str | None:

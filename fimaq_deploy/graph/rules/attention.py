@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from fimaq_deploy.graph.attention import Attention, sources
+from fimaq_deploy.graph.products import Product
 from fimaq_deploy.graph.rules.rule import Found, Place, rule
-from fimaq_deploy.graph.structure import Attention, Product, Structure, producer, readers, sources, stored_tensor
+from fimaq_deploy.graph.structure import Structure
+from fimaq_deploy.graph.values import producer, readers, stored_tensor
 from fimaq_deploy.target import Target
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from fimaq_deploy.graph.products import Pair
 from fimaq_deploy.graph.rules.rule import Found, at_pair, block_size, rule
-from fimaq_deploy.graph.structure import PRODUCTS, Pair, Structure, input_of, integer_type, numbers, stored_tensor
+from fimaq_deploy.graph.structure import Structure
+from fimaq_deploy.graph.values import PRODUCTS, input_of, integer_type, numbers, stored_tensor
 from fimaq_deploy.target import Target
 
 _SIGNED = (ir.DataType.INT8, ir.DataType.INT4)

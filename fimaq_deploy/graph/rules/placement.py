@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from fimaq_deploy.graph.products import Product, operand, reads_one_row
 from fimaq_deploy.graph.rules.rule import Found, Place, at_pair, listed, rule
-from fimaq_deploy.graph.structure import (
-    MOVES,
-    PRODUCTS,
-    QUANTIZERS,
-    Product,
-    Structure,
-    integer_type,
-    operand,
-    producer,
-    readers,
-    reads_one_row,
-)
+from fimaq_deploy.graph.structure import Structure
+from fimaq_deploy.graph.values import MOVES, PRODUCTS, QUANTIZERS, integer_type, producer, readers
 from fimaq_deploy.target import Target
 
 # What ONNX Runtime's optimiser carries integers through, and where it stops.

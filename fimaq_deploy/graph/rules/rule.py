@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import onnx_ir as ir
 
-from fimaq_deploy.graph.structure import Operand, Pair, Product, Structure
+from fimaq_deploy.graph.products import Operand, Pair, Product
+from fimaq_deploy.graph.structure import Structure
 from fimaq_deploy.target import Target
 
 Severity = Literal["error", "warning", "note"]

@@ -25,7 +25,7 @@ from onnx import defs
 from fimaq_deploy.graph.protos import attribute_graphs, defined_names, every_graph, label, names_read
 from fimaq_deploy.graph.rules.external_data import faulty_data, without_external_data
 from fimaq_deploy.graph.rules.rule import Finding, Severity
-from fimaq_deploy.graph.structure import QUANTIZERS
+from fimaq_deploy.graph.values import QUANTIZERS
 from fimaq_deploy.target import Target
 
 NAME = "unloadable"

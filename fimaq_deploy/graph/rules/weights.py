@@ -7,19 +7,10 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from fimaq_deploy.graph.products import Operand, Product, output_axis
 from fimaq_deploy.graph.rules.rule import Found, Place, at_pair, at_weight, block_size, listed, rule
-from fimaq_deploy.graph.structure import (
-    MOVES,
-    PRODUCTS,
-    Operand,
-    Product,
-    Structure,
-    dimension,
-    input_of,
-    integer_type,
-    numbers,
-    output_axis,
-)
+from fimaq_deploy.graph.structure import Structure
+from fimaq_deploy.graph.values import MOVES, PRODUCTS, dimension, input_of, integer_type, numbers
 from fimaq_deploy.target import Target
 
 _INT4 = (ir.DataType.INT4, ir.DataType.UINT4)
