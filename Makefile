@@ -31,7 +31,7 @@ compare: demo
 		--html build/compare.html --markdown build/compare.md --junit build/compare.xml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
