@@ -18,6 +18,7 @@ from fimaq_deploy.errors import UserError
 
 # A product with fewer inputs or outputs gains nothing from integers on a CPU.
 LEAST_PRODUCT = 16
+ANY_RUNTIME = "onnxruntime-cpu"  # whose file, in float32, every runtime here reads
 
 HighPrecision = Literal["float16", "bfloat16", "float32"]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
+import pytest
 from hypothesis import settings
 
 # The same examples in every run. `--hypothesis-profile=default` looks for other ones.
@@ -13,6 +15,14 @@ settings.load_profile("steady")
 # The models here are tiny: a second thread costs more than it brings, most of all on a busy machine. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> None:
+    """The first session of ONNX Runtime lets its thread flush them, which is no other test's business."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
 
 pytest_plugins = [
     "fixtures.exported",

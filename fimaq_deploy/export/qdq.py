@@ -30,10 +30,8 @@ from fimaq_deploy.files import write_whole
 from fimaq_deploy.graph.inspection import load_model
 from fimaq_deploy.models.describe import image_shape
 from fimaq_deploy.models.families import find_family
-from fimaq_deploy.target import Target, find_target
+from fimaq_deploy.target import ANY_RUNTIME, Target, find_target
 from fimaq_deploy.version import __version__
-
-_ANY_RUNTIME = "onnxruntime-cpu"  # whose file, in float32, every runtime here reads
 
 
 def export_onnx(
@@ -103,7 +101,7 @@ def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Targe
 
 
 def _rules(target: str | Target | None) -> Target:
-    return target if isinstance(target, Target) else find_target(target or _ANY_RUNTIME)
+    return target if isinstance(target, Target) else find_target(target or ANY_RUNTIME)
 
 
 def _write(model: ir.Model, target: Target, weights: int, path: Path) -> Path:

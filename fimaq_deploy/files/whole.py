@@ -85,6 +85,17 @@ def make_folder(folder: Path) -> None:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from None
 
 
+def reserve(path: Path, size_bytes: int) -> None:
+    """Take the space of a file now: a disk that fills up under a mapped file kills the process.
+
+    Raises:
+        OSError: there is not enough of it.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate") and size_bytes:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+
+
 def flush_folder(folder: Path) -> None:
     """Make the names in a folder last through a loss of power, where the system can."""
     if os.name != "posix":

@@ -70,7 +70,7 @@ def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress
     folder = Path(out or plan.out or "build")
     cells = plan.cells()
     requests = [cell.request(plan, folder) for cell in cells]
-    shared = (plan.seed, plan.device, plan.max_drop, plan.sensitivity, plan.min_agreement, plan.min_cosine)
+    shared = _shared(plan)
     command = ["fimaq-deploy", "sweep", str(path), *(["--out", str(out)] if out else [])]
     with _alone(folder):
         earlier = _earlier(folder)
@@ -82,6 +82,11 @@ def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress
             cells=[_record(cell, cell.identity(*shared), earlier, folder) for cell in cells],
         )
         return SweepResult(folder, _Sweep(folder, cells, requests, found, earlier, progress or silent).run())
+
+
+def _shared(plan: Plan) -> tuple[object, ...]:
+    """What every cell has from its plan, beside its own fields."""
+    return plan.seed, plan.device, plan.max_drop, plan.sensitivity, plan.min_agreement, plan.min_cosine
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def test_a_mistake_is_one_line(
     [
         ("corrupt.safetensors", b"nonsense", "is corrupt or not safetensors"),
         ("corrupt.pth", b"nonsense", "is corrupt or no torch file"),
-        ("weights.txt", b"nonsense", "expected a file named"),
+        ("weights.txt", b"nonsense", "is corrupt or no torch file"),
     ],
 )
 def test_a_bad_checkpoint_is_one_line(

@@ -17,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.export import export_fp_onnx, trace
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.describe import image_shape
@@ -45,7 +46,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"swin": swin, "vit": vit}
 
 
 def plan(path: Path, twin: dict[str, int] | None = None) -> tuple[BlockPlan, ...]:
-    return audit_log(builder_log(path, TARGET.name, [(8, 9)]), read_structure(path), twin)
+    return audit_log(builder_log(path, find_runtime(TARGET.name), [(8, 9)]), read_structure(path), twin)
 
 
 @pytest.fixture(scope="module")

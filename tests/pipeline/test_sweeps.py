@@ -124,14 +124,14 @@ def test_a_finished_sweep_builds_nothing_and_says_what_failed(
 def test_a_changed_cell_is_stale(plan: Path, whole: SweepResult) -> None:
     """Only read here: what would be built again is waiting."""
     from fimaq_deploy.pipeline.sweep_plan import Plan
-    from fimaq_deploy.pipeline.sweeps import _earlier, _record
+    from fimaq_deploy.pipeline.sweeps import _earlier, _record, _shared
 
     plan.with_name("other.yaml").write_text(PLAN.replace("images=32", "images=33"), encoding="utf-8")
     earlier = _earlier(whole.out)
     for name, state in ((plan.name, "done"), ("other.yaml", "waiting")):
         loaded = Plan.load(plan.with_name(name))
         cell = loaded.cells()[0]
-        identity = cell.identity(loaded.seed, loaded.device, loaded.max_drop, loaded.sensitivity)
+        identity = cell.identity(*_shared(loaded))
         assert _record(cell, identity, earlier, whole.out).state == state
         assert _record(cell, identity, earlier, whole.out.parent / "elsewhere").state == "waiting"
 

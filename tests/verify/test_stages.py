@@ -151,7 +151,7 @@ def test_a_quantized_model_alone_is_exported_for_the_occasion(folder, tmp_path):
         (("nowhere",), "no quantized model nowhere"),
         ((".",), "no quantized model"),
         (("{folder}",), "name it with --model"),
-        (("{folder}", "--model", "vit_digits", "--count", "0"), "expected at least 1"),
+        (("{folder}", "--model", "vit_digits", "--count", "0"), "expected 1 to"),
         (("{folder}", "--model", "swin_digits"), "belong to another model"),
     ],
 )

@@ -9,7 +9,6 @@ operating system pages, so peak memory is flat in the number of images.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,19 +19,9 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.learning.minibatches import Rows
+from fimaq_deploy.files import reserve
 
 DEFAULT_BUDGET_BYTES = 4 * 2**30
-
-
-def _reserve(path: Path, size_bytes: int) -> None:
-    """Take the space of a file now: a disk that fills up under a mapped file kills the process.
-
-    Raises:
-        OSError: there is not enough of it.
-    """
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate") and size_bytes:
-            os.posix_fallocate(file.fileno(), 0, size_bytes)
 
 
 class ActivationStore:
@@ -88,7 +77,7 @@ class ActivationStore:
             self._folder = tempfile.TemporaryDirectory(prefix="fimaq-activations-")
         path = Path(self._folder.name) / f"{self._count}.bin"
         self._count += 1
-        _reserve(path, 4 * math.prod(shape))
+        reserve(path, 4 * math.prod(shape))
         flat = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float32)
         self._files[flat.data_ptr()] = path
         return flat.view(tuple(shape))

@@ -41,7 +41,7 @@ def test_everything_behind_the_last_attention_computes_one_row(whole, exported, 
 def test_parity_judges_the_rows_that_are_there(exported, images, tmp_path):
     quantized, path = exported("class-token")
     report = compare_stages(quantized, path, images, threads=1)
-    assert report.first_parting is None and report.agreement == 1
+    assert report.first_parting is None and report.largest_output_difference < 1e-4
     assert max(stage.relative_difference for stage in report.stages) < 1e-4
 
 
