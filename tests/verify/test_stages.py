@@ -174,7 +174,7 @@ def test_weights_are_compared_exactly(exported, tmp_path):
 def test_a_file_that_is_no_model_is_a_user_error(tmp_path):
     (tmp_path / "text.onnx").write_text("not a model")
     for name in ("text.onnx", "none.onnx"):
-        with pytest.raises(UserError, match=name):
+        with pytest.raises(UserError, match=r"no ONNX file|is not an ONNX model"):
             load_graph(tmp_path / name)
 
 
