@@ -17,11 +17,11 @@ from fimaq_deploy.models.families.roles import Stage
 
 def explicit_copy(model: nn.Module) -> nn.Module:
     """A deep copy in eval mode whose attention is spelled out. It computes the same; its names are those of a plan."""
-    family, made = family_of(model), copy.deepcopy(model).eval()
+    family, made = family_of(model), copy.deepcopy(model)
     for heads in list(family.heads(made)):
         replace_module(made, heads.name, family.spelled_out(made.get_submodule(heads.name)))
     family.prepare(made)
-    return made
+    return made.eval()
 
 
 def quantized_copy(model: nn.Module, plan: Plan) -> nn.Module:

@@ -1,3 +1,5 @@
+"""Chains and quantized copies compute what the model does, on every structure, with the grids that the plan says."""
+
 from __future__ import annotations
 
 import copy
@@ -20,9 +22,9 @@ from timm.models.vision_transformer_hybrid import HybridEmbed
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.gradients import suffix_of
-from fimaq_deploy.calibration.network.attentions import attention_tokens
-from fimaq_deploy.calibration.network.plan import make_plan
-from fimaq_deploy.calibration.network.quantized_copy import quantized_copy, stages_of
+from fimaq_deploy.calibration.network.attentions import attention_tokens, is_explicit
+from fimaq_deploy.calibration.network.plan import Plan, make_plan
+from fimaq_deploy.calibration.network.quantized_copy import explicit_copy, quantized_copy, stages_of
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedConv2d,
     QuantizedLayer,
@@ -108,33 +110,33 @@ def test_the_head_stage_knows_the_penultimate_feature(model: Any) -> None:
 
 
 @torch.no_grad()
-def test_the_twin_computes_what_the_model_computes(model: nn.Module) -> None:
+def test_the_copy_computes_what_the_model_computes(model: nn.Module) -> None:
     images = images_for(model)
     require_supported(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modules = {name: type(module) for name, module in model.named_modules()}
-    twin = copied(model, Recipe(), CPU, attention_tokens(model, images[:1]))
-    torch.testing.assert_close(twin(images), model(images), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(suffix_of(stages_of(twin))(images), model(images), rtol=1e-4, atol=1e-5)
+    made = copied(model, Recipe(), CPU, attention_tokens(model, images[:1]))
+    torch.testing.assert_close(made(images), model(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(suffix_of(stages_of(made))(images), model(images), rtol=1e-4, atol=1e-5)
     assert {name: type(module) for name, module in model.named_modules()} == modules
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_no_layer_and_no_attention_is_left_out(model: nn.Module) -> None:
-    twin = copied(model, WHOLE, CPU, attention_tokens(model, images_for(model, 1)))
-    assert not [m for m in twin.modules() if type(m) in (nn.Linear, nn.Conv2d)]
+    made = copied(model, WHOLE, CPU, attention_tokens(model, images_for(model, 1)))
+    assert not [m for m in made.modules() if type(m) in (nn.Linear, nn.Conv2d)]
     expected = sum(isinstance(m, nn.Linear | nn.Conv2d) for m in model.modules())
-    assert sum(isinstance(m, QuantizedLayer) for m in twin.modules()) == expected
-    attentions = [m for m in twin.modules() if isinstance(m, ExplicitAttention)]
+    assert sum(isinstance(m, QuantizedLayer) for m in made.modules()) == expected
+    attentions = [m for m in made.modules() if isinstance(m, ExplicitAttention)]
     assert len(attentions) == len(attention_tokens(model, images_for(model, 1)))
 
 
 def test_stages_together_own_every_layer_once(model: nn.Module) -> None:
-    twin = copied(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
-    owned = [id(layer) for stage in stages_of(twin) for _, layer in quantized_layers(stage.module)]
+    made = copied(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
+    owned = [id(layer) for stage in stages_of(made) for _, layer in quantized_layers(stage.module)]
     assert len(owned) == len(set(owned))
-    assert set(owned) == {id(layer) for _, layer in quantized_layers(twin)}
+    assert set(owned) == {id(layer) for _, layer in quantized_layers(made)}
 
 
 def test_stages_are_named_like_the_modules(tiny_vit: Make, tiny_swin: Make) -> None:
@@ -148,14 +150,6 @@ def test_stages_are_named_like_the_modules(tiny_vit: Make, tiny_swin: Make) -> N
         "layers.1.blocks.1",
         "head",
     ]
-
-
-def test_tokens_are_counted_per_attention(tiny_vit: Make, tiny_swin: Make) -> None:
-    vit = tiny_vit(reg_tokens=2)
-    assert attention_tokens(vit, images_for(vit, 1)) == {"blocks.0.attn": 7, "blocks.1.attn": 7}
-    assert not vit.blocks[0].attn._forward_pre_hooks
-    swin = tiny_swin(window_size=8)
-    assert set(attention_tokens(swin, images_for(swin, 1)).values()) == {64, 16}
 
 
 # What is not understood
@@ -223,9 +217,9 @@ def test_gated_attention_is_understood(tiny_vit: Make) -> None:
     model.blocks[0].attn = Attention(32, 2, gated=True).eval()
     require_supported(model)
     images = images_for(model)
-    twin = copied(model, Recipe(), CPU, attention_tokens(model, images[:1]))
-    torch.testing.assert_close(twin(images), model(images), rtol=1e-4, atol=1e-5)
-    assert isinstance(twin.blocks[0].attn.gate, QuantizedLinear)
+    made = copied(model, Recipe(), CPU, attention_tokens(model, images[:1]))
+    torch.testing.assert_close(made(images), model(images), rtol=1e-4, atol=1e-5)
+    assert isinstance(made.blocks[0].attn.gate, QuantizedLinear)
 
 
 # Which grid goes where
@@ -272,8 +266,8 @@ def test_int4_blocks_are_for_linears_whose_inputs_they_divide(tiny_vit: Make) ->
 
 def operands(model: nn.Module, recipe: Recipe, target: str) -> set[str]:
     tokens = attention_tokens(model, images_for(model, 1))
-    twin = copied(model, recipe, find_target(target), tokens)
-    return {name.rpartition(".")[2] for name, _ in activation_quantizers(twin) if ".quantizers." in name}
+    made = copied(model, recipe, find_target(target), tokens)
+    return {name.rpartition(".")[2] for name, _ in activation_quantizers(made) if ".quantizers." in name}
 
 
 ALL_FOUR = {"q", "k", "v", "softmax"}
@@ -292,10 +286,10 @@ def test_attention_is_quantized_where_the_target_fuses_it(tiny_vit: Make) -> Non
 def test_hidden_tokens_of_shifted_windows_weigh_nothing(tiny_swin: Make) -> None:
     model = tiny_swin()
     images = images_for(model, 2)
-    twin = copied(model, Recipe(), find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
+    made = copied(model, Recipe(), find_target("onnxruntime-cpu"), attention_tokens(model, images[:1]))
     weights: list[Tensor] = []
-    twin.layers[0].blocks[1].attn.quantizers.softmax.register_forward_pre_hook(lambda _, x: weights.append(x[0]))
-    torch.testing.assert_close(twin(images), model(images))
+    made.layers[0].blocks[1].attn.quantizers.softmax.register_forward_pre_hook(lambda _, x: weights.append(x[0]))
+    torch.testing.assert_close(made(images), model(images))
     (shifted,) = weights
     assert (shifted == 0).any() and shifted[shifted > 0].min() > torch.finfo(torch.float32).tiny, "denormal numbers"
 
@@ -303,8 +297,8 @@ def test_hidden_tokens_of_shifted_windows_weigh_nothing(tiny_swin: Make) -> None
 def test_the_softmax_has_its_own_bits(tiny_vit: Make) -> None:
     model = tiny_vit()
     recipe = Recipe().replace(activations={"bits": 3}, attention={"softmax_bits": 8})
-    twin = copied(model, recipe, TENSORRT, attention_tokens(model, images_for(model, 1)))
-    quantizers = twin.blocks[0].attn.quantizers
+    made = copied(model, recipe, TENSORRT, attention_tokens(model, images_for(model, 1)))
+    quantizers = made.blocks[0].attn.quantizers
     assert quantizers.q.grid.bits == 3 and quantizers.softmax.grid.bits == 8
     assert quantizers.softmax.integer_range().high == 127
 
@@ -318,16 +312,16 @@ def test_the_softmax_keeps_the_bits_that_fuse_unless_told(
     """TensorRT's fused attention cannot clip its weights to fewer integers than the container has."""
     model = tiny_vit()
     recipe = Recipe().replace(activations={"bits": 4}, attention={"softmax_bits": asked})
-    twin = copied(model, recipe, find_target(target), attention_tokens(model, images_for(model, 1)))
-    quantizers = twin.blocks[0].attn.quantizers
+    made = copied(model, recipe, find_target(target), attention_tokens(model, images_for(model, 1)))
+    quantizers = made.blocks[0].attn.quantizers
     assert (quantizers.q.grid.bits, quantizers.softmax.grid.bits) == (4, bits)
 
 
 def test_too_many_tokens_leave_attention_alone(tiny_vit: Make) -> None:
     model = tiny_vit()
     tokens = dict.fromkeys(attention_tokens(model, images_for(model, 1)), 577)
-    twin = copied(model, Recipe(), TENSORRT, tokens)
-    assert not [name for name, _ in activation_quantizers(twin) if ".quantizers." in name]
+    made = copied(model, Recipe(), TENSORRT, tokens)
+    assert not [name for name, _ in activation_quantizers(made) if ".quantizers." in name]
 
 
 def test_a_grid_that_the_target_lacks_is_an_error(tiny_vit: Make) -> None:
@@ -339,8 +333,29 @@ def test_a_grid_that_the_target_lacks_is_an_error(tiny_vit: Make) -> None:
         copied(model, Recipe().replace(weights={"bits": 4, "block_size": 32}), TENSORRT, tokens)
 
 
-def test_twins_can_be_copied(tiny_swin: Make) -> None:
+def test_a_plan_of_another_model_is_one_line(tiny_vit: Make) -> None:
+    model, deeper = tiny_vit(), tiny_vit(depth=3)
+    plan = make_plan(deeper, WHOLE, CPU, attention_tokens(deeper, images_for(deeper, 1)))
+    with pytest.raises(UserError, match=r"belong to another model: this one has no module 'blocks\.2\."):
+        quantized_copy(model, plan)
+    with pytest.raises(UserError, match="belong to another model: a LayerNorm stands where a layer was"):
+        quantized_copy(model, Plan({"blocks.0.norm1": plan["head"]}))
+
+
+@torch.no_grad()
+def test_an_explicit_copy_is_spelled_out_and_frees_the_original(tiny_swin: Make) -> None:
+    model = tiny_swin().train()
+    made = explicit_copy(model)
+    assert is_explicit(made) and not is_explicit(model)
+    assert model.training and not any(module.training for module in made.modules())
+    torch.testing.assert_close(made(images_for(model)), model.eval()(images_for(model)), rtol=1e-4, atol=1e-5)
+    for parameter in made.parameters():
+        parameter.zero_()
+    assert all(parameter.any() for parameter in model.parameters() if parameter.ndim > 1), "nothing is shared"
+
+
+def test_quantized_copies_can_be_copied(tiny_swin: Make) -> None:
     model = tiny_swin()
-    twin = copied(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
-    assert isinstance(copy.deepcopy(twin), SwinTransformer)
-    assert not isinstance(twin, VisionTransformer)
+    made = copied(model, Recipe(), CPU, attention_tokens(model, images_for(model, 1)))
+    assert isinstance(copy.deepcopy(made), SwinTransformer)
+    assert not isinstance(made, VisionTransformer)
