@@ -22,8 +22,9 @@ from fimaq_deploy.measure.accuracy import Pass, labels_of
 from fimaq_deploy.measure.outputs import Outputs, named_like, running
 from fimaq_deploy.measure.own import OwnFigures, name_of, own_figures
 from fimaq_deploy.measure.tasks import Figure, Tasks
+from fimaq_deploy.pipeline.findings import to_outputs, to_row
 from fimaq_deploy.pipeline.measures import Measures
-from fimaq_deploy.pipeline.rows import Candidate, Done, to_outputs, to_predictions, to_row
+from fimaq_deploy.pipeline.rows import Candidate, Done, to_predictions
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Fingerprint, Predictions

@@ -5,7 +5,7 @@ The measuring modules know nothing of reports. A field that is added to a record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,9 +14,14 @@ from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.data.plausibility import label_doubts
 from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.measure.accuracy import Evaluation
 from fimaq_deploy.measure.latency import Latency
+from fimaq_deploy.measure.own import OwnFigures
+from fimaq_deploy.measure.resampling import Measured
+from fimaq_deploy.measure.tasks import Figure, Tasks
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.pipeline.compiled import Engine
+from fimaq_deploy.pipeline.rows import Candidate, Done
 from fimaq_deploy.pipeline.speed import Speed
 from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.pipeline.variants import ORIGINAL
@@ -55,6 +60,87 @@ def label_notes(predictions: Predictions, classes: int) -> list[str]:
     if original is None or labels is None or labels.ndim != 1:
         return []
     return label_doubts(original.astype(np.int64), labels.astype(np.int64), classes)
+
+
+def to_row(candidate: Candidate, original: str, done: Done | None, own: OwnFigures) -> schema.Row:
+    """The row of a candidate. original: the id that all are compared with; done: None where it did not run."""
+    row = schema.Row(
+        id=candidate.id,
+        title=candidate.title,
+        deployed=candidate.deployed,
+        not_run=candidate.not_run,
+        file=candidate.file.name if candidate.file else None,
+        size_bytes=candidate.file.stat().st_size if candidate.file and candidate.file.is_file() else None,
+    )
+    if done is None:
+        return row
+    measured = {
+        "accuracy": to_accuracy(done.original),
+        "comparison": to_comparison(candidate.compared_to, done.neighbour),
+        "original": to_comparison(original if candidate.id != original else None, done.original),
+        "labelled": [to_figure(one) for one in done.original.figures if one.figure.of == "labels"],
+        "own": [schema.Figure(name=name, value=value) for name, value in own.items()],
+        "not_finite": done.original.not_finite,
+    }
+    return row.model_copy(update=measured)
+
+
+def to_outputs(
+    tasks: Tasks, shapes: Mapping[str, tuple[int, ...]], evaluations: Sequence[Evaluation]
+) -> list[schema.Output]:
+    """What the figures of every output mean, of those that were measured. shapes: without the images' axis."""
+    measured = {(one.output, one.figure.name) for each in evaluations for one in each.figures}
+    return [
+        schema.Output(
+            name=name,
+            task=task.kind,
+            shape=list(shapes[name]),
+            figures=[to_meaning(figure) for figure in task.figures if (name, figure.name) in measured],
+        )
+        for name, task in tasks.items()
+    ]
+
+
+def to_meaning(figure: Figure) -> schema.Meaning:
+    return schema.Meaning(
+        name=figure.name,
+        title=figure.title,
+        told=figure.told,
+        unit=figure.unit,
+        of=figure.of,
+        higher_is_better=figure.higher_is_better,
+        headline=figure.headline,
+        column=figure.column,
+        gate=figure.gate,
+        floor=figure.floor,
+    )
+
+
+def to_figure(measured: Measured) -> schema.Figure:
+    return schema.Figure(
+        output=measured.output, name=measured.figure.name, value=measured.value, interval=measured.interval
+    )
+
+
+def to_accuracy(own: Evaluation) -> schema.Accuracy | None:
+    if own.top1 is None or own.interval is None:
+        return None
+    return schema.Accuracy(
+        images=own.images, top1=own.top1, top5=own.top5, interval=own.interval, not_finite=own.not_finite
+    )
+
+
+def to_comparison(to: str | None, own: Evaluation) -> schema.Comparison | None:
+    """Agreement in the sense of one answer an image, which only classes have."""
+    if to is None or own.largest_difference is None:
+        return None
+    main = next(iter(own.tasks.values()))
+    return schema.Comparison(
+        to=to,
+        agreement=own.value("agreement") if main.kind == "classes" else None,
+        largest_difference=own.largest_difference,
+        figures=[to_figure(one) for one in own.figures if one.figure.of == "original"],
+    )
 
 
 def to_step(step: Step) -> schema.Step:

@@ -14,10 +14,12 @@ from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.data.intake import as_source
 from fimaq_deploy.engines.runtimes import find_runtime
+from fimaq_deploy.measure.accuracy import Evaluation, evaluate
 from fimaq_deploy.measure.latency import Latency
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.pipeline import findings
 from fimaq_deploy.pipeline.compiled import Engine
+from fimaq_deploy.pipeline.rows import Candidate, Done
 from fimaq_deploy.pipeline.speed import Speed
 from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.report import schema
@@ -38,6 +40,69 @@ def every_field(record: Any, **expected: object) -> None:
 def test_the_model() -> None:
     found = findings.to_model(INFO, "w.pth", 1234)
     every_field(found, name="mine", weights="w.pth", input_shape=(3, 8, 9), classes=7, parameters=1234)
+
+
+def judged() -> tuple[Evaluation, np.ndarray]:
+    """A classifier of 7 classes against another one on 12 labelled images."""
+    logits = np.random.default_rng(0).normal(size=(12, 7)).astype(np.float32)
+    labels = np.arange(12) % 7
+    done = evaluate(
+        lambda images: logits[: len(images)] * 1.1,
+        np.zeros((12, 3, 8, 9), np.float32),
+        labels=labels,
+        against=lambda images: logits[: len(images)],
+    )
+    return done, labels == logits.argmax(1)
+
+
+def test_the_row_of_a_candidate_that_ran() -> None:
+    done, hits = judged()
+    candidate = Candidate("engine", "An engine", None, "onnx", deployed=True)
+    row = findings.to_row(candidate, "pytorch-fp32", Done(done, done), {"mine": 0.5})
+    assert (row.id, row.title, row.deployed, row.not_run, row.not_finite) == ("engine", "An engine", True, None, 0)
+    assert row.accuracy is not None and row.accuracy.top1 == pytest.approx(100 * hits.mean())
+    assert row.comparison is not None and row.original is not None
+    assert (row.comparison.to, row.original.to) == ("onnx", "pytorch-fp32")
+    assert row.original.agreement == 100 and row.original.largest_difference == done.largest_difference
+    assert row.own == [schema.Figure(name="mine", value=0.5)]
+    assert {one.name for one in row.labelled} == {one.figure.name for one in done.figures if one.figure.of == "labels"}
+
+
+def test_the_row_of_a_candidate_that_did_not_run_and_of_the_original() -> None:
+    row = findings.to_row(Candidate("engine", "An engine", None, not_run="no GPU"), "pytorch-fp32", None, {})
+    assert (row.not_run, row.accuracy, row.comparison, row.original) == ("no GPU", None, None, None)
+    done, _ = judged()
+    original = findings.to_row(Candidate("pytorch-fp32", "PyTorch", None), "pytorch-fp32", Done(done, done), {})
+    assert original.original is None and original.comparison is None and original.accuracy is not None
+
+
+def test_a_figure_and_what_it_means() -> None:
+    done, _ = judged()
+    measured = next(one for one in done.figures if one.figure.headline)
+    figure = measured.figure
+    every_field(
+        findings.to_figure(measured),
+        output=measured.output,
+        name=figure.name,
+        value=measured.value,
+        interval=measured.interval,
+    )
+    names = ("name", "title", "told", "unit", "of", "higher_is_better", "headline", "column", "gate", "floor")
+    every_field(findings.to_meaning(figure), **{name: getattr(figure, name) for name in names})
+
+
+def test_an_output() -> None:
+    done, _ = judged()
+    (name,) = done.tasks
+    (output,) = findings.to_outputs(done.tasks, {name: (7,)}, [done])
+    assert (output.name, output.task, output.shape) == (name, "classes", [7])
+    assert {one.name for one in output.figures} == {one.figure.name for one in done.figures}
+
+
+def test_without_labels_there_is_no_accuracy() -> None:
+    logits = np.eye(4, 7, dtype=np.float32)
+    done = evaluate(lambda images: logits[: len(images)], np.zeros((4, 3, 8, 9), np.float32))
+    assert findings.to_accuracy(done) is None and findings.to_comparison("other", done) is None
 
 
 def test_the_data() -> None:
