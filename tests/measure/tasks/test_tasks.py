@@ -1,14 +1,14 @@
+"""The kind of each output: told by its shape, the labels, the model, or asked for."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
-from torch import nn
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.measure.tasks import Traits, find_tasks, parse_tasks, traits_of
+from fimaq_deploy.measure.tasks import Traits, find_tasks, parse_tasks, task_text
 
 
 def kinds(shape: tuple[int, ...], traits: Traits | None = None, labels: Any = None, name: str = "output") -> str:
@@ -73,32 +73,7 @@ def test_what_cannot_be_is_refused(asked: Any, message: str) -> None:
         find_tasks({"output": np.zeros((3, 4), np.float32)}, Traits(), parse_tasks(asked))
 
 
-class Wrapper(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-
-@pytest.mark.parametrize("wrap", [lambda model: model, Wrapper], ids=["bare", "wrapped"])
-@pytest.mark.parametrize("classes", [0, 7])
-def test_timm_models_say_what_they_are(wrap: Any, classes: int) -> None:
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=classes, img_size=32, depth=1)
-    assert traits_of(wrap(model)) == Traits(classes, 192)
-
-
-def test_a_linear_head_says_how_wide_it_is() -> None:
-    model = Wrapper(nn.Linear(4, 4))
-    assert traits_of(model) == Traits()
-    model.head = nn.Linear(4, 3)  # type: ignore[assignment]
-    assert traits_of(model) == Traits(classes=3)
-    assert traits_of(lambda images: images) == Traits()
-
-
-def test_hugging_face_models_say_what_they_are() -> None:
-    transformers = pytest.importorskip("transformers")
-    size = {"image_size": 32, "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = transformers.ViTConfig(
-        **size, intermediate_size=8, num_labels=5, problem_type="multi_label_classification"
-    )
-    assert traits_of(transformers.ViTForImageClassification(config)) == Traits(5, 12, "multilabel")
-    assert traits_of(transformers.ViTModel(config)) == Traits(None, 12, "multilabel")
+@pytest.mark.parametrize("asked", ["regression", "b=classes", "a=b=dense"])
+def test_what_was_asked_is_written_as_it_is_read(asked: str) -> None:
+    ((name, kind),) = parse_tasks([asked]).items()
+    assert task_text(name, kind) == asked
