@@ -25,6 +25,7 @@ def denormal_numbers() -> None:
 
 
 pytest_plugins = [
+    "fixtures.drawn",
     "fixtures.exported",
     "fixtures.image_files",
     "fixtures.perceptron",

@@ -128,7 +128,7 @@ def _activation(node: ir.Node) -> QuantizedTensor:
     bounds = _clipped_integers(node, float(scale.max()), int(zero.max()))
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
-    container = _type_name(node.inputs[0])
+    container = _type_name(_input(node, 2))  # said even where the file does not type what is computed
     return QuantizedTensor(
         str(node.name), "activation", container, int(zero.max()), low, high, scale, bounds is not None
     )

@@ -94,6 +94,12 @@ def test_unsigned_activations_keep_their_zero_point(exported):
     assert (tensor.dtype, tensor.zero_point, tensor.low, tensor.high) == ("UINT8", 131, 0, 255)
 
 
+def test_every_quantized_tensor_has_a_grid_in_order(exported):
+    nodes = [tensor.node.split("/")[0] for tensor in check_grids(exported("w8a8")[1])]
+    assert set(nodes[:4]) == {"parts.0.quantize", "parts.0", "parts.1.qkv.quantize", "parts.1.qkv"}
+    assert len(nodes) == len(set(nodes)) == 12
+
+
 def test_clips_stand_only_where_the_container_does_not_saturate_alone(exported):
     assert operators(exported("w8a8")[1])["Clip"] == 0
     clipped = [tensor.node for tensor in check_grids(exported("w4a4")[1]) if tensor.clipped]

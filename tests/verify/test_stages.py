@@ -14,7 +14,6 @@ from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.cli import main
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_onnx
-from fimaq_deploy.graph.inspection import check_grids, load_graph
 from fimaq_deploy.models.load import load_model
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.verify.block_parity import parity
@@ -169,16 +168,3 @@ def test_weights_are_compared_exactly(exported, tmp_path):
     onnx.save(model, tmp_path / "changed.onnx")
     assert differing_weights(path, path) == []
     assert differing_weights(path, tmp_path / "changed.onnx") == ["parts.1.qkv.q"]
-
-
-def test_a_file_that_is_no_model_is_a_user_error(tmp_path):
-    (tmp_path / "text.onnx").write_text("not a model")
-    for name in ("text.onnx", "none.onnx"):
-        with pytest.raises(UserError, match=r"no ONNX file|is not an ONNX model"):
-            load_graph(tmp_path / name)
-
-
-def test_grids_list_every_quantized_tensor_in_order(exported):
-    nodes = [tensor.node.split("/")[0] for tensor in check_grids(exported("w8a8")[1])]
-    assert set(nodes[:4]) == {"parts.0.quantize", "parts.0", "parts.1.qkv.quantize", "parts.1.qkv"}
-    assert len(nodes) == len(set(nodes)) == 12

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from fixtures.drawn import drawn
 
 from fimaq_deploy.export.passes import Pass
 
@@ -25,21 +26,6 @@ class Passed:
     operators: tuple[list[str], list[str]]
     results: tuple[list[np.ndarray], list[np.ndarray]]
     obstacles: dict[str, str] = field(default_factory=dict)
-
-
-def drawn(text: str) -> ir.Model:
-    """A model of ONNX's text format, version and opset apart; constants are initializers, shapes are inferred."""
-    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
-    ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    inferred = ir.passes.common.ShapeInferencePass(check_type=True, strict_mode=True)(model).model
-    for number, node in enumerate(inferred.graph):
-        node.name = node.name or f"{node.op_type}_{number}"
-    return inferred
-
-
-@pytest.fixture
-def draw() -> Callable[[str], ir.Model]:
-    return drawn
 
 
 @pytest.fixture
