@@ -29,6 +29,51 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
 
 
 @pytest.fixture
+def small_report() -> Callable[..., r.Report]:
+    """`small_report(top1=97.5, labelled=True)`: one row that ran and one that did not, of a report before 0.2.0."""
+    return _small
+
+
+def _small(top1: float = 97.5, *, labelled: bool = True) -> r.Report:
+    def accuracy(value: float) -> r.Accuracy | None:
+        return r.Accuracy(images=600, top1=value, top5=100.0, interval=(value - 1, value + 1)) if labelled else None
+
+    same = r.Comparison(to="pytorch-fp32", agreement=99.5, largest_difference=0.12345)
+    fast = r.Latency(
+        batch_size=1, p50_ms=0.81, p90_ms=0.9, p99_ms=1.0, images_per_second=1235, ratio_to="onnx-fp32", speedup=1.25
+    )
+    return r.Report(
+        created="2026-01-02T03:04:05+00:00",
+        command="fimaq-deploy build --model swin_digits",
+        seed=0,
+        model=r.Model(name="swin_digits", weights="pretrained", input_shape=(1, 16, 16), classes=10, parameters=123),
+        recipe={"name": "w8a8"},
+        data=r.Data(
+            calibration="digits", calibration_images=256, evaluation="digits", evaluation_images=600, labelled=labelled
+        ),
+        environment=r.describe_environment(),
+        targets=[r.TargetStatus(name="tensorrt-rtx", not_run="no NVIDIA driver", compile_seconds=0.53)],
+        rows=[
+            r.Row(id="pytorch-fp32", title="PyTorch FP32", accuracy=accuracy(98.0)),
+            r.Row(id="onnx-fp32", title="ONNX FP32", file="model.fp32.onnx", size_bytes=4_000_000),
+            r.Row(
+                id="onnxruntime-cpu",
+                title="ONNX Runtime",
+                deployed=True,
+                accuracy=accuracy(top1),
+                comparison=same,
+                latency=[fast],
+                file="model.onnx",
+                size_bytes=999_600,
+            ),
+            r.Row(id="tensorrt-rtx", title="TensorRT-RTX", deployed=True, not_run="no driver", size_bytes=2_000_000),
+        ],
+        blocks=[r.Block(name="blocks.0", loss_before=0.01, loss_after=0.001, iterations=100, seconds=1.5)],
+        steps=[r.Step(name="quantize", seconds=3.2)],
+    )
+
+
+@pytest.fixture
 def full_report() -> r.Report:
     """Invented figures in every field, long names and big numbers among them."""
     return r.Report(

@@ -163,3 +163,21 @@ def test_several_outputs_are_told_and_judged_by_name(answering: Answering) -> No
     (text,) = failures(report, None)
     assert "boxes: cosine 0.3000" in text
     assert [card.tone for card in cards(report)[:2]] == ["plain", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("top1", "allowed", "count"), [(97.5, 0.5, 0), (97.4, 0.5, 1), (90.0, None, 0), (98.5, 0.0, 0)]
+)
+def test_the_gate_judges_only_what_ran_and_would_be_shipped(
+    small_report: Answering, top1: float, allowed: float | None, count: int
+) -> None:
+    assert len(failures(small_report(top1), allowed)) == count
+
+
+def test_a_not_run_row_without_labels_is_not_a_failure(small_report: Answering) -> None:
+    assert failures(small_report(labelled=False), 0.0) == []
+
+
+def test_a_compiler_that_refuses_is_a_failure(small_report: Answering) -> None:
+    status = r.TargetStatus(name="tensorrt", not_built="cannot compile", failed=True)
+    assert failures(small_report().model_copy(update={"targets": [status]}), None) == ["tensorrt: cannot compile"]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.resources import files
 
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema import ValidationError as SchemaError
+from pydantic import ValidationError
 
 from fimaq_deploy import report as r
 from fimaq_deploy.pipeline.builds import BuildResult
@@ -48,3 +50,17 @@ def test_a_difference_that_is_not_finite_is_null_and_reads_back(value: float) ->
 )
 def test_the_id_of_a_row_tells_its_precision(row_id: str, precision: str) -> None:
     assert r.Row(id=row_id, title="").precision == precision
+
+
+def test_json_reads_back_as_itself_and_carries_its_schema(small_report: Callable[..., r.Report]) -> None:
+    report = small_report()
+    text = report.to_json()
+    assert json.loads(text)["schema"] == "fimaq-deploy/report/1"
+    assert r.Report.model_validate_json(text) == report
+
+
+@pytest.mark.parametrize("change", [{"schema": "fimaq-deploy/report/9"}, {"extra": 1}, {"seed": "x"}])
+def test_a_foreign_document_is_refused(small_report: Callable[..., r.Report], change: dict[str, object]) -> None:
+    document = json.loads(small_report().to_json())
+    with pytest.raises(ValidationError):
+        r.Report.model_validate({**document, **change})

@@ -22,7 +22,16 @@ def test_a_figure_has_as_many_digits_as_mean_something(value: float | None, unit
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [(None, ""), (0, "0 kB"), (597_123, "597 kB"), (999_499, "999 kB"), (999_500, "1.0 MB")]
+    ("size", "said"),
+    [
+        (None, ""),
+        (0, "0 kB"),
+        (1234, "1 kB"),
+        (597_123, "597 kB"),
+        (12_340_000, "12.3 MB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+    ],
 )
 def test_a_size_is_in_kilobytes_below_a_megabyte(size: int | None, said: str) -> None:
     assert words.size_text(size) == said
