@@ -17,6 +17,14 @@ settings.load_profile("steady")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Files that take a minute or more start first: where several processes share the suite, none of them comes last.
+LONG = ("test_documents.py", "test_other_devices.py", "test_parallel.py", "test_whole_models.py", "test_builds.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def denormal_numbers() -> None:
     """The first session of ONNX Runtime lets its thread flush them, which is no other test's business."""
