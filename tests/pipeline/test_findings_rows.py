@@ -1,0 +1,92 @@
+"""Rows and outputs of a report from real passes: what belongs to which comparison, and what only classes have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fimaq_deploy.measure.accuracy import Evaluation, Pass
+from fimaq_deploy.measure.tasks import Tasks
+from fimaq_deploy.measure.tasks.classes import CLASSES
+from fimaq_deploy.measure.tasks.regression import REGRESSION
+from fimaq_deploy.pipeline.findings import to_outputs, to_row
+from fimaq_deploy.pipeline.rows import Candidate, Done
+
+LABELS = np.arange(12) % 7
+ORIGINAL = np.eye(7, dtype=np.float32)[LABELS] * 9
+OWN = np.roll(ORIGINAL, 1, axis=1) * (np.arange(12) < 3)[:, None] + ORIGINAL * (np.arange(12) >= 3)[:, None]
+TASKS: Tasks = {"logits": CLASSES}
+
+
+def passed(own: Any, original: Any = None, labels: Any = None, tasks: Tasks = TASKS) -> Evaluation:
+    found, name = Pass(tasks), next(iter(tasks))
+    found.add({name: own}, None if original is None else {name: original}, labels)
+    return found.finish()
+
+
+def candidate(name: str = "engine", **more: Any) -> Candidate:
+    return Candidate(name, name.title(), lambda images: images, **more)
+
+
+def test_a_row_that_ran_holds_everything_that_was_measured() -> None:
+    done = Done(passed(OWN, ORIGINAL, LABELS), passed(OWN, OWN))
+    row = to_row(candidate(compared_to="onnx", deployed=True), "pytorch", done, {"recall": 0.5})
+    assert (row.id, row.title, row.deployed, row.not_run, row.not_finite) == ("engine", "Engine", True, None, 0)
+    assert row.accuracy is not None
+    assert (row.accuracy.images, row.accuracy.top1) == (12, 75.0)
+    assert row.original is not None
+    assert (row.original.to, row.original.agreement, row.original.largest_difference) == ("pytorch", 75.0, 9.0)
+    assert row.comparison is not None
+    assert (row.comparison.to, row.comparison.agreement, row.comparison.largest_difference) == ("onnx", 100.0, 0.0)
+    assert {one.name for one in row.labelled} == {"top1", "top5"}
+    assert [(one.output, one.name, one.value) for one in row.own] == [("", "recall", 0.5)]
+
+
+def test_figures_against_the_original_are_not_those_against_labels() -> None:
+    row = to_row(candidate(), "pytorch", Done(passed(OWN, ORIGINAL, LABELS), passed(OWN)), {})
+    assert row.original is not None
+    assert {one.name for one in row.original.figures} == {"agreement", "kappa", "kl", "cosine"}
+    assert row.comparison is None, "it has no neighbour"
+
+
+def test_a_row_that_did_not_run_says_why_and_how_large_its_file_is(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(bytes(123))
+    row = to_row(candidate(file=tmp_path / "model.onnx", not_run="no GPU"), "pytorch", None, {})
+    assert (row.not_run, row.file, row.size_bytes) == ("no GPU", "model.onnx", 123)
+    assert (row.accuracy, row.original, row.comparison, row.labelled) == (None, None, None, [])
+    missing = to_row(candidate(file=tmp_path / "other.onnx"), "pytorch", None, {})
+    assert (missing.file, missing.size_bytes) == ("other.onnx", None)
+
+
+def test_numbers_have_neither_accuracy_nor_agreement() -> None:
+    tasks: Tasks = {"angle": REGRESSION}
+    found = passed(OWN, ORIGINAL, ORIGINAL + 1, tasks)
+    row = to_row(candidate(), "pytorch", Done(found, found), {})
+    assert row.accuracy is None
+    assert row.original is not None
+    assert row.original.agreement is None
+    assert [(one.output, one.name) for one in row.labelled] == [("angle", "mae")]
+
+
+def test_images_whose_output_is_not_finite_are_counted() -> None:
+    own = OWN.copy()
+    own[5:7, 0] = np.nan
+    found = passed(own, ORIGINAL, LABELS)
+    row = to_row(candidate(), "pytorch", Done(found, found), {})
+    assert row.accuracy is not None
+    assert (row.not_finite, row.accuracy.not_finite) == (2, 2)
+    assert row.original is not None
+    assert row.original.largest_difference is None
+
+
+def test_outputs_tell_of_the_figures_that_some_row_has() -> None:
+    evaluations = [passed(ORIGINAL), passed(OWN, ORIGINAL)]
+    (output,) = to_outputs(TASKS, {"logits": (7,)}, evaluations)
+    assert (output.name, output.task, output.shape) == ("logits", "classes", [7])
+    assert [one.name for one in output.figures] == ["agreement", "kappa", "kl", "cosine"]
+    (labelled,) = to_outputs(TASKS, {"logits": (7,)}, [passed(ORIGINAL, None, LABELS)])
+    assert [one.name for one in labelled.figures] == ["top1", "top5"]
+    found, told = output.figures[0], CLASSES.figure("agreement")
+    assert (found.title, found.unit, found.gate, found.headline) == (told.title, "%", "agreement", True)
