@@ -1,4 +1,4 @@
-"""The parser, the promises and the command. What placements compile to: tests/export/test_tensorrt_twin.py."""
+"""Stages, promises and the command. What placements compile to: tests/export/test_tensorrt_twin.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from fimaq_deploy.cli import main
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.verify.layer_audit import PROMISES, audit, parse_promises, stage_of
-from fimaq_deploy.verify.layer_plan import PlanTensor, read_plan
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -42,26 +41,6 @@ def test_nodes_without_names_are_found(model_path):
 )
 def test_stages_are_read_from_names(name, stage):
     assert stage_of(name) == stage
-
-
-def test_a_line_of_the_plan_is_read_whole():
-    line = (
-        "    Name: a/MatMul_myl0_4, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [-1,384], Strides: [384,1], "
-        "Datatype: Int8, Format: (Arbitrary) Format with stride order = [1,2,0] }, { Name: y, Dimensions: [], "
-        "Datatype: Half, Format: (Linear) Row major }], Constants: [ { Name: w, Dimensions: [384,1152], "
-        "Format/Datatype: Int4 }], Outputs: [], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: a/MatMul][ONNX "
-        "Layer: a/Add][ONNX Layer: a/MatMul]"
-    )
-    (kernel,) = read_plan(f"[V] something\n{line}\n")
-    assert (kernel.name, kernel.kind, kernel.outputs) == ("a/MatMul_myl0_4", "gemm", ())
-    assert kernel.inputs == (PlanTensor("x", (-1, 384), "Int8"), PlanTensor("y", (), "Half"))
-    assert kernel.constants == (PlanTensor("w", (384, 1152), "Int4"),)
-    assert kernel.nodes == ("a/MatMul", "a/Add")
-
-
-def test_a_log_without_a_plan_is_a_user_error():
-    with pytest.raises(UserError, match="holds no layer plan"):
-        read_plan("[I] Finished engine building")
 
 
 def test_promises_are_checked_for_spelling():
