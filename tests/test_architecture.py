@@ -33,7 +33,7 @@ FUNCTIONS |= {"parity", "sweep"}
 
 
 # Folders of small modules that are alike: one test file named after the folder tests them as a whole.
-TESTED_AS_A_WHOLE = {"cli", "measure/tasks", "models/families", "report/build_page/sections"}
+TESTED_AS_A_WHOLE = {"models/families", "report/build_page/sections"}
 # Modules that are run through their callers alone. May only fall.
 WITHOUT_A_TEST = 15
 
