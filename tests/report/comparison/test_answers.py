@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fimaq_deploy import report as r
 from fimaq_deploy.pipeline.builds import BuildResult
-from fimaq_deploy.report.comparison.builds import load_build
 from fimaq_deploy.report.comparison.judge import Build, compare
 from fimaq_deploy.report.comparison.records import Difference, Judgement, Thresholds
 from fimaq_deploy.report.comparison.words import summary
-from fimaq_deploy.report.predictions import PREDICTIONS, Key, Predictions
+from fimaq_deploy.report.predictions import Key, Predictions
 
 Answering = Callable[..., r.Report]
 CPU = "onnxruntime-cpu"
@@ -107,17 +105,3 @@ def test_a_figure_that_is_no_longer_finite_fails(answering: Answering) -> None:
 def test_builds_are_read_from_their_folders(built: BuildResult) -> None:
     found = compare(built.out, [built.out], Thresholds(max_drop=0, min_agreement=90))
     assert (found.exit_code, found.new) == (0, str(built.out))
-
-
-def test_a_build_from_before_is_compared_with_its_original(full_report: r.Report, tmp_path: Path) -> None:
-    rows = {"pytorch-fp32": np.arange(100) % 7, CPU: np.where(np.arange(100) < 30, 0, np.arange(100) % 7)}
-    neighbour = r.Comparison(to="onnx-reference", agreement=100.0, largest_difference=0.0)
-    (tmp_path / "report.json").write_text(
-        full_report.model_copy(
-            update={"rows": [full_report.rows[0], full_report.rows[3].model_copy(update={"comparison": neighbour})]}
-        ).to_json()
-    )
-    Predictions("x", {name: found.astype(np.int32) for name, found in rows.items()}).save(tmp_path / PREDICTIONS)
-    row = load_build(tmp_path).report.row(CPU)
-    assert row is not None and row.original is not None
-    assert row.original.agreement == pytest.approx(100 * np.mean(rows["pytorch-fp32"] == rows[CPU]))

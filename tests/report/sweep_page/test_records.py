@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from fimaq_deploy import report as r
-from fimaq_deploy.report.page.markdown import page_markdown
-from fimaq_deploy.report.page.parts import Exhibit, Page
-from fimaq_deploy.report.sweep_page.page import headline, sweep_page, to_html
+from fimaq_deploy.report.sweep_page.page import sweep_page
 from fimaq_deploy.report.sweep_page.records import (
     Cell,
     Cost,
-    Line,
     Sweep,
     finished_cell,
     leaderboard,
@@ -56,37 +51,6 @@ def test_what_is_not_known_is_not_on_the_front() -> None:
     assert pareto([]) == []
 
 
-@pytest.fixture
-def make() -> Make:
-    def made(name: str, model: str, top1: float, speedup: float, base_ms: float = 10.0, **changes: Any) -> Cell:
-        line = Line(
-            id="cpu",
-            title="ONNX Runtime CPU",
-            top1=top1,
-            interval=(top1 - 1, top1 + 1),
-            drop=95 - top1,
-            p50_ms=base_ms / speedup,
-            speedup=speedup,
-            speedup_interval=(0.99 * speedup, 1.01 * speedup),
-            size_bytes=round(1e6 / speedup),
-        )
-        original = Line(id="onnx-fp32", title="FP32", top1=95.0, p50_ms=base_ms, size_bytes=4_000_000)
-        return Cell(
-            name=name,
-            model=model,
-            recipe=name,
-            targets=["onnxruntime-cpu"],
-            identity=name,
-            state="done",
-            seconds=3.0,
-            images=600,
-            original=original,
-            **{"shipped": [line], **changes},
-        )
-
-    return made
-
-
 def sweep_of(*cells: Cell) -> Sweep:
     return Sweep(
         name="trial", created="2026-01-02T03:04:05", command="fimaq-deploy sweep x", machine="m", cells=[*cells]
@@ -116,14 +80,6 @@ def test_cells_without_a_build_have_no_place(make: Make) -> None:
     assert page.reasons == ["bad failed: no such file"]
 
 
-def test_a_row_that_was_not_run_says_why(make: Make) -> None:
-    absent = Line(id="tensorrt", title="TensorRT", not_run="no NVIDIA driver", size_bytes=5)
-    sweep = sweep_of(make("a", "vit", 94, 2.0), make("b", "vit", 93, 2.0, shipped=[absent]))
-    board = exhibits(sweep_page(sweep))["board"]
-    assert "TensorRT: not run: no NVIDIA driver." in board.note
-    assert board.rows[-1][3] == "not run"
-
-
 def test_a_cell_is_filled_from_its_report(full_report: r.Report) -> None:
     waiting = Cell(name="a", model="deit_s", recipe="w4a8", targets=["tensorrt-rtx"], identity="x")
     cell = finished_cell(waiting, full_report, ["a gate"], 12.0)
@@ -133,41 +89,3 @@ def test_a_cell_is_filled_from_its_report(full_report: r.Report) -> None:
     assert [line.id for line in cell.shipped] == ["onnxruntime-cpu", "tensorrt-rtx", "openvino-cpu"]
     assert cell.shipped[0].drop == pytest.approx(0.52)
     assert cell.shipped[2].not_run == "the openvino package is not installed"
-
-
-def exhibits(page: Page) -> dict[str, Exhibit]:
-    return {exhibit.id: exhibit for section in page.sections for exhibit in section.exhibits}
-
-
-def test_the_ends_of_the_front_are_in_the_headline(make: Make) -> None:
-    both = sweep_of(make("a", "vit", 94, 2.0), make("b", "swin", 90, 4.0))
-    assert headline(both) == (
-        "2 builds of 2 models and 2 recipes: vit with a (94.00 %, 5.00 ms) is the most accurate, "
-        "swin with b (90.00 %, 2.50 ms) the fastest."
-    )
-    one = sweep_of(make("a", "vit", 94, 2.0), make("b", "swin", 90, 1.0))
-    assert headline(one).endswith("vit with a (94.00 %, 5.00 ms) is the most accurate, and none is clearly faster.")
-    assert headline(sweep_of(make("a", "vit", 1, 1, shipped=[]))).endswith(
-        "nothing that could be compared was run here."
-    )
-
-
-def test_a_missed_gate_is_told(make: Make) -> None:
-    page = sweep_page(sweep_of(make("a", "vit", 90, 2.0, failures=["loses 5 points"])))
-    assert (page.tone, page.reasons) == ("bad", ["a: loses 5 points"])
-
-
-def test_a_recorded_sweep_reads_back_and_has_its_page() -> None:
-    """Two models and four recipes, as `fimaq-deploy sweep` wrote them."""
-    text = RECORDED.read_text(encoding="utf-8")
-    sweep = Sweep.model_validate(json.loads(text))
-    assert Sweep.model_validate_json(sweep.to_json()) == sweep
-    assert sweep.cells[0].shipped[0].closeness is None, "it was recorded before there was one"
-    assert len({cell.model for cell in sweep.cells}) >= 2
-    assert len({cell.recipe for cell in sweep.cells}) >= 4
-    page = sweep_page(sweep)
-    assert {"accuracy-latency", "accuracy-size", "board", "builds"} == set(exhibits(page))
-    assert to_html(page).count("<svg") == 2
-    said = page_markdown(page)
-    assert all(cell.name in said for cell in sweep.cells)
-    assert exhibits(page)["board"].rows[0][-1] == "●", "the most accurate is always on the front"
