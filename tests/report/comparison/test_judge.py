@@ -221,5 +221,5 @@ def test_a_judgement_reads_back_from_its_json(make: Make) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_threshold_has_to_be_a_number(make: Make, value: float) -> None:
-    with pytest.raises(UserError, match="--max-slowdown .*expected a number"):
+    with pytest.raises(UserError, match=r"--max-slowdown .*expected a number"):
         judged(make("new"), make(), max_slowdown=value)
