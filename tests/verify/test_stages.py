@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from fimaq_deploy.calibration.quantization import quantize
-from fimaq_deploy.cli import main
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_onnx
 from fimaq_deploy.models.load import load_model
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.verify.block_parity import parity
 from fimaq_deploy.verify.stages import compare_stages, differing_weights
 
 # Of a stage's output, relative to its spread, when every quantizer got the runtime's integers: float sums alone.
 ROUNDING = 1e-4
 CHANGED = "blocks.1"
-
-
-@pytest.fixture(scope="module")
-def images():
-    return torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, images):
-    """quantized.safetensors and model.onnx of a shipped model, and the model itself."""
-    recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0}, scale_search={"candidates": 8})
-    model = quantize(load_model("vit_digits"), images, recipe, "tensorrt-rtx")
-    made = tmp_path_factory.mktemp("parity")
-    model.save(made / "quantized.safetensors")
-    export_onnx(model, made / "model.onnx")
-    return made, model
-
-
-def changed(folder, out, name, change) -> Path:
-    """model.onnx with one stored tensor changed."""
-    model = onnx.load(folder / "model.onnx")
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), name))
-    onnx.save(model, out / "model.onnx")
-    return out / "model.onnx"
 
 
 def test_every_quantizer_is_within_one_step_of_the_file_as_written(folder, images):
@@ -68,7 +38,7 @@ def test_the_fused_file_is_judged_by_the_integers_behind_each_stage(folder, imag
     assert all(stage.flips.largest_step <= 1 for stage in report.stages)
 
 
-def test_before_a_head_in_floats_eight_bits_stand_in(images, tmp_path):
+def test_before_a_head_in_floats_eight_bits_stand_in(images, changed, tmp_path):
     """No quantizer reads the last block: it agrees with the file all the same, and not with a changed one."""
     recipe = Recipe.load("w8a8").replace(reconstruction={"iterations": 0}, head={"quantize": "never"})
     model = quantize(load_model("vit_digits"), images, recipe, "tensorrt-rtx")
@@ -90,7 +60,7 @@ def test_before_a_head_in_floats_eight_bits_stand_in(images, tmp_path):
         (f"{CHANGED}.attn.proj.q_weight", lambda weight: -weight),
     ],
 )
-def test_the_first_stage_that_parts_is_named(folder, images, tmp_path, name, change, optimisations):
+def test_the_first_stage_that_parts_is_named(folder, images, changed, tmp_path, name, change, optimisations):
     made, model = folder
     path = changed(made, tmp_path, name, change)
     report = compare_stages(model, path, images, optimisations=optimisations, threads=1)
@@ -110,54 +80,6 @@ def test_without_quantizers_floats_are_judged(exported, images):
 def test_the_file_of_another_model_is_refused(folder, exported, images):
     with pytest.raises(UserError, match=r"has no node of stage 'blocks\.0'"):
         compare_stages(folder[1], exported("w8a8")[1], images)
-
-
-def run(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code or 0
-
-
-def test_the_command_compares_a_folder(folder, capsys):
-    assert run("parity", folder[0], "--model", "vit_digits", "--count", 4) == 0
-    text = capsys.readouterr().out
-    assert "model.onnx: integer weights equal" in text
-    assert "onnx-reference: " in text and "onnxruntime-cpu: 100.00 % of 4 images" in text
-
-
-def test_the_command_fails_where_they_part(folder, tmp_path, capsys):
-    changed(folder[0], tmp_path, f"{CHANGED}.attn.proj.q_weight", lambda weight: -weight)
-    (tmp_path / "quantized.safetensors").write_bytes((folder[0] / "quantized.safetensors").read_bytes())
-    assert run("parity", tmp_path, "--model", "vit_digits", "--count", 2, "--json", "-") == 1
-    captured = capsys.readouterr()
-    document = json.loads(captured.out)
-    assert document["schema"] == "fimaq-deploy/parity/1"
-    assert document["weights"] == {"model.onnx": [f"{CHANGED}.attn.proj.q_weight"]}
-    assert [each["first_parting"] for each in document["comparisons"]] == [CHANGED, CHANGED]
-    assert f"failed: onnx-reference parts at {CHANGED}" in captured.err
-
-
-def test_a_quantized_model_alone_is_exported_for_the_occasion(folder, tmp_path):
-    alone = tmp_path / "alone.safetensors"
-    alone.write_bytes((folder[0] / "quantized.safetensors").read_bytes())
-    outcome = parity(alone, model="vit_digits", count=2)
-    assert outcome.partings == [] and outcome.weights == {"model.onnx": []}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("nowhere",), "no quantized model nowhere"),
-        ((".",), "no quantized model"),
-        (("{folder}",), "name it with --model"),
-        (("{folder}", "--model", "vit_digits", "--count", "0"), "expected 1 to"),
-        (("{folder}", "--model", "swin_digits"), "belong to another model"),
-    ],
-)
-def test_bad_input_is_one_line(folder, capsys, arguments, said):
-    assert run("parity", *(argument.format(folder=folder[0]) for argument in arguments)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and said in line
 
 
 def test_weights_are_compared_exactly(exported, tmp_path):
