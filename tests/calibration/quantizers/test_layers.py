@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 from timm.layers.attention import Attention
-from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
 from fimaq_deploy.calibration.learning.scale_search import search_stage
@@ -21,7 +20,6 @@ from fimaq_deploy.calibration.quantizers.layers import (
     thaw,
 )
 from fimaq_deploy.models.families.timm import TimmAttention
-from fimaq_deploy.models.families.timm_swin import SwinAttention
 
 ACTIVATIONS = ActivationGrid(8, "asymmetric")
 
@@ -132,44 +130,6 @@ def test_an_input_without_grid_stays_in_high_precision() -> None:
     torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight_quantizer(), layer.bias))
     assert not list(activation_quantizers(layer))
     assert [name for name, _ in quantized_layers(layer)] == [""]
-
-
-ATTENTIONS = [
-    {},
-    {"qk_norm": True, "norm_layer": nn.LayerNorm},
-    {"scale_norm": True, "norm_layer": nn.LayerNorm},
-    {"attn_head_dim": 24},
-    {"gated": True},
-    {"qkv_bias": True, "proj_bias": False},
-]
-
-
-@pytest.mark.parametrize("settings", ATTENTIONS, ids=str)
-def test_attention_without_quantizers_is_timms(settings: dict[str, object]) -> None:
-    torch.manual_seed(0)
-    attention = Attention(32, 4, **settings).eval()
-    x = torch.randn(2, 9, 32)
-    twin = TimmAttention(attention)
-    torch.testing.assert_close(twin(x), attention(x), rtol=1e-5, atol=1e-6)
-
-
-def test_attention_masks_are_refused() -> None:
-    twin = TimmAttention(Attention(32, 4))
-    with pytest.raises(NotImplementedError):
-        twin(torch.randn(1, 4, 32), attn_mask=torch.zeros(4, 4))
-    with pytest.raises(NotImplementedError):
-        twin(torch.randn(1, 4, 32), is_causal=True)
-
-
-@pytest.mark.parametrize("windows", [0, 1, 3])
-def test_window_attention_without_quantizers_is_timms(windows: int) -> None:
-    torch.manual_seed(0)
-    attention = WindowAttention(32, num_heads=4, window_size=(3, 3)).eval()
-    nn.init.normal_(attention.relative_position_bias_table)
-    x = torch.randn(2 * max(windows, 1), 9, 32)
-    mask = torch.where(torch.rand(windows, 9, 9) < 0.4, -100.0, 0.0) if windows else None
-    twin = SwinAttention(attention)
-    torch.testing.assert_close(twin(x, mask), attention(x, mask=mask), rtol=1e-5, atol=1e-6)
 
 
 def test_all_four_attention_operands_are_quantized() -> None:
