@@ -32,8 +32,6 @@ FUNCTIONS = {"build", "quantize", "evaluate", "export_onnx", "load_engine", "aud
 FUNCTIONS |= {"parity", "sweep"}
 
 
-# Folders of small modules that are alike: one test file named after the folder tests them as a whole.
-TESTED_AS_A_WHOLE = {"models/families"}
 # Modules that are run through their callers alone. May only fall.
 WITHOUT_A_TEST = 1
 
@@ -103,8 +101,6 @@ def test_the_page_about_it_says_the_same() -> None:
 
 def has_a_test(module: Path) -> bool:
     folder = ROOT.parent / "tests" / module.relative_to(ROOT).parent
-    if module.relative_to(ROOT).parent.as_posix() in TESTED_AS_A_WHOLE:
-        return any(folder.glob("test_*.py"))
     return (folder / f"test_{module.name}").exists()
 
 

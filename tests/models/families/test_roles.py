@@ -57,6 +57,10 @@ def test_libraries_name_their_own_norms(name: str) -> None:
     assert is_rms(type(name, (nn.Module,), {})())
 
 
+def test_and_derive_from_torchs_under_any_name() -> None:
+    assert is_rms(type("Own", (nn.RMSNorm,), {})(4))
+
+
 def test_a_part_that_is_absent_none_or_an_identity_is_nothing() -> None:
     model = Model()
     model.blank = nn.Identity()
