@@ -89,5 +89,5 @@ def test_an_image_is_not_a_report(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*report\.json: no such file.*; name a report\.json"):
+    with pytest.raises(UserError, match=r"cannot read report .*: no such file.*; name a report\.json"):
         load_report(tmp_path)

@@ -57,7 +57,7 @@ def test_unreadable_predictions_are_one_clear_line(folder: Path, content: bytes 
 
 
 def test_no_report_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*report\.json: no such file"):
+    with pytest.raises(UserError, match=r"cannot read report .*: no such file.*name a report\.json"):
         load_build(tmp_path)
 
 
