@@ -12,7 +12,7 @@ import pytest
 import fimaq_deploy
 
 ROOT = Path(fimaq_deploy.__file__).parent
-VOCABULARY = {"__init__", "errors", "files", "manifest", "recipe", "target", "version"}
+VOCABULARY = {"__init__", "contract", "errors", "files", "manifest", "recipe", "target", "version"}
 # A room and the rooms that it may import, beside the vocabulary and itself.
 MAY_IMPORT = {
     "models": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "measure": {"graph", "engines", "data"},
     "verify": {"calibration", "export", "engines", "graph", "measure", "models", "data"},
     "report": set(),
+    "runtime": {"data", "engines", "measure"},
 }
 EVERY_ROOM = {*MAY_IMPORT, "pipeline"}
 MAY_IMPORT["pipeline"] = EVERY_ROOM - {"pipeline"}

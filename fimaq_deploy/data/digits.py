@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fimaq_deploy.models.bundled import DIGITS
+
 FILE = Path(__file__).parent / "digits.npz"
 IMAGE_SIZE = 16
-CLASSES = tuple(str(digit) for digit in range(10))
+CLASSES = DIGITS
 
 Split = Literal["train", "calibration", "test"]
 _BOUNDS: dict[str, tuple[int, int]] = {"train": (0, 941), "calibration": (941, 1197), "test": (1197, 1797)}

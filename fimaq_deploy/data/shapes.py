@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-SILHOUETTES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "ellipse")
-FILLS = ("plain", "striped", "spotted")
-CLASSES = tuple(f"{fill} {silhouette}" for silhouette in SILHOUETTES for fill in FILLS)
+from fimaq_deploy.models.bundled import FILLS, SHAPES, SILHOUETTES
+
+CLASSES = SHAPES
 IMAGE_SIZE = 32
 
 Split = Literal["train", "calibration", "test"]

@@ -23,12 +23,13 @@ from pathlib import Path
 import onnx_ir as ir
 from torch import nn
 
+from fimaq_deploy.contract import KEY, Contract, Output, parse_contract
 from fimaq_deploy.export.passes import CLEANING, passes_for, run_passes
 from fimaq_deploy.export.passes.standard import require_standard
 from fimaq_deploy.export.tracing import count_weights, trace_module
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.graph.inspection import load_model
-from fimaq_deploy.models.describe import image_shape
+from fimaq_deploy.models.describe import contract_of, image_shape
 from fimaq_deploy.models.families import find_family
 from fimaq_deploy.target import ANY_RUNTIME, Target, find_target
 from fimaq_deploy.version import __version__
@@ -40,17 +41,20 @@ def export_onnx(
     *,
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
+    contract: Contract | None = None,
 ) -> Path:
     """Write a frozen quantized model as QDQ ONNX. For several targets, `trace` it once and write each from that.
 
     target: whose high-precision type the file has; None is float32, which every runtime here reads.
     input_shape: (C, H, W); None reads it from the timm model inside.
+    contract: how images are prepared, for the file's `metadata_props`; None is what the model's `pretrained_cfg` says,
+        and nothing where it has none.
 
     Raises:
         UserError: unknown target, or the file cannot be written.
     """
     rules = _rules(target)
-    return trace(quantized, input_shape).write(path, rules)
+    return trace(quantized, input_shape, contract).write(path, rules)
 
 
 def export_fp_onnx(
@@ -59,27 +63,31 @@ def export_fp_onnx(
     *,
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
+    contract: Contract | None = None,
 ) -> Path:
     """Write a model that is not quantized: what the quantized one is compared with. Arguments as in `export_onnx`."""
-    return export_onnx(model, path, target=target, input_shape=input_shape)
+    return export_onnx(model, path, target=target, input_shape=input_shape, contract=contract)
 
 
 @dataclass(frozen=True)
 class Traced:
     """A model as a float32 graph, from which the file of any target is written. Made by `trace`.
 
-    weights: how many of its tensors are integers and must stay so.
+    weights: how many of its tensors are integers and must stay so. contract: what its files say of their input.
     """
 
     model: ir.Model
     weights: int = 0
+    contract: Contract | None = None
 
     def write(self, path: str | Path, target: str | Target | None = None) -> Path:
         """Write the file of a target, and leave this graph as it is. Arguments and errors as of `export_onnx`."""
-        return _write(self.model.clone(), _rules(target), self.weights, Path(path))
+        return _write(self.model.clone(), _rules(target), self.weights, Path(path), self.contract)
 
 
-def trace(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> Traced:
+def trace(
+    model: nn.Module, input_shape: tuple[int, int, int] | None = None, contract: Contract | None = None
+) -> Traced:
     """Trace a float32 model, quantized and frozen or not. Arguments as in `export_onnx`.
 
     The graph shares the model's numbers: write what is wanted of it before they change.
@@ -88,7 +96,7 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int] | None = None) -> 
     family = find_family(model)
     program = trace_module((model if family is None else family.as_chain(model, shape)).eval(), shape)
     run_passes(program.model, CLEANING)
-    return Traced(program.model, count_weights(program.exported_program))
+    return Traced(program.model, count_weights(program.exported_program), contract or contract_of(model, shape))
 
 
 def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Target) -> Path:
@@ -97,17 +105,34 @@ def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Targe
     Raises:
         UserError: unknown target, a file that cannot be read, or one that cannot be written.
     """
-    return _write(load_model(source), _rules(target), 0, Path(path))
+    model = load_model(source)
+    told = model.metadata_props.get(KEY)
+    contract = None if told is None else parse_contract(told, str(source))
+    return _write(model, _rules(target), 0, Path(path), contract)
 
 
 def _rules(target: str | Target | None) -> Target:
     return target if isinstance(target, Target) else find_target(target or ANY_RUNTIME)
 
 
-def _write(model: ir.Model, target: Target, weights: int, path: Path) -> Path:
+def _write(model: ir.Model, target: Target, weights: int, path: Path, contract: Contract | None) -> Path:
     """What every file goes through. `model` is changed; `weights` is `Traced.weights`."""
     run_passes(model, passes_for(target))
     require_standard(model, weights)
+    if contract is not None:
+        model.metadata_props[KEY] = _of_graph(contract, model.graph).text()
     model.producer_name, model.producer_version, model.graph.name = "fimaq-deploy", __version__, "main"
     write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))
     return path
+
+
+def _of_graph(contract: Contract, graph: ir.Graph) -> Contract:
+    """The contract with the names, types and shapes that a graph has."""
+    (images,) = graph.inputs
+    return contract.named(str(images.name), [_output(value) for value in graph.outputs])
+
+
+def _output(value: ir.Value) -> Output:
+    sides = () if value.shape is None else tuple(value.shape)[1:]
+    dtype = "float32" if value.dtype is None else str(value.dtype.numpy())
+    return Output(str(value.name), dtype, tuple(side if isinstance(side, int) else None for side in sides))

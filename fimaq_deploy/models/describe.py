@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fimaq_deploy.contract import Contract, Output, resized
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.preprocessing import Preprocessing
@@ -48,6 +49,20 @@ class ModelInfo:
         size = {"channels": self.input_shape[0], "height": self.input_shape[1], "width": self.input_shape[2]}
         return {**size, "pixel_scale": 1 / 255, **{name: getattr(self, name) for name in kept}}
 
+    def contract(self, kinds: Iterable[str] = ()) -> Contract:
+        """The same as the contract that a file carries. kinds: of its outputs, in their order."""
+        return Contract(
+            shape=self.input_shape,
+            mean=self.mean,
+            std=self.std,
+            resize=resized(self.input_shape, self.crop_pct),
+            interpolation=self.interpolation,
+            crop_mode=self.crop_mode,
+            bit_depth=self.bit_depth,
+            outputs=tuple(Output(kind=kind) for kind in kinds),
+            classes=self.class_names if len(self.class_names) == self.classes else (),
+        )
+
 
 def describe_model(model: nn.Module, name: str = "", preprocessing: Preprocessing | None = None) -> ModelInfo:
     """What the module reads. `name` defaults to timm's name for it, or to its class.
@@ -60,25 +75,41 @@ def describe_model(model: nn.Module, name: str = "", preprocessing: Preprocessin
     Raises:
         UserError: the module is of no known family, has no fixed image size, or the preprocessing is not for it.
     """
-    from timm.data import resolve_data_config
-
     require_supported(model)
     config: Mapping[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {"crop_pct": 1.0})
+    shape, classes = image_shape(model), family_of(model).classes(model)
+    info = _configured(config, name or config.get("architecture") or type(model).__name__, shape, classes)
+    return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
+
+
+def contract_of(model: nn.Module, shape: tuple[int, int, int]) -> Contract | None:
+    """The contract of a module, quantized or not, as far as it says so itself: None where it has no `pretrained_cfg`.
+
+    shape: (C, H, W) of its images.
+    """
+    config = getattr(model, "pretrained_cfg", None) or getattr(getattr(model, "model", None), "pretrained_cfg", None)
+    if not isinstance(config, Mapping) or "mean" not in config:
+        return None
+    names = _class_names(config)
+    return replace(_configured(config, "", shape, len(names)).contract(), classes=names)
+
+
+def _configured(config: Mapping[str, Any], name: str, shape: tuple[int, int, int], classes: int) -> ModelInfo:
+    from timm.data import resolve_data_config
+
     resolved = resolve_data_config(pretrained_cfg=config)
-    shape = image_shape(model)
     known = shape[0] == 3 or "mean" in config
-    info = ModelInfo(
-        name=name or config.get("architecture") or type(model).__name__,
+    return ModelInfo(
+        name=name,
         input_shape=shape,
         mean=per_channel(resolved["mean"] if known else (0.5,), shape[0]),
         std=per_channel(resolved["std"] if known else (0.5,), shape[0]),
         interpolation=resolved["interpolation"],
         crop_pct=float(resolved["crop_pct"]),
         crop_mode=resolved["crop_mode"],
-        classes=family_of(model).classes(model),
+        classes=classes,
         class_names=_class_names(config),
     )
-    return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -85,7 +85,8 @@ def _open_bundled(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
     model = seeded(BUNDLED[name].create, seed)
     channels = model.patch_embed.proj.in_channels  # type: ignore[union-attr]
     half = (0.5,) * int(channels)  # type: ignore[arg-type]
-    model.pretrained_cfg = {"architecture": name, "mean": half, "std": half, "crop_pct": 1.0}  # type: ignore[assignment]
+    config = {"architecture": name, "mean": half, "std": half, "crop_pct": 1.0}
+    model.pretrained_cfg = {**config, "label_names": BUNDLED[name].class_names}  # type: ignore[assignment]
     if weights == "random":
         return Loaded(model)
     return _with_checkpoint(model, name, BUNDLED[name].weights if weights == "pretrained" else weights)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fimaq_deploy.contract import INTERPOLATIONS, RULES
 from fimaq_deploy.errors import UserError, shown, within
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-CROP_MODES = ("center", "squash", "border")
+CROP_MODES = tuple(RULES)
 
 _LARGEST = 1e6  # of a mean or a standard deviation: raw pixels of 16 bits stay below it
 _SMALLEST_STD = 1e-9
@@ -46,6 +46,21 @@ class Preprocessing:
             within("--bit-depth", self.bit_depth, 8, 31)
         _one_of("--interpolation", self.interpolation, INTERPOLATIONS)
         _one_of("--crop-mode", self.crop_mode, CROP_MODES)
+
+    @classmethod
+    def of_build(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """What a build's manifest says under `preprocessing`, so that images are prepared again as they were.
+
+        Raises:
+            UserError: something in it cannot be meant.
+        """
+        given: dict[str, Any] = {one.name: document.get(one.name) for one in fields(cls)}
+        try:
+            for name in ("mean", "std"):
+                given[name] = None if given[name] is None else tuple(map(float, given[name]))
+            return cls(**given)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the preprocessing of the build cannot be read ({shown(str(error))})") from None
 
     def changes(self, channels: int) -> dict[str, Any]:
         """The fields that are said, for a model of so many channels.

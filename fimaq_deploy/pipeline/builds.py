@@ -31,7 +31,7 @@ from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.source import ImageSource
-from fimaq_deploy.engines.runtimes import find_runtime, runtime_packages
+from fimaq_deploy.engines.runtimes import ONNX, find_runtime, runtime_packages
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
@@ -43,6 +43,7 @@ from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import Engine, compile_engines
+from fimaq_deploy.pipeline.contracts import contract_for
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
 from fimaq_deploy.pipeline.request import Request
@@ -54,6 +55,7 @@ from fimaq_deploy.report import schema, to_html, to_markdown
 from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
+from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.verify.block_parity import QUANTIZED, compare_files, compare_weights
 
 PARITY_IMAGES = 4
@@ -182,7 +184,8 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         quantized = _quantize(request, loaded, folder, count)
     with steps.step("export"):
         earlier = originals.onnx if originals else None
-        files = write_files(folder, quantized, loaded.model, loaded.calibration, runtimes, earlier)
+        contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
+        files = write_files(folder, quantized, loaded.model, loaded.calibration, runtimes, earlier, contract)
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count)
     with steps.step("evaluate") as count:
@@ -325,7 +328,9 @@ def _write(folder: Path, report: schema.Report, recipe: Recipe, sizes: Sizes, in
     }
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
-    reads = {"sizes": sizes.options(), "preprocessing": info.preprocessing()}
+    contract = contract_in(folder / ONNX)
+    assert contract is not None
+    reads = {"sizes": sizes.options(), "preprocessing": info.preprocessing(), "contract": contract.document()}
     write_manifest(folder, {**_manifest_facts(report), **reads}, without=(artifacts.REQUEST_FILE,))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration.findings.float_range import choose_type, largest_values
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.contract import Contract
 from fimaq_deploy.engines.runtimes import ONNX, Runtime
 from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
 from fimaq_deploy.files import written_whole
@@ -79,18 +80,20 @@ def write_files(
     images: Any,
     runtimes: Sequence[Runtime],
     earlier: Path | None = None,
+    contract: Contract | None = None,
 ) -> Files:
     """Write them all. Each model is traced once.
 
     model: the original. images: a source of calibration images. earlier: the original's float32 file of another build.
+    contract: what each file says of its input; None: what the model itself says.
     """
-    traced, original = trace(quantized), folder / FP_ONNX
+    traced, original = trace(quantized, contract=contract), folder / FP_ONNX
     traced.write(folder / ONNX)
     if earlier is not None and earlier.is_file():
         with written_whole(original) as beside:
             shutil.copyfile(earlier, beside)
     else:
-        export_fp_onnx(model, original)
+        export_fp_onnx(model, original, contract=contract)
     own = [runtime for runtime in runtimes if not runtime.target.reads_the_common_file]
     half = [runtime for runtime in own if _is_half(runtime)]
     files = Files(folder, choose_floats(quantized, model, images.take(IMAGES)) if half else None)

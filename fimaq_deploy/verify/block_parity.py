@@ -27,7 +27,7 @@ from fimaq_deploy.manifest import MANIFEST, read_manifest
 from fimaq_deploy.manifest import origin as manifest_origin
 from fimaq_deploy.models.describe import describe_model
 from fimaq_deploy.models.load import load_model
-from fimaq_deploy.models.preprocessing import image_size
+from fimaq_deploy.models.preprocessing import Preprocessing, image_size
 from fimaq_deploy.verify.stages import ParityReport, compare_stages, differing_weights
 
 QUANTIZED = "quantized.safetensors"
@@ -121,7 +121,8 @@ def parity(
     name, origin, seed, found = _origin(file.parent, model, weights)
     original = load_model(name, origin, seed=seed, **_sizes(file.parent))
     quantized = load_quantized(file, original)
-    taken = example_images(name, describe_model(original, name), images, count).take(count)
+    info = describe_model(original, name, _preprocessing(file.parent))
+    taken = example_images(name, info, images, count).take(count)
     with _exported(quantized, file, built) as folder:
         wanted = targets if targets is not None else [target for target in found if _runs(target, folder)]
         return Outcome(
@@ -138,6 +139,12 @@ def _sizes(folder: Path) -> dict[str, Any]:
     found = manifest.get("sizes") if isinstance(manifest.get("sizes"), dict) else {}
     size = image_size(found.get("img_size")) if found else None
     return {"image_size": size, "in_chans": found.get("in_chans") if found else None}
+
+
+def _preprocessing(folder: Path) -> Preprocessing | None:
+    """How the images of a build were prepared; None where it does not say."""
+    found = (read_manifest(folder) or {}).get("preprocessing")
+    return Preprocessing.of_build(found) if isinstance(found, dict) else None
 
 
 def _origin(folder: Path, model: str | None, weights: str | None) -> tuple[str, str, int, list[str]]:

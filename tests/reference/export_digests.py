@@ -7,7 +7,8 @@ change what is exported proves it here.
 
 A file has two digests. `graph` covers operators, attributes, names, shapes and types and is the same on every machine.
 `bytes` covers the numbers too; float arithmetic rounds differently from one processor or torch to the next, so it is
-judged only where the machine and the versions are those of the reference. The producer's version is left out of both.
+judged only where the machine and the versions are those of the reference. The producer's version and
+`metadata_props`, which no runtime computes with, are left out of both.
 
 Learning runs for a few iterations on generated noise: what is proved is that numbers stay, not that they are good.
 """
@@ -143,6 +144,7 @@ def digest(file: Path) -> dict[str, str]:
 
     model = onnx.load(file)
     model.producer_version = ""
+    del model.metadata_props[:]
     whole = _sha256(model.SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")

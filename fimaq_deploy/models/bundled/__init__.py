@@ -18,6 +18,11 @@ HERE = Path(__file__).parent
 
 Task = Literal["digits", "shapes"]
 
+DIGITS = tuple(map(str, range(10)))
+SILHOUETTES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "ellipse")
+FILLS = ("plain", "striped", "spotted")
+SHAPES = tuple(f"{fill} {silhouette}" for silhouette in SILHOUETTES for fill in FILLS)
+
 
 @dataclass(frozen=True)
 class Bundled:
@@ -26,6 +31,11 @@ class Bundled:
     name: str
     task: Task
     create: Callable[[], nn.Module]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return DIGITS if self.task == "digits" else SHAPES
 
     @property
     def weights(self) -> Path:
