@@ -55,7 +55,7 @@ def prepare(
     plan = make_plan(explicit, recipe, target, tokens)
     at_once = images_at_once(explicit, tokens)
     sample = images[: min(COMPARED_IMAGES, at_once)].to(device)
-    require_same(reference, quantized_copy(explicit, plan), sample)
+    require_same(reference, quantized_copy(explicit, plan), sample, family_of(reference).original(reference))
     outputs = Outputs.of(explicit(sample), family_of(original).classes(original))
     teacher = original
     apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.rewrites, seed)

@@ -36,7 +36,17 @@ SHORT_NAMES: dict[str, str] = {
     "siglip_b": "vit_base_patch16_siglip_224.webli",
 }
 # timm's modules whose models are accepted.
-_TIMM_MODULES = ("vision_transformer", "deit", "swin_transformer", "swin_transformer_v2", "eva", "beit")
+_TIMM_MODULES = (
+    "vision_transformer",
+    "vision_transformer_relpos",
+    "deit",
+    "swin_transformer",
+    "swin_transformer_v2",
+    "swin_transformer_v2_cr",
+    "eva",
+    "beit",
+    "naflexvit",
+)
 
 Kind = Literal["bundled", "factory", "timm", "folder", "hub"]
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's own prefixes

@@ -37,6 +37,7 @@ from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.measure.tasks import TaskChoice
 from fimaq_deploy.models.describe import ModelInfo, describe_model
+from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.fit import Sizes
 from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
@@ -189,7 +190,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count)
     with steps.step("evaluate") as count:
-        variants = load_variants(loaded.model, quantized, files, engines)
+        variants = load_variants(loaded.original, quantized, files, engines)
         found = measure_rows(variants.candidates, loaded.evaluation, loaded.measures, count, originals)
         found.predictions.save(folder / PREDICTIONS)
     with steps.step("parity"):
@@ -213,6 +214,11 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
     @property
+    def original(self) -> nn.Module:
+        """The model as what is deployed is compared with."""
+        return family_of(self.model).original(self.model)
+
+    @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
@@ -230,7 +236,7 @@ def _load(request: Request) -> Loaded:
         own_calibration=request.images is not None,
         class_map=request.class_map,
     )
-    measures = choose_measures(request, opened.model, evaluation)
+    measures = choose_measures(request, family_of(opened.model).original(opened.model), evaluation)
     return Loaded(opened.model, info, calibration, evaluation, measures, opened.notes)
 
 

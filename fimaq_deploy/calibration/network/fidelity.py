@@ -92,22 +92,24 @@ def _as_linear(name: str, module: nn.Module, inner: nn.Linear, what: str) -> nn.
 
 
 @torch.no_grad()
-def require_same(model: nn.Module, copy: nn.Module, images: Tensor) -> None:
+def require_same(model: nn.Module, copy: nn.Module, images: Tensor, original: nn.Module | None = None) -> None:
     """Refuse a copy that computes something else than the model.
 
-    copy: before any rewrite, so that modules can be compared one by one. images: (N, C, H, W).
+    copy: before any rewrite, so that modules can be compared one by one. images: (N, C, H, W). original: what runs the
+    model, where its own call is not what is deployed.
 
     Raises:
         UserError: names the first module that differs, and why.
     """
     found = tensors_of(copy(images))
-    expected = _asked(tensors_of(model(images)), found, getattr(copy, "answer", ""))
+    run = original or model
+    expected = _asked(tensors_of(run(images)), found, getattr(copy, "answer", ""))
     error = max((_difference(one, found.get(name)) for name, one in expected.items()), default=0.0)
     if error <= TOLERANCE:
         return
     raise UserError(
         f"the copy that would be quantized does not compute what the model does (they differ by {error:.1e} of the "
-        f"largest output): {_first_difference(model, copy, images)}"
+        f"largest output): {_first_difference(model, copy, images, run)}"
     )
 
 
@@ -127,9 +129,9 @@ def _difference(expected: Tensor, found: Tensor | None) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
 
 
-def _first_difference(model: nn.Module, plain: nn.Module, images: Tensor) -> str:
+def _first_difference(model: nn.Module, plain: nn.Module, images: Tensor, run: nn.Module) -> str:
     with _recorded(model) as ours, _recorded(plain) as theirs:
-        model(images), plain(images)
+        run(images), plain(images)
     modules, copied = dict(model.named_modules()), _names_in(plain)
     for name, output in ours.items():
         if _difference(output, theirs.get(copied.get(name, name), output)) > TOLERANCE:

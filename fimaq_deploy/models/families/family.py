@@ -42,6 +42,10 @@ class Family(ABC):
         """
         return model
 
+    def original(self, model: nn.Module) -> nn.Module:
+        """The model as what is deployed is compared with: images to that output alone, by the name it has there."""
+        return model
+
     @abstractmethod
     def stages(self, model: nn.Module) -> list[Stage]:
         """The chain of blocks, sharing the model's modules: its output is the last one's, of the others in turn.

@@ -29,6 +29,20 @@ class MapMean(nn.Module):
         return x.mean((1, 2))
 
 
+class Rows(nn.Module):
+    """A map as rows of tokens (batch, tokens, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1, 2)
+
+
+class FirstTwo(nn.Module):
+    """The class and the distillation token, side by side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :2].flatten(1)
+
+
 class Largest(nn.Module):
     """Over the tokens behind `prefix` others, alone or halved with their mean."""
 

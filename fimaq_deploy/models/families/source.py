@@ -11,13 +11,24 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fimaq_deploy.models.families.attention import ExplicitAttention
 from fimaq_deploy.models.families.chain import Chain, Shape
 from fimaq_deploy.models.families.chained import FAMILY as CHAINED
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.models.families.roles import Heads, NormReaders, Stage, Stream
+
+
+class Answering(nn.Module):
+    """A model of several outputs, answering the one that is deployed, by its name."""
+
+    def __init__(self, model: Any, answer: str) -> None:
+        super().__init__()
+        self.model, self.answer = model, answer
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {self.answer: self.model(images)[self.answer]}
 
 
 class Source(Family):
@@ -39,6 +50,10 @@ class Source(Family):
         shape = shape or self.image_shape(model)
         chain = Chain(self.links(model, shape), shape, classes=self.classes(model), answer=self.answer(model))
         return chain.trace_origins(model).train(model.training)
+
+    def original(self, model: nn.Module) -> nn.Module:
+        answer = self.answer(model)
+        return Answering(model, answer).train(model.training) if answer else model
 
     # What is asked of the model itself is answered of its chain.
 

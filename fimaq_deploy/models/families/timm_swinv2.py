@@ -11,53 +11,19 @@ from typing import Any
 
 import torch
 from timm.models import swin_transformer_v2
-from timm.models.swin_transformer_v2 import (
-    PatchMerging,
-    SwinTransformerV2,
-    SwinTransformerV2Block,
-    WindowAttention,
-    window_partition,
-    window_reverse,
-)
+from timm.models.swin_transformer_v2 import PatchMerging, SwinTransformerV2, SwinTransformerV2Block, WindowAttention
 from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.chain import Shape
 from fimaq_deploy.models.families.family import expect
 from fimaq_deploy.models.families.head import Head, MapMean
-from fimaq_deploy.models.families.parts import Attention, Direction, PostNormBlock, RelativeBias, with_bias
+from fimaq_deploy.models.families.parts import Attention, Direction, RelativeBias, with_bias
 from fimaq_deploy.models.families.source import Source
 from fimaq_deploy.models.families.timm import chain_mlp, embedded_shape, expect_plain_stem
+from fimaq_deploy.models.families.windows import PostNormWindowBlock
 
 _LARGEST_SCALE = math.log(100.0)
-_HIDDEN = -1e4  # as timm_swin's: a hidden token weighs nothing
-
-
-class WindowBlock(PostNormBlock):
-    """A block whose attention sees one window of (batch, rows, columns, channels) at a time."""
-
-    mask: Tensor | None
-
-    def __init__(self, block: Any, attention: Attention) -> None:
-        super().__init__(block.norm1, attention, block.norm2, chain_mlp(block.mlp))
-        self.window, self.shift, mask = block.window_size, block.shift_size, block.attn_mask
-        hidden = None if mask is None else mask.masked_fill(mask < 0, _HIDDEN).unsqueeze(1)
-        self.register_buffer("mask", hidden, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.norm1(self._attended(x))
-        return x + self.norm2(self.mlp(x))
-
-    def _attended(self, x: Tensor) -> Tensor:
-        _, height, width, channels = x.shape
-        down, right = self.shift
-        shifted = torch.roll(x, (-down, -right), (1, 2)) if any(self.shift) else x
-        below, beside = (-size % window for size, window in zip((height, width), self.window, strict=True))
-        padded = nn.functional.pad(shifted, (0, 0, 0, beside, 0, below)) if below or beside else shifted
-        windows = window_partition(padded, self.window).view(-1, self.window[0] * self.window[1], channels)
-        y = self.attn(windows, self.mask).view(-1, *self.window, channels)
-        y = window_reverse(y, self.window, (height + below, width + beside))[:, :height, :width]
-        return torch.roll(y, (down, right), (1, 2)) if any(self.shift) else y
 
 
 class TimmSwinV2(Source):
@@ -91,11 +57,19 @@ class TimmSwinV2(Source):
             if not isinstance(layer.downsample, nn.Identity):
                 links[f"layers.{index}.downsample"] = layer.downsample
             for number, block in enumerate(layer.blocks):
-                links[f"layers.{index}.blocks.{number}"] = WindowBlock(block, _attention(block.attn))
+                links[f"layers.{index}.blocks.{number}"] = _block(block)
         return {**links, "head": Head(model.norm, MapMean(), None, model.head.fc)}
 
     def translated(self, model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return swin_transformer_v2.checkpoint_filter_fn(dict(state), model)
+
+
+def _block(block: Any) -> PostNormWindowBlock:
+    attention, mlp = _attention(block.attn), chain_mlp(block.mlp)
+    grid, window, shift = block.input_resolution, block.window_size, block.shift_size
+    return PostNormWindowBlock(
+        block.norm1, attention, block.norm2, mlp, grid=grid, window=window, shift=shift, pad_last=True
+    )
 
 
 @torch.no_grad()

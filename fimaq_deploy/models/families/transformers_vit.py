@@ -61,9 +61,13 @@ class TransformersVit(Source):
         norm = getattr(tower, "pre_layrnorm", None)
         first = tokens(proj, tower.embeddings, shape, positions=positions, norm=norm)
         prefix = 0 if first.prefix is None else first.prefix.shape[1]
-        layers = enumerate(_layers(model))
-        blocks = {f"blocks.{number}": _block(*layer, _rotary(tower, shape, prefix)) for number, layer in layers}
+        blocks = chain_blocks(model, _rotary(tower, shape, prefix))
         return {"patch_embed": first, **blocks, "head": _head(model, tower, prefix, self.answer(model))}
+
+
+def chain_blocks(model: Any, rotary: Rotary | None = None) -> dict[str, nn.Module]:
+    """The blocks of a plain transformer."""
+    return {f"blocks.{number}": _block(*layer, rotary) for number, layer in enumerate(_layers(model))}
 
 
 def _has_classes(model: Any) -> bool:
@@ -133,11 +137,8 @@ def _head(model: Any, tower: Any, prefix: int, answer: str) -> Head:
     last = next(getattr(tower, name) for name in ("layernorm", "norm", "post_layernorm") if hasattr(tower, name))
     kind = type(model).__name__
     if kind.startswith("CLIP"):  # it norms the first token alone, and no token for classes
-        return (
-            Head(pool=Mean(1), classifier=classifier)
-            if answer == "logits"
-            else Head(None, FirstToken(), last, classifier)
-        )
+        by_classes = Head(pool=Mean(1), classifier=classifier)
+        return by_classes if answer == "logits" else Head(None, FirstToken(), last, classifier)
     if kind.startswith("Siglip") and answer != "last_hidden_state":
         return Head(last, Mean() if answer == "logits" else Kept(tower.head), classifier=classifier)
     if kind.startswith("Dinov2") and answer == "logits":

@@ -107,3 +107,9 @@ def test_what_is_asked_of_the_model_is_answered_of_its_chain(model: Model) -> No
     assert [reader.norm for reader in found.readers] == [model.before, model.between, model.last]
     attention = made.get_submodule("blocks.0.attn")
     assert family.spelled_out(attention) is attention
+
+
+def test_the_original_answers_what_is_deployed_by_its_name() -> None:
+    model, images = Model(), torch.randn(2, 3, 8, 8)
+    assert torch.equal(Toy().original(model)(images)["logits"], model(images)["logits"])
+    assert [*Toy().original(model)(images)] == ["logits"]
