@@ -44,12 +44,15 @@ def within(name: str, value: float, least: float, most: float) -> float:
 
 
 def shown(value: object, *, quoted: bool = False) -> str:
-    """What a user gave, short enough for a message of one line, however large or deep it is. quoted: text as Python."""
+    """What a user gave, short enough for a message of one line, however large or deep it is. quoted: text as Python.
+
+    What is too long loses its middle: a path is known by its end.
+    """
     try:
         text = " ".join((value if isinstance(value, str) and not quoted else repr(value)).split())
     except (ValueError, RecursionError):  # an integer of more digits than Python prints, a nest without an end
         return f"a very large {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2 - 1]}…{text[-_SHOWN // 2 :]}"
 
 
 def _is_number(value: object) -> bool:

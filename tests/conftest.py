@@ -6,7 +6,10 @@ import os
 import sys
 
 import pytest
+from fixtures.own_process import elsewhere
 from hypothesis import settings
+
+from fimaq_deploy.engines.cuda import no_gpu
 
 # The same examples in every run. `--hypothesis-profile=default` looks for other ones.
 settings.register_profile("steady", derandomize=True)
@@ -15,7 +18,12 @@ settings.load_profile("steady")
 # The models here are tiny: a second thread costs more than it brings, most of all on a busy machine. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Triton's kernels run without a GPU in its interpreter, which it asks for when it is imported.
+if no_gpu():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
+
+collect_ignore = elsewhere()
 
 # Files that take a minute or more start first: where several processes share the suite, none of them comes last.
 LONG = ("test_documents.py", "test_other_devices.py", "test_parallel.py", "test_whole_models.py", "test_builds.py")

@@ -44,3 +44,8 @@ def endless() -> list[object]:
 def test_whatever_a_user_gave_is_shown_in_one_short_line(value: object) -> None:
     assert len(shown(value)) <= 80
     assert "\n" not in shown(value)
+
+
+def test_a_long_path_keeps_the_name_of_its_file() -> None:
+    text = shown("/of/somebody" * 20 + "/model.onnx")
+    assert text.startswith("/of/somebody") and "…" in text and text.endswith("/model.onnx")

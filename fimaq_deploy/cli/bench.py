@@ -52,7 +52,8 @@ def _table(rows: list[Row]) -> Table:
     several = len({row.target for row in rows}) > 1
     names = [f"{Path(row.file).name}{f' on {row.target}' if several else ''}" for row in rows]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column(f"batch {rows[0].latency.batch_size}", overflow="fold")
+    heading = f"batch {rows[0].latency.batch_size}"
+    table.add_column(heading, overflow="fold", min_width=len(heading))
     for name in ("p50 / p90 / p99 ms", "images/s", "speed-up", "floor ms", "peak MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in zip(names, rows, strict=True):

@@ -1,10 +1,5 @@
-"""The tests of a second device run in a process of their own: they register it for good, and torch counts devices at
-the first backward pass of a process.
-"""
-
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +7,6 @@ import pytest
 
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
-
-SUITE = "test_second_device.py"
-
-collect_ignore = [] if any(SUITE in argument for argument in sys.argv) else [SUITE]
 
 
 @pytest.fixture(scope="session")

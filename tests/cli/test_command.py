@@ -98,7 +98,7 @@ def failed(code: int, name: str | None = None) -> OSError:
         (typer.BadParameter("no such\n  thing."), "Invalid value: no such thing"),
         (failed(errno.ENOTDIR, "a/b"), "a/b: not a directory; name another place"),
         (failed(errno.EACCES, "/root/x"), "/root/x: permission denied; name another place"),
-        (failed(errno.ENAMETOOLONG, "x" * 300), f"{'x' * 79}…: file name too long; name another place"),
+        (failed(errno.ENAMETOOLONG, "x" * 300), f"{'x' * 39}…{'x' * 40}: file name too long; name another place"),
         (MemoryError(), "not enough memory (): take smaller images or batches, or fewer images"),
         (
             RuntimeError("CUDA out of memory.\n Tried 2 GiB"),

@@ -191,7 +191,8 @@ def test_names_of_targets_are_compared_nowhere() -> None:
 
 
 def test_the_toy_is_one_file() -> None:
-    files = [path for path in TESTS.parent.rglob("*.py") if "toy_runtime" in path.read_text(encoding="utf-8")]
+    rooms = (TESTS, Path(fimaq_deploy.__file__).parent)
+    files = [path for room in rooms for path in room.rglob("*.py") if "toy_runtime" in path.read_text(encoding="utf-8")]
     assert {path.name for path in files} == {"test_runtimes.py"}
 
 
