@@ -9,6 +9,7 @@ Not run on a GPU since it was written: tests replace it by a device that compute
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -28,11 +29,13 @@ class Accelerator:
     """A device of which nothing is known but that it computes.
 
     records: whether a step can be recorded and replayed. tensor_cores: whether TF32 is faster there than float32.
+    fuses: whether `quantizers.fused` has kernels for it.
     processes: the backend of torch.distributed whose collectives take its tensors.
     """
 
     records = False
     tensor_cores = False
+    fuses = False
     processes = "gloo"
 
     def __init__(self, device: torch.device) -> None:
@@ -86,6 +89,7 @@ class Cuda(Accelerator):
 
     records = True
     tensor_cores = True
+    fuses = importlib.util.find_spec("triton") is not None
     processes = "nccl"
 
     def spare_bytes(self) -> int:

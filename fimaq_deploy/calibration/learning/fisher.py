@@ -44,6 +44,8 @@ def low_rank_factor(gradients: Tensor, deviations: Tensor) -> Tensor:
     singular, so directions below 1e-5 of the strongest are left out, as in a pseudo-inverse.
     """
     with torch.autocast(deviations.device.type, enabled=False):  # no GPU decomposes bfloat16
+        dtype = torch.promote_types(torch.promote_types(gradients.dtype, deviations.dtype), torch.float32)
+        gradients, deviations = gradients.to(dtype), deviations.to(dtype)
         values, vectors = torch.linalg.eigh(deviations @ deviations.t())
         kept = values > 1e-5 * values[-1]
         return gradients.t() @ (vectors * torch.where(kept, values, torch.inf).rsqrt())

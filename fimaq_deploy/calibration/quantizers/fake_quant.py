@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.device import is_host
+from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, IntegerRange, WeightGrid
 
@@ -48,6 +48,19 @@ class _FakeQuantize(torch.autograd.Function):
         grad_scale = (torch.dot(grad.flatten(), out.flatten()) - torch.dot(grad_x.flatten(), x.flatten())) / scale
         grad_offset = (grad_x.sum() - grad.sum()) * scale if ctx.needs_input_grad[2] else None
         return grad_x, grad_scale, grad_offset, None
+
+
+def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None = None) -> Tensor:
+    """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset); gradients to x, scale and offset.
+
+    scale, offset: without dimensions. keep: (..., 1), bool; rows of x that stay as they are.
+    """
+    if of(x.device).fuses and not torch.compiler.is_compiling():
+        from fimaq_deploy.calibration.quantizers import fused
+
+        return fused.FakeQuantize.apply(x, scale, offset, top, keep)
+    quantized = _FakeQuantize.apply(x, scale, offset, top)
+    return quantized if keep is None else torch.lerp(quantized, x, keep.to(x.dtype))
 
 
 def short_scale(scale: Tensor, digits: int, *, up: bool = False) -> Tensor:
@@ -225,11 +238,8 @@ class ActivationQuantizer(nn.Module):
         if self.frozen:
             span = self.span
             return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
-        quantized = _FakeQuantize.apply(x, _current_scale(self), self.offset, self.top)
-        if self.drop:
-            keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop
-            return torch.lerp(quantized, x, keep.to(x.dtype))
-        return quantized
+        keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop if self.drop else None
+        return fake_quantize(x, _current_scale(self), self.offset, self.top, keep)
 
 
 class _RoundStraightThrough(torch.autograd.Function):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fimaq_deploy.calibration.device import of
+
 
 @torch.library.custom_op("fimaq::quantize_dequantize", mutates_args=())
 def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: int, low: int, high: int) -> Tensor:
@@ -17,6 +19,10 @@ def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: int, low: int, hig
 
     `scale` has no dimensions. Zero point 0 with integers in [-128, 127] is an INT8 tensor, [0, 255] a UINT8 one.
     """
+    if of(x.device).fuses:
+        from fimaq_deploy.calibration.quantizers import fused
+
+        return fused.quantize_dequantize(x, scale, scale.new_full((), zero_point - low), high - low)
     return x.div(scale).round_().add_(zero_point).clamp_(low, high).sub_(zero_point).mul_(scale)
 
 

@@ -57,6 +57,13 @@ def slow_low_rank(d: Tensor, gradients: Tensor, deviations: Tensor) -> Tensor:
     return total / len(d)
 
 
+def test_measurements_of_lower_precision_are_taken() -> None:
+    """Where products are computed in bfloat16, gradients come in it and deviations may not."""
+    gradients, deviations = torch.rand(2, A), torch.rand(2, A)
+    found = fisher.low_rank_factor(gradients.bfloat16(), deviations)
+    torch.testing.assert_close(found, fisher.low_rank_factor(gradients.bfloat16().float(), deviations))
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_low_rank_is_the_published_formula(rank: int) -> None:
     d, gradients, deviations = numbers(B, A), numbers(rank, A, seed=1).abs(), numbers(rank, A, seed=2).abs()

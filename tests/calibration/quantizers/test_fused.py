@@ -1,0 +1,84 @@
+"""The kernels themselves, on a GPU or by Triton's interpreter, against torch's operators on the CPU."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from fimaq_deploy.calibration.quantizers.fake_quant import fake_quantize
+from fimaq_deploy.calibration.quantizers.ops import quantize_dequantize
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture
+def fused() -> ModuleType:
+    pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds")
+    from fimaq_deploy.calibration.quantizers import fused
+
+    return fused
+
+
+def with_gradients(result: Tensor, *inputs: Tensor) -> list[Tensor]:
+    gradient = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result.device)
+    return [each.cpu() for each in (result.detach(), *torch.autograd.grad(result, inputs, gradient))]
+
+
+def there(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(each.detach().to(DEVICE).requires_grad_(each.requires_grad) for each in tensors)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 33), (5000,), (2, 9, 300)])
+@pytest.mark.parametrize(("offset", "top"), [(3.4, 15), (0.0, 7), (128.0, 255), (2.5, 15), (3.5, 15)])
+@pytest.mark.parametrize("dropped", [0.0, 0.3, 1.0])
+def test_results_and_gradients_are_those_of_torch(
+    fused: ModuleType, shape: tuple[int, ...], offset: float, top: int, dropped: float
+) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(shape) * 2, torch.tensor(0.13), torch.tensor(offset)
+    inputs = [each.requires_grad_() for each in values]
+    keep = torch.rand((*shape[:-1], 1)) < dropped if dropped else None
+    expected = with_gradients(fake_quantize(*inputs, top, keep), *inputs)
+    moved = there(*inputs)
+    kept = keep if keep is None else keep.to(DEVICE)
+    found = with_gradients(fused.FakeQuantize.apply(*moved, top, kept), *moved)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)  # sums in another order
+
+
+def test_many_blocks_for_each_program(fused: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_PROGRAMS", 3)
+    inputs = torch.randn(40_001).requires_grad_(), torch.tensor(0.2).requires_grad_()
+    expected = with_gradients(fake_quantize(*inputs, torch.tensor(7.0), 15), *inputs)
+    moved = there(*inputs)
+    found = with_gradients(fused.FakeQuantize.apply(*moved, torch.tensor(7.0, device=DEVICE), 15, None), *moved)
+    assert torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found[2], expected[2], rtol=1e-4, atol=1e-3)
+
+
+def frozen(fused: ModuleType, x: Tensor, scale: float, offset: float, top: int) -> Tensor:
+    return fused.quantize_dequantize(*there(x, torch.tensor(scale), torch.tensor(offset)), top).cpu()
+
+
+def test_what_is_no_number_stays_none(fused: ModuleType) -> None:
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 0.5, 1.5, 2.5])
+    found = frozen(fused, x, 1.0, 4.0, 15)
+    torch.testing.assert_close(found, fake_quantize(x, torch.tensor(1.0), torch.tensor(4.0), 15), equal_nan=True)
+    assert found[0].isnan() and found[5:].tolist() == [0.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("zero_point", [0, -3, 100])
+def test_frozen_numbers_are_the_operator_s(fused: ModuleType, zero_point: int) -> None:
+    x = torch.randn(4, 100) * 3
+    expected = quantize_dequantize(x, torch.tensor(0.0371), zero_point, -128, 127)
+    assert torch.equal(frozen(fused, x, 0.0371, zero_point + 128, 255), expected)
+
+
+def test_halves_are_computed_as_floats(fused: ModuleType) -> None:
+    x = torch.randn(1000).half()
+    expected = fake_quantize(x.float(), torch.tensor(0.3), torch.tensor(7.0), 15).half()
+    assert torch.equal(frozen(fused, x, 0.3, 7.0, 15), expected)
