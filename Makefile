@@ -15,6 +15,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-slow    run those that take minutes"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
+	@echo "make test-runtime the shipped models in an environment with NumPy, Pillow and ONNX Runtime alone: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
 	@echo "make chaos        builds that are killed, stopped, started twice and starved of disk; flipped bits: minutes"
 	@echo "make check        lint, formatting and types"
@@ -35,6 +36,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
+
+test-runtime: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m slow tests/runtime/test_bare_environment.py
 
 test-exports: $(INSTALLED)
 	$(BIN)/python tests/reference/export_digests.py

@@ -30,12 +30,18 @@ if TYPE_CHECKING:
     from fimaq_deploy.pipeline.sweeps import sweep
     from fimaq_deploy.recipe import Recipe
     from fimaq_deploy.report.comparison.judge import compare
+    from fimaq_deploy.runtime.answers import predict
+    from fimaq_deploy.runtime.predictor import Classifier, Encoder, Predictor
+    from fimaq_deploy.runtime.verification import verify_artifact
     from fimaq_deploy.target import TARGETS, Target
     from fimaq_deploy.verify.block_parity import parity
     from fimaq_deploy.verify.layer_audit import audit
 
 _HOMES = {
     "BuildResult": "pipeline.builds",
+    "Classifier": "runtime.predictor",
+    "Encoder": "runtime.predictor",
+    "Predictor": "runtime.predictor",
     "QuantizedModel": "calibration.quantized_model",
     "Recipe": "recipe",
     "TARGETS": "target",
@@ -52,13 +58,18 @@ _HOMES = {
     "load_model": "models.load",
     "load_quantized": "calibration.quantized_model",
     "parity": "verify.block_parity",
+    "predict": "runtime.answers",
     "quantize": "calibration.quantization",
     "sweep": "pipeline.sweeps",
+    "verify_artifact": "runtime.verification",
 }
 
 __all__ = [
     "TARGETS",
     "BuildResult",
+    "Classifier",
+    "Encoder",
+    "Predictor",
     "QuantizedModel",
     "Recipe",
     "Target",
@@ -75,8 +86,10 @@ __all__ = [
     "load_model",
     "load_quantized",
     "parity",
+    "predict",
     "quantize",
     "sweep",
+    "verify_artifact",
 ]
 
 

@@ -95,8 +95,22 @@ def check_folder(folder: Path) -> None:
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder} is not the folder of a build: it holds no {MANIFEST}")
-    for name, promised in manifest["files"].items():
-        _check(folder / name, promised)
+    for problem in faults(folder, manifest).values():
+        raise UserError(problem)
+
+
+def faults(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """By name, the files of a folder that are not what its manifest says, with a line about each."""
+    told = {name: _fault(folder / name, promised) for name, promised in manifest["files"].items()}
+    return {name: problem for name, problem in told.items() if problem is not None}
+
+
+def _fault(path: Path, promised: Mapping[str, Any]) -> str | None:
+    try:
+        _check(path, promised)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _check(path: Path, promised: Mapping[str, Any]) -> None:
@@ -151,9 +165,14 @@ def sha256(path: Path) -> str:
 
 def _lists_files(files: object) -> bool:
     return isinstance(files, dict) and all(
-        isinstance(name, str) and isinstance(one, dict) and {"sha256", "size_bytes"} <= one.keys()
+        _is_plain(name) and isinstance(one, dict) and {"sha256", "size_bytes"} <= one.keys()
         for name, one in files.items()
     )
+
+
+def _is_plain(name: object) -> bool:
+    """Whether a name is that of a file in the folder itself, and leads nowhere else."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\0"} & {*name}
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

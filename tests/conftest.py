@@ -49,4 +49,5 @@ pytest_plugins = [
     "fixtures.road",
     "fixtures.chains",
     "fixtures.user_models",
+    "fixtures.artifacts",
 ]

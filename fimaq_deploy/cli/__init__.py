@@ -22,9 +22,11 @@ from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
 from fimaq_deploy.cli.lint import lint
 from fimaq_deploy.cli.parity import parity
+from fimaq_deploy.cli.predict import predict
 from fimaq_deploy.cli.recipes import recipes
 from fimaq_deploy.cli.stopping import StopRequest, stop_request
 from fimaq_deploy.cli.sweep import sweep
+from fimaq_deploy.cli.verify import verify
 from fimaq_deploy.version import __version__
 
 app = typer.Typer(
@@ -33,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, audit, bench, compare, sweep, lint, parity, recipes, doctor):
+for command in (build, audit, bench, compare, sweep, lint, parity, predict, verify, recipes, doctor):
     app.command(cls=Command)(command)
 
 

@@ -79,6 +79,9 @@ def build(
         int | None, typer.Option(help="Of files with more than 8 bits that hold fewer than they declare.")
     ] = None,
     sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
+    replay: Annotated[
+        int, typer.Option(help="Keep so many evaluation images with their outputs for `verify`; 0 keeps none.")
+    ] = 8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
     json: JsonOption = None,
@@ -111,6 +114,7 @@ def build(
                 numbers("--mean", mean), numbers("--std", std), interpolation, crop, crop_mode, bit_depth
             ),
             sensitivity=sensitivity,
+            replay=replay,
             overwrite=overwrite,
             resume=resume,
             progress=progress,

@@ -47,7 +47,8 @@ from fimaq_deploy.pipeline.compiled import Engine, compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
-from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.replays import make_replay
+from fimaq_deploy.pipeline.request import REPLAYED, Request
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.steps import Counter, Progress, Step, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants
@@ -57,6 +58,7 @@ from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.runtime.onnx_metadata import contract_in
+from fimaq_deploy.runtime.replay import REPLAY
 from fimaq_deploy.verify.block_parity import QUANTIZED, compare_files, compare_weights
 
 PARITY_IMAGES = 4
@@ -101,6 +103,7 @@ def build(
     image_size: str | int | Sequence[int] | None = None,
     in_chans: int | None = None,
     preprocessing: Preprocessing | None = None,
+    replay: int = REPLAYED,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -123,6 +126,7 @@ def build(
     image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     sensitivity: how many calibration images to measure on what each block and layer costs.
+    replay: how many evaluation images to keep in the folder with their outputs, for `verify_artifact`; 0 keeps none.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
     Under torchrun every process helps to quantize; the first one does the rest, and the others return None.
@@ -151,6 +155,7 @@ def build(
         image_size=image_size,
         in_chans=in_chans,
         preprocessing=preprocessing,
+        replay=replay,
     )
     return run_request(request, overwrite=overwrite, resume=resume, progress=progress, originals=originals)
 
@@ -193,6 +198,9 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         variants = load_variants(loaded.original, quantized, files, engines)
         found = measure_rows(variants.candidates, loaded.evaluation, loaded.measures, count, originals)
         found.predictions.save(folder / PREDICTIONS)
+        replay = make_replay(variants.candidates, loaded.evaluation, loaded.info, request.replay)
+        if replay is not None:
+            replay.save(folder / REPLAY)
     with steps.step("parity"):
         parity = _compare_stages(request, quantized, folder, loaded.evaluation, variants)
     with steps.step("latency"):

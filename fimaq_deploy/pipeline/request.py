@@ -28,6 +28,7 @@ from fimaq_deploy.models.preprocessing import image_size as sides
 from fimaq_deploy.recipe import Recipe
 
 LARGEST_SEED = 2**63 - 1
+REPLAYED = 8  # images that a build keeps with their outputs
 _FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a whole
 
 
@@ -53,6 +54,7 @@ class Request:
     class_map: str | None = None
     sizes: Sizes = field(default_factory=Sizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    replay: int = REPLAYED
 
     @classmethod
     def of(
@@ -78,6 +80,7 @@ class Request:
         image_size: str | int | Sequence[int] | None = None,
         in_chans: int | None = None,
         preprocessing: Preprocessing | None = None,
+        replay: int = REPLAYED,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -104,6 +107,7 @@ class Request:
             class_map=_path("--class-map", class_map),
             sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
+            replay=_whole("--replay", replay, 1_000_000),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,6 +159,7 @@ class Request:
             "--evaluate": self.evaluate_name,
             **{f"--{name.replace('_', '-')}": value for name, value in self._thresholds()},
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
+            "--replay": None if self.replay == REPLAYED else str(self.replay),
             "--out": str(self.out),
         }
         words = [word for key, value in options.items() if value is not None for word in (key, value)]

@@ -39,6 +39,7 @@ def test_every_artifact_is_there(result: BuildResult) -> None:
         "report.md",
         "report.html",
         "predictions.safetensors",
+        "replay.npz",
         "manifest.json",
     } <= names
     assert {path.name for path in result.out.parent.iterdir()} == {"swin_digits"}

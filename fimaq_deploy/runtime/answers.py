@@ -1,0 +1,85 @@
+"""Images to answers in one call: what `fimaq-deploy predict` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fimaq_deploy.data.listing import image_files
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.runtime.choose import Choice
+from fimaq_deploy.runtime.predictor import Array, Prediction, Predictor, ranked
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one image: classes, best first, or every output as it is."""
+
+    image: Path
+    prediction: Prediction | None
+    outputs: dict[str, Array]
+
+    def document(self) -> dict[str, Any]:
+        if self.prediction is None:
+            return {"image": str(self.image), "outputs": {name: one.tolist() for name, one in self.outputs.items()}}
+        best = [{"class": number, "name": name, "probability": p} for number, name, p in self.prediction.top]
+        return {"image": str(self.image), "top": best}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One an image, in their order."""
+
+    model: str
+    choice: Choice
+    answers: tuple[Answer, ...]
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        engine = {"target": self.choice.runtime.name, "file": self.choice.file.name, "why": self.choice.why}
+        return {
+            "schema": "fimaq-deploy/predict/1",
+            "model": self.model,
+            "engine": {**engine, "passed_over": list(self.choice.passed_over)},
+            "images": [one.document() for one in self.answers],
+        }
+
+
+def predict(
+    artifact: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    target: str | None = None,
+    threads: int | None = None,
+    top: int = 5,
+) -> Answers:
+    """What a build says of image files, or of all in a folder.
+
+    artifact: the folder of a build, or an exported ONNX file. target: None takes the best that runs here. top: how many
+    classes; a model without classes gives its outputs as they are.
+
+    Raises:
+        UserError: no artifact, nothing in it that runs here, or an image that cannot be read.
+    """
+    files = [file for one in ([images] if isinstance(images, (str, Path)) else images) for file in _files(Path(one))]
+    predictor = Predictor(artifact, target=target, threads=threads)
+    classes = any(one.kind in ("classes", "") and len(one.shape) == 1 for one in predictor.contract.outputs[:1])
+    outputs = predictor.outputs(files)
+    first = next(iter(outputs))
+    best = ranked(predictor.contract, outputs[first], top) if classes else [None] * len(files)
+    rows = [{name: np.asarray(one[row]) for name, one in outputs.items()} for row in range(len(files))]
+    answers = (Answer(*one) for one in zip(files, best, rows, strict=True))
+    return Answers(predictor.artifact.name, predictor.choice, tuple(answers))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = image_files(path).files
+    if not found:
+        raise UserError(f"no image in {shown(str(path))}: expected files that Pillow opens")
+    return found

@@ -1,0 +1,142 @@
+"""An image as the contract says, without torchvision: Pillow and NumPy do what timm's evaluation transform does.
+
+The same operations on the same numbers in the same order, so that the result is the builder's, bit by bit
+(`docs/log/2026-11-27-runtime.md` has what was measured): Pillow resizes bytes, the crop is cut where timm cuts it, and
+`(pixel / 255 - mean) / std` is computed in float32. Images of more than 8 bits are resized as
+floats, channel by channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fimaq_deploy.contract import COLOURS, Contract
+from fimaq_deploy.data.decode import Refused, decode, decode_file
+from fimaq_deploy.data.listing import UNREADABLE, printable
+from fimaq_deploy.errors import UserError
+
+Array: TypeAlias = "NDArray[Any]"
+Size = tuple[int, int]  # (height, width)
+
+_FLOATS = "F"
+_MOST_PIXELS = 2 * 89_478_485  # resized; where Pillow refuses to decode by default
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From a file, a PIL image or pixels to one input, without the batch: float32 (C, H, W), or uint8 (H, W, C)."""
+
+    contract: Contract
+
+    def __call__(self, image: object) -> Array:
+        """image: a path, a PIL image, or uint8 pixels (H, W), (H, W, C).
+
+        Raises:
+            UserError: it cannot be read, or is of another kind.
+        """
+        if self.contract.colour is None:
+            channels = self.contract.shape[0]
+            raise UserError(f"the model reads {channels} channels, which no image file has: give prepared arrays")
+        return self._finished(self._decoded(image))
+
+    def _decoded(self, image: object) -> Image.Image:
+        channels, depth = self.contract.shape[0], self.contract.bit_depth
+        if isinstance(image, (str, Path)):
+            try:
+                return decode_file(Path(image), channels, depth).image
+            except Refused as error:
+                raise UserError(f"image {printable(Path(image))}: {error}") from error
+        opened = _of_pixels(image) if isinstance(image, np.ndarray) else image
+        if not isinstance(opened, Image.Image):
+            kind = type(image).__name__
+            raise UserError(f"an image is a {kind}: expected a path, a PIL image or uint8 pixels (H, W, C)")
+        try:
+            return decode(opened, channels, depth).image
+        except (Refused, *UNREADABLE) as error:
+            raise UserError(f"a PIL image of mode {opened.mode} is not used: {error}") from error
+
+    def _finished(self, image: Image.Image) -> Array:
+        if image.mode != _FLOATS:
+            pixels = _channels_last(np.asarray(fitted(image, self.contract)))
+            return pixels if self.contract.pixels else self._normalised(pixels.astype(np.float32) / np.float32(255))
+        planes = [np.asarray(fitted(image, self.contract, fill)) for fill in self.contract.fill]
+        values = np.clip(np.stack(planes, axis=-1), np.float32(0), np.float32(255))
+        if self.contract.pixels:
+            return np.rint(values).astype(np.uint8)
+        return self._normalised(values / np.float32(255))
+
+    def _normalised(self, values: Array) -> Array:
+        """values: float32 (H, W, C) in [0, 1]."""
+        mean, std = (np.asarray(numbers, np.float32) for numbers in (self.contract.mean, self.contract.std))
+        return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1))
+
+
+def fitted(image: Image.Image, contract: Contract, fill: int | None = None) -> Image.Image:
+    """Resized and cropped. fill: of an image of floats, whose one channel stands for one of the model's."""
+    filled = fill if fill is not None else contract.fill if len(contract.fill) > 1 else contract.fill[0]
+    resample = Image.Resampling[contract.interpolation.upper()]
+    size = _RULES[contract.crop_mode]((image.height, image.width), contract.resize)
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise UserError(f"an image of {image.width}×{image.height} would be {size[1]}×{size[0]} resized: crop it first")
+    if size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), resample)
+    return _cropped(image, contract.shape[1:], filled)
+
+
+def _shorter(size: Size, wanted: Size) -> Size:
+    """So that the image covers the size. A square is torchvision's resize of the shorter side, which rounds down."""
+    height, width = size
+    if wanted[0] != wanted[1]:
+        return _at_ratio(size, min(height / wanted[0], width / wanted[1]))
+    short, long = sorted(size)
+    longer = int(wanted[0] * long / short)
+    return (longer, wanted[0]) if width <= height else (wanted[0], longer)
+
+
+def _longer(size: Size, wanted: Size) -> Size:
+    """So that the image fits inside."""
+    return _at_ratio(size, max(size[0] / wanted[0], size[1] / wanted[1]))
+
+
+def _both(size: Size, wanted: Size) -> Size:
+    return wanted
+
+
+_RULES: dict[str, Callable[[Size, Size], Size]] = {"center": _shorter, "border": _longer, "squash": _both}
+
+
+def _at_ratio(size: Size, ratio: float) -> Size:
+    height, width = (max(1, round(side / ratio)) for side in size)
+    return height, width
+
+
+def _cropped(image: Image.Image, size: Size, fill: Any) -> Image.Image:
+    """The middle; where the image is smaller, in the middle of a filled one, half a pixel up and left."""
+    height, width = size
+    if image.height < height or image.width < width:
+        whole = Image.new(image.mode, (max(image.width, width), max(image.height, height)), fill)
+        whole.paste(image, (max(0, width - image.width) // 2, max(0, height - image.height) // 2))
+        image = whole
+    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _of_pixels(pixels: Array) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in COLOURS):
+        raise UserError(
+            f"pixels are {pixels.dtype} of shape {pixels.shape}: expected uint8 (H, W), (H, W, 1) or (H, W, 3)"
+        )
+    if 0 in pixels.shape:
+        raise UserError(f"pixels have shape {pixels.shape}: expected at least one pixel")
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def _channels_last(pixels: Array) -> Array:
+    return pixels if pixels.ndim == 3 else pixels[..., None]
