@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
-from fimaq_deploy.calibration.budget import images_at_once
+from fimaq_deploy.calibration.budget import Work, fitting
+from fimaq_deploy.calibration.learning.activations import DEFAULT_BUDGET_BYTES
 from fimaq_deploy.calibration.learning.outputs import Outputs
-from fimaq_deploy.calibration.network.attentions import attention_tokens
+from fimaq_deploy.calibration.network.attentions import attention_inputs
+from fimaq_deploy.calibration.network.chain import chain_of
 from fimaq_deploy.calibration.network.fidelity import merge_adapters, require_same
 from fimaq_deploy.calibration.network.plan import Plan, make_plan
 from fimaq_deploy.calibration.network.quantized_copy import explicit_copy, quantized_copy
 from fimaq_deploy.calibration.rewrites.apply import apply_rewrites
-from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.describe import image_shape
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target
@@ -43,17 +43,30 @@ class Prepared:
 
 
 def prepare(
-    model: nn.Module, images: Tensor, recipe: Recipe, target: Target, device: torch.device, seed: int
+    model: nn.Module,
+    images: Tensor,
+    recipe: Recipe,
+    target: Target,
+    device: torch.device,
+    seed: int,
+    stored_bytes: int = DEFAULT_BUDGET_BYTES,
 ) -> Prepared:
-    """Everything that is done to a model before it learns, and the proof that it still computes the same."""
+    """Everything that is done to a model before it learns, and the proof that it still computes the same.
+
+    stored_bytes: what boundary activations may take in memory.
+
+    Raises:
+        UserError: the model is not understood, would not compute the same, or cannot learn in the memory that is free.
+    """
     reference = copy.deepcopy(model).to(device).float().eval()
     original = copy.deepcopy(reference)
     merged = merge_adapters(original)
     original = chain_of(original, images)
     explicit = explicit_copy(original)
-    tokens = attention_tokens(explicit, images[:1].to(device))
+    seen = attention_inputs(explicit, images[:1].to(device))
+    tokens = {name: each.tokens for name, each in seen.items()}
     plan = make_plan(explicit, recipe, target, tokens)
-    at_once = images_at_once(explicit, tokens)
+    at_once = fitting(Work.of(explicit, seen, images.shape[1:]), recipe, len(images), stored_bytes, device)
     sample = images[: min(COMPARED_IMAGES, at_once)].to(device)
     require_same(reference, quantized_copy(explicit, plan), sample, family_of(reference).original(reference))
     outputs = Outputs.of(explicit(sample), family_of(original).classes(original))
@@ -62,23 +75,3 @@ def prepare(
     parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
     quantized = quantized_copy(teacher, plan)
     return Prepared(teacher, quantized, plan, tokens, outputs, at_once, merged)
-
-
-def chain_of(model: nn.Module, images: Tensor) -> nn.Module:
-    """What is quantized in a model's place, for images of this size.
-
-    Raises:
-        UserError: the model is not understood, or takes no images of this size.
-    """
-    family = family_of(model)
-    family.check(model)
-    _, channels, height, width = images.shape
-    chain = family.as_chain(model, (channels, height, width))
-    _require_size(chain, images)
-    return chain
-
-
-def _require_size(model: nn.Module, images: Tensor) -> None:
-    size, expected = tuple(images.shape[1:]), image_shape(model)
-    if size != expected and not getattr(model, "dynamic_img_size", False):
-        raise UserError(f"calibration images are {size}, the model expects {expected}: resize them")

@@ -73,7 +73,7 @@ def quantize(
     with ActivationStore(device=device, **budget) as store, torch.random.fork_rng(), flushed_denormals():
         taken = _take(source, count, store)
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
-        made = prepare(model, taken, recipe, rules, device, seed)
+        made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
         checkpoints = Checkpoints(
             resume if group.leads else None, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -55,6 +56,9 @@ class StepLine:
         self._log = threading.Thread(target=self._tell_now_and_then, daemon=True)
 
     def __enter__(self) -> StepLine:
+        self._before = _LOGGER.level
+        _LOGGER.setLevel(logging.INFO)
+        _LOGGER.addHandler(_HANDLER)
         if stderr.is_interactive:
             self._bar.start()
         else:
@@ -63,6 +67,8 @@ class StepLine:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
+        _LOGGER.removeHandler(_HANDLER)
+        _LOGGER.setLevel(self._before)
         if self._bar.live.is_started:
             self._bar.stop()
         if kind is None:
@@ -92,6 +98,17 @@ class StepLine:
     def _finish(self) -> None:
         if self._step:
             stderr.print(f"{self._step:<10}{time.perf_counter() - self._started:8.1f} s")
+
+
+class _Lines(logging.Handler):
+    """What the library has to tell while it works, a line each, above a bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # a terminal that was closed
+            stderr.print(record.getMessage(), soft_wrap=True)
+
+
+_LOGGER, _HANDLER = logging.getLogger("fimaq_deploy"), _Lines()
 
 
 class _Told(ProgressColumn):

@@ -46,6 +46,7 @@ from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import Engine, compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
+from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import REPLAYED, Request
@@ -186,6 +187,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("load"):
         loaded = _load(request)
         artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.parameters + _BYTES_ALWAYS)
+        announce(loaded.model, loaded.calibration, request.recipe, runtimes)
     with steps.step("quantize") as count:
         quantized = _quantize(request, loaded, folder, count)
     with steps.step("export"):

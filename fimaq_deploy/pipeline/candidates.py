@@ -29,7 +29,7 @@ from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Fingerprint, Predictions
 
-_BATCH = 32
+BATCH = 32  # images that all run before the next ones are read, or as many pixels
 _REMEMBERED_BYTES = 2**28  # outputs of an original, so that a sweep runs it once
 
 Run = Callable[[Tensor], Outputs]
@@ -111,7 +111,7 @@ def _pass_over(
     digest, done = Fingerprint(), 0
     with ExitStack() as stack:
         runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
-        for batch in images.batches(images_at_once(images.take(1).shape, _BATCH)):
+        for batch in images.batches(images_at_once(images.take(1).shape, BATCH)):
             progress(done, images.count or 0, f"{len(runs)} ways to run it")
             digest.add(batch.images.numpy())
             seen: dict[str, Outputs] = {}

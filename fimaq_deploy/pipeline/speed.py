@@ -44,15 +44,16 @@ def measure_latency(runners: Mapping[str, Runner], **settings: Any) -> dict[str,
 
 def measure_speed(loaded: Sequence[LoadedFile]) -> dict[str, Speed]:
     """The same, with floors and peak memory."""
-    timed = measure_latency({one.row: one.runner for one in loaded}, batch_sizes=_batch_sizes(loaded))
+    sides = [side for one in loaded for side in one.runner.input_shape[-2:]]
+    timed = measure_latency({one.row: one.runner for one in loaded}, batch_sizes=batch_sizes(sides))
     operations = measure_operations()
     return {one.row: _with_limits(one, timed[one.row], operations) for one in loaded}
 
 
-def _batch_sizes(loaded: Sequence[LoadedFile]) -> list[int]:
-    """One image, and several where they are small enough to be run together."""
-    sides = [side for one in loaded for side in one.runner.input_shape[-2:] if side is not None]
-    together = images_at_once((max(sides), max(sides)), _MANY * _BATCH) if sides else _BATCH
+def batch_sizes(sides: Sequence[int | None]) -> list[int]:
+    """One image, and several where they are small enough to be run together. sides: of images; None: any."""
+    known = [side for side in sides if side is not None]
+    together = images_at_once((max(known), max(known)), _MANY * _BATCH) if known else _BATCH
     return [1, _BATCH] if together >= _BATCH else [1]
 
 

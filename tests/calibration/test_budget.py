@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from fimaq_deploy.calibration import budget
-from fimaq_deploy.calibration.budget import images_at_once
+from fimaq_deploy.calibration.budget import Work, fitting, images_at_once, work_of
 from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.data.batches import images_at_once as by_pixels
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.recipe import Recipe
 
+LARGE = Work(
+    pixels=3 * 1024**2,
+    tokens=4096,
+    width=96,
+    values=4096 * 96,
+    scores=3 * 2**24,
+    stages=4,
+    blocks=2,
+    parameters=10**6,
+    at_once=8,
+)
 Make = Callable[..., Any]
 
 
@@ -65,3 +79,55 @@ def test_no_part_is_larger_than_the_bound(
     settings = {"images": 32, "batch_size": 16, "iterations": 4}
     quantize(model, images, quick_recipe(reconstruction=settings, tuning={"iterations": 0}), "tensorrt", sensitivity=8)
     assert seen and max(seen) == 3
+
+
+def test_what_an_image_is_to_a_model_is_found_without_computing_it(tiny_vit: Make, tiny_swin: Make) -> None:
+    work = work_of(tiny_vit(), torch.zeros(2, 3, 16, 16))
+    assert (work.pixels, work.tokens, work.width, work.scores, work.blocks) == (768, 5, 32, 2 * 5**2, 2)
+    swin = work_of(tiny_swin(), torch.zeros(1, 3, 32, 32))
+    assert swin.values == swin.tokens * swin.width >= 64 * 8
+    huge = tiny_vit(img_size=4096)
+    assert work_of(huge, torch.zeros(1, 3, 4096, 4096)).scores == 2 * (512**2 + 1) ** 2, "256 GiB, if it were computed"
+
+
+def test_learning_needs_more_for_more_of_anything() -> None:
+    recipe = Recipe().replace(reconstruction={"images": 16, "batch_size": 8})
+    base = LARGE.learning_bytes(recipe, 16, 2**32)
+    assert (
+        LARGE.learning_bytes(recipe, 16, 2**32, at_once=1) < LARGE.learning_bytes(recipe, 16, 2**32, at_once=4) < base
+    )
+    assert LARGE.learning_bytes(recipe, 16, 0) < base < LARGE.learning_bytes(recipe, 64, 2**40)
+    assert replace(LARGE, width=192, values=2 * LARGE.values).learning_bytes(recipe, 16, 2**32) > base
+    assert 4 * 8 * 4 * LARGE.scores < base
+
+
+def free(monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
+    monkeypatch.setattr(budget, "free_host_bytes", lambda: number)
+
+
+def test_fewer_images_go_together_where_less_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, cpu = Recipe().replace(tuning={"iterations": 0}), torch.device("cpu")
+    for number in (None, LARGE.learning_bytes(recipe, 16, 2**32)):
+        free(monkeypatch, number)
+        assert fitting(LARGE, recipe, 16, 2**32, cpu) == LARGE.at_once and not caplog.records
+    free(monkeypatch, LARGE.learning_bytes(recipe, 16, 2**32, at_once=2))
+    assert fitting(LARGE, recipe, 16, 2**32, cpu) == 2
+    assert "2 images at a time, which moves the last digits" in caplog.text
+
+
+def test_what_cannot_fit_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 2**29)
+    with pytest.raises(
+        UserError, match=r"^not enough memory: .*\(4096 tokens of width 96\) needs about \d\.\d GiB, and 0\.5 "
+    ):
+        fitting(LARGE, Recipe(), 16, 2**32, torch.device("cpu"))
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_runs(
+    tiny_vit: Make, random_images: Make, quick_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free(monkeypatch, 2**20)
+    with pytest.raises(UserError, match="not enough memory: to learn with one image at a time"):
+        quantize(tiny_vit(), random_images(8), quick_recipe(), "tensorrt")

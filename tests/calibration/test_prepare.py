@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.prepare import Prepared, chain_of, prepare
+from fimaq_deploy.calibration.prepare import Prepared, prepare
 from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
@@ -91,22 +91,3 @@ def test_a_layer_that_computes_something_else_than_its_class_says_is_one_line(
     with pytest.raises(UserError, match="Cut") as raised:
         prepared(model, random_images(8), quick_recipe())
     assert "\n" not in str(raised.value)
-
-
-def test_images_of_another_size_are_one_line(tiny_vit: Make, random_images: Make) -> None:
-    with pytest.raises(UserError) as raised:
-        chain_of(tiny_vit(), random_images(2, size=24))
-    assert str(raised.value) == "calibration images are (3, 24, 24), the model expects (3, 16, 16): resize them"
-    with pytest.raises(UserError, match=r"^calibration images are \(1, 16, 16\)"):
-        chain_of(tiny_vit(), torch.zeros(2, 1, 16, 16))
-
-
-def test_a_model_of_any_size_takes_any_size(tiny_vit: Make, random_images: Make) -> None:
-    model, images = tiny_vit(dynamic_img_size=True), random_images(2, size=24)
-    with torch.no_grad():
-        assert torch.equal(chain_of(model, images)(images), model(images))
-
-
-def test_a_stranger_has_no_chain() -> None:
-    with pytest.raises(UserError, match="expected"):
-        chain_of(nn.Conv2d(3, 4, 2), torch.zeros(1, 3, 16, 16))

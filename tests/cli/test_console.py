@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import time
 
@@ -63,3 +64,15 @@ def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
 def test_a_failure_is_one_line_whatever_a_name_in_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
     print_failure("error: no file 'a\nb\x1b[2J\udcff': name another")
     assert capsys.readouterr().err == "error: no file 'a b [2J ': name another\n"
+
+
+def test_what_the_library_tells_is_a_line_while_it_works(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("fimaq_deploy.somewhere")
+    before = logging.getLogger("fimaq_deploy").level
+    with StepLine() as progress:
+        progress("quantize", 0, 0, "")
+        logger.info("memory    about %s", "1 GiB [not markup]")
+        logger.debug("nobody reads this")
+    logger.info("neither this")
+    assert capsys.readouterr().err.splitlines()[0] == "memory    about 1 GiB [not markup]"
+    assert logging.getLogger("fimaq_deploy").level == before

@@ -27,7 +27,7 @@ from fimaq_deploy.recipe import Reconstruction
 
 # Of a block's output that are pulled through the suffix at a time in host memory. The graph of Swin-B keeps a hundred
 # times as many: 0.9 GiB instead of the 5.4 of 32 images.
-_HOST_VALUES = 2**21
+HOST_VALUES = 2**21
 
 # The block's current quantized outputs for the first so many images of the reconstruction set, in batches.
 CurrentOutputs = Callable[[int], Iterator[Tensor]]
@@ -74,7 +74,7 @@ class BlockContext:
 
     def _pulled_at_once(self, output: Tensor) -> int:
         """Images whose graph is in memory together; a GPU takes the whole batch."""
-        whole = len(output) if not is_host(output.device) else max(1, _HOST_VALUES // output[0].numel())
+        whole = len(output) if not is_host(output.device) else max(1, HOST_VALUES // output[0].numel())
         return min(whole, self.pulled)
 
     def keep(self, batches: Iterable[Tensor]) -> Rows:

@@ -52,7 +52,7 @@ def tune(
     order = minibatches(len(images), settings.batch_size)
     for _ in range(settings.iterations):
         batch = _varied(images[next(order)].to(device), settings)
-        for part in batch.split(_images_at_once(images)):
+        for part in batch.split(images_tuned_at_once(images.shape[-2] * images.shape[-1])):
             features, logits = _answers(teacher, part)
             power = features.square().sum(1).mean().clamp(min=1e-12)
             with torch.enable_grad():
@@ -85,9 +85,9 @@ def _answers(teacher: Sequence[Stage], images: Tensor) -> tuple[Tensor, Tensor]:
     return head.features(tokens), head(tokens)
 
 
-def _images_at_once(images: Tensor) -> int:
-    """How many images one backward pass through the whole network takes: as many pixels as 8 images of 224×224."""
-    return max(1, 8 * 224 * 224 // (images.shape[-2] * images.shape[-1]))
+def images_tuned_at_once(pixels: int) -> int:
+    """How many images of so many pixels one backward pass through the whole network takes: as many as 8 of 224×224."""
+    return max(1, 8 * 224 * 224 // max(pixels, 1))
 
 
 def _parameter_groups(stages: Sequence[Stage], settings: Tuning) -> list[dict[str, Any]]:

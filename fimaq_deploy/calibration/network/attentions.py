@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
@@ -32,22 +35,65 @@ def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), leaf, module)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Seen:
+    """What an attention gets for one image: so many windows (1 without any), of so many tokens, of so many channels."""
+
+    windows: int
+    tokens: int
+    width: int
+
+
 def attention_tokens(model: nn.Module, image: Tensor) -> dict[str, int]:
     """The sequence length that each attention of a model that is not quantized sees for one image (1, C, H, W).
 
     Raises:
         UserError: an attention is never called.
     """
-    seen: dict[str, int] = {}
+    return {name: seen.tokens for name, seen in attention_inputs(model, image).items()}
+
+
+@torch.no_grad()
+def attention_inputs(model: nn.Module, image: Tensor) -> dict[str, Seen]:
+    """What each attention of a model that is not quantized sees for one image (1, C, H, W).
+
+    Shapes alone are computed where that is possible: an image that is too large for the memory has to be found out
+    before it fills it.
+
+    Raises:
+        UserError: an attention is never called.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _watched(model, _shapes_of, image)
+    except (UserError, *_NEEDS_NUMBERS):
+        return _watched(model, lambda model, image: model(image), image)
+
+
+# What a model raises that reads numbers, or keeps tensors that are neither parameters nor buffers.
+_NEEDS_NUMBERS = (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError, AttributeError)
+
+
+def _shapes_of(model: nn.Module, image: Tensor) -> None:
+    tensors = dict((*model.named_parameters(), *model.named_buffers()))
+    functional_call(model, {name: each.to("meta") for name, each in tensors.items()}, (image.to("meta"),))
+
+
+def _seen(shape: torch.Size) -> Seen:
+    return Seen(shape[0], shape[1], shape[-1])
+
+
+def _watched(model: nn.Module, run: Callable[[nn.Module, Tensor], object], image: Tensor) -> dict[str, Seen]:
+    seen: dict[str, Seen] = {}
 
     def watch(name: str) -> Callable[..., None]:
-        return lambda _module, inputs: seen.__setitem__(name, inputs[0].shape[1])
+        return lambda _module, inputs: seen.__setitem__(name, _seen(inputs[0].shape))
 
     found = attentions_of(model)
     handles = [heads.qkv.register_forward_pre_hook(watch(name)) for name, heads in found.items()]
     try:
-        model(image)
+        run(model, image)
     finally:
         for handle in handles:
             handle.remove()

@@ -148,7 +148,7 @@ def test_dplr_is_the_published_sum_of_two_parts_over_their_starts() -> None:
 
 @pytest.mark.parametrize(("values", "most"), [(1, 1), (2 * TOKENS * CHANNELS, 2), (2**21, BATCH)])
 def test_gradients_are_pulled_back_in_parts_that_fit(values: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectives, "_HOST_VALUES", values)
+    monkeypatch.setattr(objectives, "HOST_VALUES", values)
     toy, seen = Toy(), []
     context = replace(toy.context, suffix=lambda x: seen.append(len(x)) or toy.context.suffix(x))
     g = context.gradient(slice(0, BATCH), toy.output[:BATCH])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning import fisher
-from fimaq_deploy.calibration.learning.tune import _images_at_once, _varied
+from fimaq_deploy.calibration.learning.tune import _varied, images_tuned_at_once
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.recipe import Tuning
@@ -68,4 +68,4 @@ def test_another_image_has_at_most_its_share() -> None:
 
 @pytest.mark.parametrize(("size", "count"), [(224, 8), (448, 2), (2048, 1), (16, 1568)])
 def test_a_backward_pass_takes_as_many_images_as_their_size_allows(size: int, count: int) -> None:
-    assert _images_at_once(torch.empty(1, 3, size, size, device="meta")) == count
+    assert images_tuned_at_once(size * size) == count
