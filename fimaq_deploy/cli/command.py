@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ class Interrupted(Exception):
 
 class Command(TyperCommand):
     """A command whose values have been looked at before it runs."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typed: a path without a letter would become the current folder."""
+        takes = {name for one in self.params if not getattr(one, "is_flag", False) for name in one.opts}
+        for before, word in pairwise(("", *args)):
+            name, equals, value = word.partition("=")
+            if not word or (equals and not value and name in takes):
+                option = name or (before if before in takes else "an argument")
+                raise UserError(f"{option} is empty: give it a value or leave it out")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         for parameter in self.params:

@@ -121,7 +121,9 @@ class Plan(_Strict):
     settings: list[str] = Field(
         default=[], alias="set", description="Recipe fields of every cell, as in tuning.iterations=0."
     )
-    out: str | None = Field(default=None, description="The folder of the sweep; default: build/NAME-OF-THE-FILE.")
+    out: str | None = Field(
+        default=None, min_length=1, description="The folder of the sweep; default: build/NAME-OF-THE-FILE."
+    )
     device: str | None = None
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     max_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)

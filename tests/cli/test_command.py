@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from fixtures.commands import refused
 
+from fimaq_deploy.cli import app
 from fimaq_deploy.cli.command import Command, Interrupted, line_of, shortened, way_on
 from fimaq_deploy.errors import Stopped, UserError
+from fimaq_deploy.pipeline.builds import build
 
 Called = Callable[..., dict[str, object]]
 
@@ -25,6 +28,7 @@ def call() -> Called:
 
     def work(
         place: Path,
+        images: typing.Optional[Path] = None,  # noqa: UP045
         rate: float = 1.0,
         count: int = 0,
         name: typing.Optional[str] = None,  # noqa: UP045
@@ -32,7 +36,7 @@ def call() -> Called:
     ) -> None:
         if name == "stop":
             raise KeyboardInterrupt
-        given.update(place=place, rate=rate, count=count, name=name, target=list(target))
+        given.update(place=place, images=images, rate=rate, count=count, name=name, target=list(target))
 
     app.command(cls=Command)(work)
 
@@ -45,7 +49,14 @@ def call() -> Called:
 
 def test_what_can_be_meant_arrives_as_it_was_given(call: Called) -> None:
     found = call("a b", "--rate", "-2.5", "--count", str(2**63 - 1), "--target", "x", "--target", "ÿ")
-    expected = {"place": Path("a b"), "rate": -2.5, "count": 2**63 - 1, "name": None, "target": ["x", "ÿ"]}
+    expected = {
+        "place": Path("a b"),
+        "images": None,
+        "rate": -2.5,
+        "count": 2**63 - 1,
+        "name": None,
+        "target": ["x", "ÿ"],
+    }
     assert found == expected
 
 
@@ -53,6 +64,10 @@ def test_what_can_be_meant_arrives_as_it_was_given(call: Called) -> None:
     ("words", "told"),
     [
         ([" "], "PLACE is empty: give it a value or leave it out"),
+        ([""], "an argument is empty: give it a value or leave it out"),
+        (["x", "--images", ""], "--images is empty: give it a value or leave it out"),
+        (["x", "--images="], "--images is empty: give it a value or leave it out"),
+        (["x", "--images", " "], "--images is empty: give it a value or leave it out"),
         (["x", "--name", ""], "--name is empty: give it a value or leave it out"),
         (["x", "--name", " \t"], "--name is empty: give it a value or leave it out"),
         (["x", "--target", "a", "--target", ""], "--target is empty: give it a value or leave it out"),
@@ -154,3 +169,26 @@ def test_the_way_on_is_what_the_work_says_wherever_it_is_in_the_chain() -> None:
     context.__context__ = stopped
     assert way_on(stopped) == way_on(context) == way_on(cause) == str(stopped)
     assert way_on(KeyboardInterrupt()) == "nothing is left half-written; run the same command again"
+
+
+EVERY_PATH = [
+    (name, max(one.opts, key=len))
+    for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    for one in command.params
+    if one.opts[0].startswith("-") and not getattr(one, "is_flag", False)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_PATH)
+@pytest.mark.parametrize("spelled", [("{}", ""), ("{}=",)])
+def test_no_option_of_any_command_may_be_empty(
+    command: str, option: str, spelled: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(option) for word in spelled]
+    assert refused(capsys, command, *words) == f"error: {option} is empty: give it a value or leave it out"
+
+
+def test_api_paths_may_not_be_empty_either() -> None:
+    for name in ("images", "eval_images", "out", "class_map", "weights"):
+        with pytest.raises(UserError, match="expected a path"):
+            build("vit_digits", **{name: ""})  # type: ignore[arg-type]
