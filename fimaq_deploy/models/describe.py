@@ -75,7 +75,10 @@ def describe_model(model: nn.Module, name: str = "", preprocessing: Preprocessin
     Raises:
         UserError: the module is of no known family, has no fixed image size, or the preprocessing is not for it.
     """
+    from fimaq_deploy.models.families.wrapped import innermost
+
     require_supported(model)
+    model = innermost(model)
     config: Mapping[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {"crop_pct": 1.0})
     shape, classes = image_shape(model), family_of(model).classes(model)
     info = _configured(config, name or config.get("architecture") or type(model).__name__, shape, classes)

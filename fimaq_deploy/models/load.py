@@ -97,9 +97,12 @@ def _open_factory(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
         raise UserError(
             f"weights 'random' for {name}: a factory decides its own; use 'pretrained' (as it returns them)"
         )
+    from fimaq_deploy.models.families.wrapped import transparent
+
     with current_directory_importable():
         model = seeded(lambda: call_factory(name), seed)
     require_supported(model, name)
+    model = transparent(model)
     return Loaded(model) if weights == "pretrained" else _with_checkpoint(model, name, weights)
 
 

@@ -23,6 +23,7 @@ from fimaq_deploy.calibration.rewrites.norms import NORM_STRENGTH, fold_norm_ran
 from fimaq_deploy.calibration.rewrites.rotation import rotate_heads, rotate_residual
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families.wrapped import innermost
 from fimaq_deploy.recipe import Rewrites
 
 KEEP_LAYER_NORM = True
@@ -33,6 +34,7 @@ _TOLERANCE = 1e-3
 
 def resolve_rewrites(model: nn.Module, rewrites: Rewrites) -> Rewrites:
     """The rewrites with every None decided: the model family's default, or False where the structure refuses it."""
+    model = innermost(model)
     family = family_of(model)
     rotates = family.rewrites["rotation"] and not isinstance(family.stream(model), str)
     defaults = {**family.rewrites, "rotation": rotates}

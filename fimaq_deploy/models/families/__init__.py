@@ -19,8 +19,8 @@ from fimaq_deploy.errors import UserError
 if TYPE_CHECKING:
     from fimaq_deploy.models.families.family import Family
 
-# What models of any library become, and what they can stand in.
-_OWN = ("chained",)
+# What models of any library become, asked first, and what they can be wrapped in, asked last.
+_OWN, _AROUND = "chained", "wrapped"
 
 _registered: list[Family] = []
 
@@ -35,11 +35,13 @@ def families() -> Iterator[Family]:
     """Every family whose models can be here."""
     yield from _registered
     if "torch" in sys.modules:
-        yield from (import_module(f"{__name__}.{own}").FAMILY for own in _OWN)
+        yield import_module(f"{__name__}.{_OWN}").FAMILY
     for found in iter_modules(__path__):
         source, underscore, _ = found.name.partition("_")
         if underscore and source in sys.modules:
             yield import_module(f"{__name__}.{found.name}").FAMILY
+    if "torch" in sys.modules:
+        yield import_module(f"{__name__}.{_AROUND}").FAMILY
 
 
 def find_family(model: object) -> Family | None:

@@ -28,7 +28,8 @@ class Answering(nn.Module):
         self.model, self.answer = model, answer
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {self.answer: self.model(images)[self.answer]}
+        found = self.model(images)
+        return {self.answer: found if isinstance(found, Tensor) else found[self.answer]}
 
 
 class Source(Family):
