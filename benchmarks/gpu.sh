@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# Reconstruction of the models that papers report, on an NVIDIA GPU: minutes, memory, share of the matrix rate, accuracy.
+# What an NVIDIA GPU has to prove, in one run: learning, then parity and latency of every engine that runs there.
 #
 #   benchmarks/gpu.sh
 #   benchmarks/gpu.sh --image-folder calibration/ --eval-folder validation/
 #
 # Needs torch with CUDA, timm and the packages it names where one is missing; the package itself need not be installed.
 # Without folders of images it calibrates on generated ones and reports on how many the quantized model agrees with the
-# original. Everything after the script's name goes to reconstruction.py and overrides what stands here, for example
-# --weights random, --models vit_s, or --device cpu to try it without a GPU.
-# With REFERENCE=20000 the published procedure runs too, at that many iterations a block: hours for each model.
+# original. Everything after the script's name goes to gpu.py, for example --weights random, --models vit_s, or
+# --device cpu --targets onnxruntime-cpu to try it without a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
@@ -24,10 +23,4 @@ if missing:
     sys.exit(f"error: missing {' '.join(missing)}: python3 -m pip install {' '.join(missing)}")
 CHECK
 
-reference=(--no-reference)
-if [ -n "${REFERENCE:-}" ]; then
-    reference=(--reference-iterations "$REFERENCE")
-fi
-
-exec "$python" benchmarks/reconstruction.py --device cuda --models vit_s deit_s swin_t swin_b --recipes w4a4 w3a3 \
-    --ranks 5 15 --images 1024 --seeds 0 "${reference[@]}" "$@"
+exec "$python" benchmarks/gpu.py "$@"

@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.sh` at toy size on a CPU: the same script, flags and table that a GPU gets."""
+"""`benchmarks/gpu.sh` at toy size on a CPU: the same script, flags and tables that a GPU gets."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
+FIELDS = ["reconstruction.iterations=2", "reconstruction.batch_size=8", "reconstruction.rank=2"]
 TOY = ["--device", "cpu", "--models", "swin_digits", "--recipes", "w4a4", "--images", "16", "--tests", "20"]
+ENGINES = ["--targets", "onnxruntime-cpu", "--batches", "1", "2", "--rounds", "3"]
 
 
-def run(*more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHON": sys.executable, **environment}
+def run(*more: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHON": sys.executable}
     return subprocess.run([str(SCRIPT), *TOY, *more], env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_the_script_prints_the_table_and_ends_in_json() -> None:
-    fields = ["reconstruction.iterations=2", "reconstruction.batch_size=8"]
-    done = run(*(word for field in fields for word in ("--set", field)), "--ranks", "2", REFERENCE="2")
+def test_the_script_prints_its_tables_and_ends_in_json(tmp_path: Path) -> None:
+    settings = [word for field in FIELDS for word in ("--set", field)]
+    done = run(*ENGINES, *settings, "--json", str(tmp_path / "gpu.json"))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    rows = [line for line in lines if line.startswith("| swin_digits")]
-    assert len(rows) == 2 and all(len(row.split("|")) == 10 for row in rows)
+    assert sum(line.startswith("| swin_digits") for line in lines) == 4  # learning, PyTorch, and two files
     found = json.loads(lines[-1])
-    assert found["matrix_flops_per_second"] > 0 and len(found["ratios"]) == 1
-    ours = [result for result in found["results"] if result["job"]["method"] == "ours"]
-    assert [result["iterations"] for result in ours] == [14]
-    for result in found["results"]:
-        blocks = [f"layers.{layer}.blocks.{block}" for layer in range(2) for block in range(2)]
-        assert list(result["stages"]) == ["patch_embed", *blocks[:2], "layers.1.downsample", *blocks[2:], "head"]
-        assert result["seconds"] > 0 and 0 <= result["top1"] <= 100
-    assert all(0 < result["flops_per_second"] < found["matrix_flops_per_second"] for result in ours)
+    assert json.loads((tmp_path / "gpu.json").read_text()) == found
+    (learned,) = found["learning"]
+    blocks = [f"layers.{layer}.blocks.{block}" for layer in range(2) for block in range(2)]
+    assert list(learned["stages"]) == ["patch_embed", *blocks[:2], "layers.1.downsample", *blocks[2:], "head"]
+    assert learned["iterations"] == 14 and learned["seconds"] > 0 and 0 <= learned["top1"] <= 100
+    assert 0 < learned["flops_per_second"] < found["matrix_flops_per_second"]
+    plain, full, quantized = found["engines"]
+    assert (full["engine"], quantized["engine"]) == ("onnxruntime-cpu float32", "onnxruntime-cpu quantized")
+    assert plain["error"] < 1e-5 > full["error"] and quantized["error"] < 0.05 and quantized["agreement"] >= 95
+    assert all(set(row["latencies"]) == {"1", "2"} for row in found["engines"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here the default would run")

@@ -1,7 +1,7 @@
 """Every engine that this machine runs on its GPU, beside the same model in FP16 and beside PyTorch.
 
-    python benchmarks/engines.py --models vit_s swin_t
-    python benchmarks/engines.py --models vit_digits --targets onnxruntime-cpu --device cpu --batches 1 8
+    python benchmarks/gpu_engines.py --models vit_s swin_t
+    python benchmarks/gpu_engines.py --models vit_digits --targets onnxruntime-cpu --device cpu --batches 1 8
 
 For each model: quantize it, write the file of each target (and compile it where the target has a compiler), compare
 what it answers with the fake-quant model, and time it in turns with the FP16 file of the same target and with PyTorch
@@ -53,7 +53,12 @@ class Row:
 
 def torch_runner(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> Runner:
     """PyTorch in FP16; on a GPU a captured graph for each batch size, replayed on copied images."""
-    model = copy.deepcopy(model).to(device).half().eval()
+    model = copy.deepcopy(model).to(device).eval()
+    if device.type == "cpu":
+        return Runner(
+            "PyTorch float32", (None, *shape), lambda batch: expected_of(model, torch.from_numpy(batch), device)
+        )
+    model.half()
     graphs: dict[int, tuple[Tensor, torch.cuda.CUDAGraph, Tensor]] = {}
 
     def captured(size: int) -> tuple[Tensor, torch.cuda.CUDAGraph, Tensor]:
@@ -71,8 +76,6 @@ def torch_runner(model: nn.Module, shape: tuple[int, ...], device: torch.device)
 
     @torch.inference_mode()
     def run(batch: Array) -> Array:
-        if device.type == "cpu":
-            return model.float()(torch.from_numpy(batch)).numpy()
         if len(batch) not in graphs:
             graphs[len(batch)] = captured(len(batch))
         images, graph, answers = graphs[len(batch)]
@@ -80,17 +83,17 @@ def torch_runner(model: nn.Module, shape: tuple[int, ...], device: torch.device)
         graph.replay()
         return answers.float().cpu().numpy()
 
-    return Runner("PyTorch", (None, *shape), run)
+    return Runner("PyTorch float16, graph", (None, *shape), run)
 
 
 def runners_of(
     runtime: Runtime, folder: Path, original: nn.Module, quantized: fd.QuantizedModel
 ) -> Iterator[tuple[str, Path, Runner]]:
-    """FP16 and quantized files of one target, loaded."""
-    for kind, model in (("FP16", original), ("quantized", quantized)):
+    """Full-precision and quantized files of one target, loaded."""
+    for kind, model in ((runtime.target.high_precision, original), ("quantized", quantized)):
         path = folder / kind / "model.onnx"
         path.parent.mkdir(exist_ok=True)
-        write = export_fp_onnx if kind == "FP16" else fd.export_onnx
+        write = export_fp_onnx if model is original else fd.export_onnx
         write(model, path, target=runtime.name)
         if runtime.compiler is not None:
             path = runtime.compile(path, runtime.file(path.parent)).path
@@ -122,10 +125,8 @@ def measured(name: str, targets: list[Runtime], args: argparse.Namespace, device
     )
     full, low = expected_of(model, tests, device), expected_of(quantized, tests, device)
     with TemporaryDirectory() as folder:
-        runners = {"PyTorch FP16, graph": torch_runner(model, tuple(tests.shape[1:]), device)}
-        rows: dict[str, dict[str, Any]] = {
-            "PyTorch FP16, graph": facts(runners["PyTorch FP16, graph"], tests, full, size=0.0)
-        }
+        plain = torch_runner(model, tuple(tests.shape[1:]), device)
+        runners, rows = {plain.name: plain}, {plain.name: facts(plain, tests, full, size=0.0)}
         for runtime in targets:
             (Path(folder) / runtime.name).mkdir()
             for label, path, runner in runners_of(runtime, Path(folder) / runtime.name, model.cpu(), quantized.cpu()):
