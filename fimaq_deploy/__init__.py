@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.measure.accuracy import evaluate
     from fimaq_deploy.measure.benchmark import bench
     from fimaq_deploy.models.load import load_model
+    from fimaq_deploy.packaging.packages import package
     from fimaq_deploy.pipeline.builds import BuildResult, build
     from fimaq_deploy.pipeline.sweeps import sweep
     from fimaq_deploy.recipe import Recipe
@@ -57,6 +58,7 @@ _HOMES = {
     "load_engine": "engines.load",
     "load_model": "models.load",
     "load_quantized": "calibration.quantized_model",
+    "package": "packaging.packages",
     "parity": "verify.block_parity",
     "predict": "runtime.answers",
     "quantize": "calibration.quantization",
@@ -85,6 +87,7 @@ __all__ = [
     "load_engine",
     "load_model",
     "load_quantized",
+    "package",
     "parity",
     "predict",
     "quantize",

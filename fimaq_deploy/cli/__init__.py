@@ -21,6 +21,7 @@ from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
 from fimaq_deploy.cli.lint import lint
+from fimaq_deploy.cli.package import package
 from fimaq_deploy.cli.parity import parity
 from fimaq_deploy.cli.predict import predict
 from fimaq_deploy.cli.recipes import recipes
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, audit, bench, compare, sweep, lint, parity, predict, verify, recipes, doctor):
+for command in (build, audit, bench, compare, sweep, lint, parity, predict, verify, package, recipes, doctor):
     app.command(cls=Command)(command)
 
 

@@ -1,0 +1,118 @@
+"""A build in the form that others take."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.whole import flush_folder, make_folder, written_whole
+from fimaq_deploy.packaging.archive import write_tar
+from fimaq_deploy.packaging.bom import BOM, bill_of_materials
+from fimaq_deploy.packaging.card import write_hub_folder
+from fimaq_deploy.packaging.facts import Facts, read_facts
+from fimaq_deploy.packaging.oci import write_layout
+from fimaq_deploy.packaging.triton import write_repository
+
+FORMATS = ("triton", "tar", "hf", "oci")
+
+
+@dataclass(frozen=True)
+class Package:
+    """out: the folder or file. notes: what a user should know."""
+
+    format: str
+    out: Path
+    notes: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        told = {"format": self.format, "out": str(self.out), "notes": list(self.notes)}
+        return {"schema": "fimaq-deploy/package/1", **told}
+
+
+def package(
+    artifact: str | Path,
+    format: str,
+    *,
+    out: str | Path | None = None,
+    target: str | None = None,
+    batch: int = 32,
+    base_model: str | None = None,
+) -> Package:
+    """Check a build and write it in another form, with a bill of materials in it (bom.cdx.json).
+
+    format: triton, a model repository; tar, one file; hf, a folder for a model hub; oci, an image layout.
+    out: the folder, or the file of a tar, which must not exist; None is beside the build, NAME.FORMAT.
+    target, batch: of triton: what the server runs, and the most images at once.
+    base_model: of hf: the hub's name of the original model.
+
+    Raises:
+        UserError: no build, one that was changed, a place that is taken, or an option that the format does not take.
+    """
+    _check_options(format, target, batch, base_model)
+    facts = read_facts(artifact)
+    place = Path(out) if out is not None else Path(f"{str(artifact).rstrip('/')}.{format}")
+    if os.path.lexists(place):
+        raise UserError(f"{shown(str(place))} exists: name another place with --out, or remove it")
+    bom = (json.dumps(bill_of_materials(facts), indent=1) + "\n").encode()
+    if format == "tar":
+        with written_whole(place) as beside:
+            notes = write_tar(facts, beside, bom)
+    elif format == "oci":
+        notes = _whole_folder(place, lambda folder: write_layout(facts, folder, bom))
+    else:
+        notes = _whole_folder(
+            place, lambda folder: _with_bom(folder, bom, _writer(format, facts, target, batch, base_model))
+        )
+    return Package(format, place, tuple(notes))
+
+
+def _check_options(format: str, target: str | None, batch: int, base_model: str | None) -> None:
+    if format not in FORMATS:
+        raise UserError(f"--format {shown(format)}: expected one of {', '.join(FORMATS)}")
+    if format != "triton" and (target is not None or batch != 32):
+        raise UserError(f"--target and --batch are for --format triton, not for {format}")
+    if format != "hf" and base_model is not None:
+        raise UserError(f"--base-model is for --format hf, not for {format}")
+    if base_model is not None and (base_model.count("/") != 1 or not base_model.strip("/") == base_model):
+        raise UserError(f"--base-model {shown(base_model)}: expected OWNER/NAME, as the hub calls it")
+
+
+def _writer(
+    format: str, facts: Facts, target: str | None, batch: int, base_model: str | None
+) -> Callable[[Path], list[str]]:
+    if format == "triton":
+        return lambda folder: write_repository(facts, folder, target=target, batch=batch)
+    return lambda folder: write_hub_folder(facts, folder, base_model=base_model)
+
+
+def _with_bom(folder: Path, bom: bytes, write: Callable[[Path], list[str]]) -> list[str]:
+    notes = write(folder)
+    inner = [path for path in folder.iterdir() if path.is_dir()]  # a repository holds folders of models alone
+    (next(iter(inner), folder) / BOM).write_bytes(bom)
+    return notes
+
+
+def _whole_folder(place: Path, write: Callable[[Path], list[str]]) -> list[str]:
+    """A folder that is there when it is whole."""
+    try:
+        make_folder(place.absolute().parent)
+        beside = Path(mkdtemp(prefix=".package-", dir=place.absolute().parent))
+    except OSError as error:
+        raise UserError(f"cannot write {shown(str(place))}: {os.strerror(error.errno or 0).lower()}") from error
+    try:
+        notes = write(beside)
+        beside.chmod(0o755)
+        beside.rename(place)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    flush_folder(place.absolute().parent)
+    return notes

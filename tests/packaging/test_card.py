@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from fimaq_deploy.packaging.card import card
+from fimaq_deploy.packaging.facts import Facts, read_facts
+from fimaq_deploy.packaging.packages import package
+from fimaq_deploy.runtime.verification import verify_artifact
+
+FIGURES = {"top-1 (%)": {"value": 95.5, "interval": [93.0, 97.0], "of": "photo|graphs"}}
+
+
+def front(text: str) -> dict[str, object]:
+    _, metadata, page = text.split("---\n", 2)
+    assert page.lstrip().startswith("# ")
+    return yaml.safe_load(metadata)
+
+
+def test_the_metadata_are_what_the_hub_reads(artifact: Path) -> None:
+    facts = read_facts(artifact)
+    whole = Facts(facts.artifact, FIGURES, "photographs", 600)
+    found = front(card(whole, "timm/vit_tiny_patch16_224"))
+    assert found["base_model"] == "timm/vit_tiny_patch16_224" and found["base_model_relation"] == "quantized"
+    assert (found["library_name"], found["pipeline_tag"]) == ("onnx", "image-classification")
+    (model,) = found["model-index"]  # type: ignore[misc]
+    assert model["results"][0]["metrics"][0]["value"] == 95.5
+    assert "| top-1 (%) | 95.5 | 93 to 97 | photo\\|graphs |" in card(whole, None)
+
+
+def test_without_the_originals_name_no_relation_is_claimed(artifact: Path) -> None:
+    assert "base_model" not in front(card(read_facts(artifact), None))
+
+
+def test_the_folder_is_the_build_and_its_card(artifact: Path, tmp_path: Path) -> None:
+    done = package(artifact, "hf", out=tmp_path / "hub")
+    assert {path.name for path in artifact.iterdir()} | {"README.md", "bom.cdx.json"} == {
+        path.name for path in done.out.iterdir()
+    }
+    assert any("--base-model" in note for note in done.notes)
+    assert verify_artifact(done.out, targets=["onnxruntime-cpu"], time=False).good

@@ -1,0 +1,91 @@
+"""What Triton reads is its own protobuf, in the module that tritonclient ships."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fixtures.artifacts import NAMES, write_facts
+
+from fimaq_deploy.contract import Output, read_contract
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.manifest import read_manifest
+from fimaq_deploy.packaging.packages import package
+
+FIELDS = "model_config_pb2.py"
+
+
+@pytest.fixture(scope="module")
+def published() -> ModuleType:
+    """The module alone: the package around it needs gRPC."""
+    found = importlib.util.find_spec("tritonclient")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("tritonclient is not installed")
+    (file,) = Path(found.submodule_search_locations[0]).rglob(FIELDS)
+    spec = importlib.util.spec_from_file_location("triton_model_config", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parsed(published: Any, folder: Path) -> Any:
+    from google.protobuf import text_format
+
+    return text_format.Parse((folder / "config.pbtxt").read_text(), published.ModelConfig())
+
+
+def test_the_configuration_says_what_the_contract_says(published: Any, artifact: Path, tmp_path: Path) -> None:
+    out = package(artifact, "triton", out=tmp_path / "repository", batch=16).out
+    config = parsed(published, out / "tiny")
+    assert (config.name, config.backend, config.max_batch_size) == ("tiny", "onnxruntime", 16)
+    (images,), (logits,) = config.input, config.output
+    assert (images.name, list(images.dims), images.data_type) == ("images", [3, 8, 8], published.TYPE_FP32)
+    assert (logits.name, list(logits.dims), logits.label_filename) == ("logits", [10], "labels.txt")
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8, 16]
+    assert config.instance_group[0].kind == published.ModelInstanceGroup.KIND_CPU
+    assert config.model_warmup[0].inputs["images"].zero_data is True
+    assert (out / "tiny" / "labels.txt").read_text().splitlines() == list(NAMES)
+    stored = out / "tiny" / "1" / config.default_model_filename
+    assert stored.read_bytes() == (artifact / "model.onnx").read_bytes()
+
+
+def test_a_repository_holds_folders_of_models_alone(artifact: Path, tmp_path: Path) -> None:
+    out = package(artifact, "triton", out=tmp_path / "repository").out
+    assert [path.name for path in out.iterdir()] == ["tiny"]
+    assert (out / "tiny" / "bom.cdx.json").is_file()
+
+
+def test_an_engine_of_tensorrt_is_taken_where_there_is_one(published: Any, artifact: Path, tmp_path: Path) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    (artifact / "model.tensorrt.engine").write_bytes(b"engine")
+    write_facts(artifact, contract)
+    out = package(artifact, "triton", out=tmp_path / "repository").out
+    config = parsed(published, out / "tiny")
+    assert config.backend == "tensorrt" and (out / "tiny" / "1" / "model.plan").read_bytes() == b"engine"
+    assert config.instance_group[0].kind == published.ModelInstanceGroup.KIND_GPU
+
+
+@pytest.mark.parametrize("name", ['a"b\\c\nd', "Ångström", "../../etc"])
+def test_any_name_is_a_name(published: Any, artifact: Path, tmp_path: Path, name: str) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    odd = replace(contract, outputs=(Output(name, "float32", (None, 3), "dense"), Output("n", "int64")))
+    write_facts(artifact, odd, model=name)
+    out = package(artifact, "triton", out=tmp_path / "repository").out
+    (model,) = out.iterdir()
+    config = parsed(published, model)
+    assert config.output[0].name == name and list(config.output[0].dims) == [-1, 3]
+    assert config.name == model.name and model.resolve().parent == out.resolve()
+
+
+def test_what_triton_does_not_run_is_refused(artifact: Path, tmp_path: Path) -> None:
+    for target, message in (("tensorrt-rtx", "has no backend"), ("tensorrt", r"holds no model\.tensorrt\.engine")):
+        with pytest.raises(UserError, match=message):
+            package(artifact, "triton", out=tmp_path / "repository", target=target)
+    with pytest.raises(UserError, match="batch"):
+        package(artifact, "triton", out=tmp_path / "repository", batch=0)
+    assert not (tmp_path / "repository").exists() and not list(tmp_path.glob(".package-*"))
