@@ -4,8 +4,8 @@ The one place that knows CUDA. Everything else asks `of(device)`, or whether a d
 what it is called. A device of another kind gets `Accelerator`, which is right and slow: nothing is pinned, copied on
 the side or recorded.
 
-Run on an H100 (tests/calibration/test_cuda.py); elsewhere tests replace it by a device that computes on the CPU and keeps
-a GPU's rules.
+Run on an H100 (tests/calibration/test_cuda.py); elsewhere tests replace it by a device that computes on the CPU and
+keeps a GPU's rules.
 """
 
 from __future__ import annotations
