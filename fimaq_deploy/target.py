@@ -67,6 +67,9 @@ class Target:
     clip: where grids smaller than their container are clipped, before QuantizeLinear or behind it. INT8 Clip compiles
         on TensorRT-RTX and keeps attention fused; TensorRT 10 and 11 could not be tried, and floats compile everywhere.
     splits_products: whether its compiler splits a product whose result is split, and loses the integers with that.
+    integer_products: whether its kernels multiply integers at all. ONNX Runtime's CUDA provider dequantizes and
+        multiplies floats, which takes longer than the original in half precision; only INT4 weights with float
+        activations have a kernel there.
     patches: how the patch embedding is written. Behind an INT8 convolution TensorRT-RTX leaves Swin a transposing
         kernel, behind a product of windows none. TensorRT 10 and 11, where neither could be tried, get the convolution.
     """
@@ -85,6 +88,7 @@ class Target:
     clip: Literal["floats", "integers"] = "floats"
     splits_products: bool = False
     patches: Literal["convolution", "product"] = "product"
+    integer_products: bool = True
 
     @property
     def reads_the_common_file(self) -> bool:
@@ -153,7 +157,7 @@ TARGETS: dict[str, Target] = {
             LEAST_PRODUCT,
             integer_attention=False,
         ),
-        Target("onnxruntime-cuda", "float32", True, None, _ONNXRUNTIME_BLOCKS),
+        Target("onnxruntime-cuda", "float16", True, None, _ONNXRUNTIME_BLOCKS, integer_products=False),
         Target(
             "openvino-cpu",
             "float32",
@@ -241,6 +245,7 @@ def combine(targets: Iterable[Target]) -> Target:
         integer_pooled_head=all(target.integer_pooled_head for target in found),
         clip="integers" if all(target.clip == "integers" for target in found) else "floats",
         splits_products=any(target.splits_products for target in found),
+        integer_products=any(target.integer_products for target in found),
         patches="product" if all(target.patches == "product" for target in found) else "convolution",
     )
 

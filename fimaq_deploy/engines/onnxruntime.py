@@ -1,16 +1,22 @@
 """ONNX files in ONNX Runtime, on the CPU or through CUDA.
 
+The CUDA provider has no integer kernel behind Q/DQ: it dequantizes and multiplies in floats (1.31, measured).
+
 With all optimisations off a session computes node by node what the file says: the parity reference. With them on it is
 the deployment, where Q/DQ around a MatMul becomes an integer kernel.
 """
 
 from __future__ import annotations
 
+import io
 from collections import Counter
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from fimaq_deploy.engines.cuda import no_gpu
+from fimaq_deploy.engines.provider_libraries import why_not_loaded
 from fimaq_deploy.engines.runner import Array, Dimension, Runner
 from fimaq_deploy.errors import UserError
 
@@ -37,9 +43,15 @@ def unavailable(provider: Provider) -> str | None:
 
 def _no_cuda() -> str | None:
     """The provider may be compiled in without a driver, a device or the CUDA libraries."""
-    from fimaq_deploy.engines.cuda import no_gpu
+    return no_gpu() or why_not_loaded("cuda")
 
-    return no_gpu()
+
+def _preload() -> None:
+    """Load the CUDA libraries that pip installed, which the linker does not find. What fails shows in the session."""
+    import onnxruntime as ort
+
+    with redirect_stdout(io.StringIO()), suppress(Exception):
+        ort.preload_dlls()
 
 
 def open_session(
@@ -66,6 +78,8 @@ def open_session(
         raise UserError(f"onnxruntime-{provider} cannot run {path}: {reason}")
     if not Path(path).is_file():
         raise UserError(f"no ONNX file {path}: name one that exists")
+    if provider == "cuda":
+        _preload()
     try:
         session = ort.InferenceSession(
             str(path),

@@ -54,6 +54,7 @@ class Runtime:
     as_written: whether it computes node by node what a file says, where it has optimisations without them: parity then
         judges every integer.
     home: the module to import in a process that does not know the target yet; default: the loader's.
+    remark: what to know before choosing it, as a sentence.
     """
 
     target: Target
@@ -70,6 +71,7 @@ class Runtime:
     taps: bool = True
     as_written: bool = False
     home: str = ""
+    remark: str = ""
 
     @property
     def name(self) -> str:
@@ -200,7 +202,7 @@ def _takers() -> Mapping[str, list[str]]:
     return found
 
 
-def _onnxruntime(provider: onnxruntime.Provider, title: str, *, as_written: bool) -> Runtime:
+def _onnxruntime(provider: onnxruntime.Provider, title: str, *, as_written: bool, remark: str = "") -> Runtime:
     return Runtime(
         TARGETS[f"onnxruntime-{provider}"],
         title,
@@ -210,6 +212,7 @@ def _onnxruntime(provider: onnxruntime.Provider, title: str, *, as_written: bool
         device="cpu" if provider == "cpu" else "gpu",
         packages=("onnxruntime", "onnxruntime-gpu"),
         as_written=as_written,
+        remark=remark,
     )
 
 
@@ -233,7 +236,13 @@ _BUILT_IN = (
     _tensorrt("tensorrt", "TensorRT"),
     _tensorrt("tensorrt-rtx", "TensorRT-RTX", CUDA_GRAPH),
     _onnxruntime("cpu", "ONNX Runtime CPU", as_written=True),
-    _onnxruntime("cuda", "ONNX Runtime CUDA", as_written=False),
+    _onnxruntime(
+        "cuda",
+        "ONNX Runtime CUDA",
+        as_written=False,
+        remark="the CUDA provider has no integer kernel behind Q/DQ and multiplies in floats, slower than without: "
+        "the original in half precision is what to ship, or INT4 weights with float activations",
+    ),
     Runtime(
         TARGETS["openvino-cpu"],
         "OpenVINO CPU",

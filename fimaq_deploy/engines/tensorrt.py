@@ -30,16 +30,19 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from fimaq_deploy.engines.cuda import no_gpu
+from fimaq_deploy.engines.cuda import ask_driver, no_gpu
 from fimaq_deploy.engines.interruptible import interruptible
 from fimaq_deploy.engines.runner import Array, ComputeCapability, Dimension, EngineFile, Runner
 from fimaq_deploy.engines.versions import (
+    OF_RTX,
     BuildOptions,
     Member,
     Version,
     check_options,
     check_version,
     find_level,
+    generation,
+    not_for_gpu,
     parse_version,
     passes_strong_typing,
 )
@@ -49,6 +52,7 @@ from fimaq_deploy.files import write_whole
 TENSORRT = Member("tensorrt", "tensorrt", extra="tensorrt", oldest=(10, 8), ahead_of_time=False)
 RTX = Member("tensorrt-rtx", "tensorrt_rtx", extra="rtx", oldest=(1, 2), ahead_of_time=True)
 _FAMILY = {member.target: member for member in (TENSORRT, RTX)}
+ENGINES = tuple(_FAMILY)
 _MODULES = ("polygraphy.backend.trt", "polygraphy.backend.tensorrt_rtx", "polygraphy.mod.trt_importer")
 
 _AMPERE: ComputeCapability = (8, 0)
@@ -76,12 +80,29 @@ def not_buildable(target: str) -> str | None:
     for package in ("polygraphy", member.module):
         if find_spec(package) is None:
             return f"{package} is not installed: pip install 'fimaq-deploy[{member.extra}]'"
-    return None if member.ahead_of_time else no_gpu()
+    return None if member.ahead_of_time else _no_fitting_gpu(member)
 
 
 def not_runnable(target: str) -> str | None:
     """Why an engine of this member of the family cannot be run here, or None where it can."""
-    return not_buildable(target) or no_gpu()
+    return not_buildable(target) or _no_fitting_gpu(_FAMILY[target])
+
+
+def not_for(target: str, capability: ComputeCapability) -> str | None:
+    """Why this member of the family has no engine for a GPU generation, or None where it has."""
+    member = _FAMILY[target]
+    installed = member.ahead_of_time and not_buildable(target) is None
+    return not_for_gpu(member, capability, compute_capabilities() if installed else OF_RTX)
+
+
+def _no_fitting_gpu(member: Member) -> str | None:
+    """Engines run on the first GPU."""
+    reason = no_gpu()
+    if reason:
+        return reason
+    first = ask_driver().gpus[0]
+    problem = not_for(member.target, first.capability)
+    return f"{first.name} has compute capability {generation(first.capability)}: {problem}" if problem else None
 
 
 def compute_capabilities() -> list[ComputeCapability]:
@@ -204,9 +225,9 @@ def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[Comp
     known = compute_capabilities()
     unknown = [capability for capability in wanted or () if capability not in known]
     if unknown:
-        listed = ", ".join(f"{major}.{minor}" for major, minor in known)
+        listed = ", ".join(map(generation, known))
         raise UserError(
-            f"compute capability {unknown[0][0]}.{unknown[0][1]}: this TensorRT-RTX compiles for {listed}; "
+            f"compute capability {generation(unknown[0])}: this TensorRT-RTX compiles for {listed}; "
             f"name one of these, or use target {TENSORRT.target} on that GPU"
         )
     return list(wanted) if wanted else [capability for capability in known if capability >= _AMPERE]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from fimaq_deploy.engines.runner import ComputeCapability
 from fimaq_deploy.errors import UserError
 
 Version = tuple[int, int]
@@ -31,6 +32,12 @@ class Member:
     extra: str
     oldest: Version
     ahead_of_time: bool
+
+
+# The first generation that TensorRT takes since 10.5, and those that TensorRT-RTX 1.7 compiles for: neither Hopper
+# (9.0) nor Blackwell of the data centre (10.0, 10.3).
+OLDEST_OF_TENSORRT: ComputeCapability = (7, 5)
+OF_RTX: tuple[ComputeCapability, ...] = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,22 @@ def find_level(name: str, levels: Collection[str], version: Version) -> str:
             f"hardware compatibility '{name}': TensorRT {version[0]}.{version[1]} has {listed}; name one of these"
         )
     return wanted
+
+
+def not_for_gpu(member: Member, capability: ComputeCapability, known: Collection[ComputeCapability]) -> str | None:
+    """Why a member has no engine for a GPU generation, or None where it has.
+
+    known: those that the installed TensorRT-RTX compiles for.
+    """
+    if not member.ahead_of_time:
+        oldest = generation(OLDEST_OF_TENSORRT)
+        return None if capability >= OLDEST_OF_TENSORRT else f"it needs compute capability {oldest} or newer"
+    return None if capability in known else f"it compiles for {', '.join(map(generation, sorted(known)))} only"
+
+
+def generation(capability: ComputeCapability) -> str:
+    """As in "8.9"."""
+    return f"{capability[0]}.{capability[1]}"
 
 
 def passes_strong_typing(version: Version, flags: Collection[str]) -> bool:

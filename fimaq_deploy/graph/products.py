@@ -9,17 +9,18 @@ Not covered: products inside Einsum, and quantizers inside the branches of If an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from fimaq_deploy.graph.values import MOVES, dimension, producer, readers, stored_tensor
+from fimaq_deploy.graph.values import MOVES, dimension, integer_type, producer, readers, stored_tensor
 from fimaq_deploy.target import LEAST_PRODUCT
 
 SAME_NUMBERS = MOVES | {"Cast"}
 _ON_INTEGERS = MOVES | {"Clip"}
 _SCALINGS = frozenset({"Div", "Mul"})
+_INT4 = frozenset({ir.DataType.INT4, ir.DataType.UINT4})
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,24 @@ def product_of(node: ir.Node) -> Product | None:
     """A MatMul, Gemm or Conv with its operands; None where it lacks one."""
     left, right = node.inputs[:2]
     return None if left is None or right is None else Product(node, (operand(left), operand(right)))
+
+
+def is_weight_only_int4(product: Product) -> bool:
+    """Whether a product multiplies floats by a stored INT4 weight in blocks, which runtimes keep packed."""
+    weight = product.weight
+    if weight is None or weight.dequantizer is None or any(each.dequantizer for each in product.activations):
+        return False
+    return integer_type(weight.dequantizer) in _INT4 and weight.dequantizer.attributes.get_int("block_size", 0) > 0
+
+
+def is_quantized(product: Product) -> bool:
+    """Whether one of its operands is."""
+    return any(each.dequantizer for each in product.operands)
+
+
+def dequantized_products(products: Iterable[Product]) -> list[Product]:
+    """Those that a runtime without integer kernels dequantizes operands for in every run."""
+    return [one for one in products if is_quantized(one) and not is_weight_only_int4(one)]
 
 
 def pairs_of(graph: ir.Graph) -> Iterator[Pair]:

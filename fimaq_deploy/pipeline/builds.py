@@ -316,7 +316,7 @@ def _report(
         recipe=quantized.recipe.model_dump(mode="json"),
         data=findings.to_data(loaded.calibration, loaded.evaluation, notes),
         environment=describe_environment(runtime_packages()),
-        targets=[findings.to_target(engine) for engine in engines],
+        targets=[findings.to_target(engine, _shipped_original(engine, files)) for engine in engines],
         rows=list(rows),
         blocks=[findings.to_block(record) for record in quantized.history],
         steps=[findings.to_step(step) for step in steps],
@@ -326,6 +326,11 @@ def _report(
         parity=list(parity),
         predictions=PREDICTIONS,
     )
+
+
+def _shipped_original(engine: Engine, files: Files) -> str | None:
+    """The original's file, where a target gains nothing from integers."""
+    return files.yardstick(engine.runtime).name if engine.ships_original else None
 
 
 def _float_notes(files: Files, engines: Sequence[Engine]) -> list[str]:

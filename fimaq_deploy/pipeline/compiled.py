@@ -20,6 +20,7 @@ class Engine:
 
     failed: whether its compiler was here and refused the graph.
     compile_seconds: None where nothing had to be compiled. audit: None where its compiler tells no layer plan.
+    ships_original: whether the original in half precision is what to ship for it, for it gains nothing from integers.
     """
 
     runtime: Runtime
@@ -28,6 +29,7 @@ class Engine:
     failed: bool = False
     compile_seconds: float | None = None
     audit: EngineAudit | None = None
+    ships_original: bool = False
 
     @property
     def reason(self) -> str | None:
@@ -46,7 +48,10 @@ def compile_engines(runtimes: Sequence[Runtime], files: Files, count: Counter) -
 
 def _engine(runtime: Runtime, files: Files) -> Engine:
     not_built, not_run = runtime.availability()
-    if runtime.compiler is None or not_built:
+    ships_original = files.has_yardstick(runtime) and files.ships_original(runtime)
+    if runtime.compiler is None:
+        return Engine(runtime, None, not_run, ships_original=ships_original)
+    if not_built:
         return Engine(runtime, not_built, not_run)
     plan = runtime.layer_plan
     try:

@@ -24,6 +24,8 @@ from fimaq_deploy.contract import Contract
 from fimaq_deploy.engines.runtimes import ONNX, Runtime
 from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
 from fimaq_deploy.files import written_whole
+from fimaq_deploy.graph.products import dequantized_products, is_quantized
+from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.target import HighPrecision, Target
 
 FP_ONNX = "model.fp32.onnx"
@@ -58,6 +60,16 @@ class Files:
     def has_yardstick(self, runtime: Runtime) -> bool:
         """Whether a target is measured beside the original in its own floats: where it compiles, or they are half."""
         return runtime.compiler is not None or _is_half(runtime)
+
+    def ships_original(self, runtime: Runtime) -> bool:
+        """Whether a target's users ship the original in its floats: its kernels multiply no integers, and most of what
+        is quantized in the file that is written for it is dequantized in every run.
+        """
+        if runtime.target.integer_products:
+            return False
+        products = read_structure(runtime.onnx(self.folder)).products
+        quantized, idle = sum(map(is_quantized, products)), len(dequantized_products(products))
+        return 2 * idle > quantized
 
     def yardstick_short(self, runtime: Runtime) -> str:
         """The type of those floats, as in a file's name."""

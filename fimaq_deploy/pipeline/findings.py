@@ -174,13 +174,16 @@ def to_sensitivity(found: Sensitivity) -> schema.Sensitivity:
     return schema.Sensitivity(name=found.name, kind=found.kind, alone=found.alone, spared=found.spared)
 
 
-def to_target(engine: Engine) -> schema.TargetStatus:
+def to_target(engine: Engine, ships: str | None = None) -> schema.TargetStatus:
+    """ships: the original's file, where that is what to ship."""
     return schema.TargetStatus(
         name=engine.runtime.name,
         not_built=engine.not_built,
         not_run=engine.not_run,
         failed=engine.failed,
         compile_seconds=engine.compile_seconds,
+        ships=ships,
+        remark=engine.runtime.remark or None,
     )
 
 

@@ -87,7 +87,7 @@ def _variant(
         run=loaded.runner if loaded else None,
         compared_to=compared_to,
         file=None if engine.not_built else file,
-        deployed=not original,
+        deployed=original == engine.ships_original,
         not_run=engine.reason,
         original=original,
     )

@@ -176,6 +176,11 @@ class TargetStatus(_Part):
     not_run: str | None = Field(default=None, description="Why it was not run; null where it ran.")
     failed: bool = Field(default=False, description="Whether its compiler was here and refused the graph.")
     compile_seconds: float | None = Field(default=None, description="Null where nothing had to be compiled.")
+    ships: str | None = Field(
+        default=None,
+        description="The original's file, where that is what to ship since the runtime gains nothing from integers.",
+    )
+    remark: str | None = Field(default=None, description="What to know of the runtime before choosing it.")
 
 
 class Block(_Part):

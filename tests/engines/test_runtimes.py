@@ -66,7 +66,7 @@ def test_what_each_reads_of_a_build() -> None:
         "tensorrt": ("model.tensorrt.onnx", "model.tensorrt.engine"),
         "tensorrt-rtx": ("model.tensorrt-rtx.onnx", "model.tensorrt-rtx.engine"),
         "onnxruntime-cpu": common,
-        "onnxruntime-cuda": common,
+        "onnxruntime-cuda": ("model.onnxruntime-cuda.onnx",) * 2,
         "openvino-cpu": common,
     }
 

@@ -4,10 +4,12 @@ import pytest
 
 from fimaq_deploy.engines.tensorrt import RTX, TENSORRT
 from fimaq_deploy.engines.versions import (
+    OF_RTX,
     BuildOptions,
     check_options,
     check_version,
     find_level,
+    not_for_gpu,
     parse_version,
     passes_strong_typing,
 )
@@ -52,3 +54,25 @@ def test_levels_are_those_of_the_library():
     assert find_level("ampere-plus", ["NONE", "AMPERE_PLUS"], (10, 8)) == "AMPERE_PLUS"
     with pytest.raises(UserError, match=r"TensorRT 10.8 has ampere_plus, none; name one"):
         find_level("same_compute_capability", ["NONE", "AMPERE_PLUS"], (10, 8))
+
+
+@pytest.mark.parametrize(
+    ("capability", "tensorrt", "rtx"),
+    [
+        ((7, 0), False, False),
+        ((7, 5), True, True),
+        ((9, 0), True, False),
+        ((10, 0), True, False),
+        ((12, 0), True, True),
+    ],
+)
+def test_which_gpus_have_engines(capability, tensorrt, rtx):
+    assert (not_for_gpu(TENSORRT, capability, ()) is None, not_for_gpu(RTX, capability, OF_RTX) is None) == (
+        tensorrt,
+        rtx,
+    )
+
+
+def test_a_gpu_without_engines_is_told_which_have_them():
+    assert not_for_gpu(TENSORRT, (7, 0), ()) == "it needs compute capability 7.5 or newer"
+    assert not_for_gpu(RTX, (9, 0), ((12, 0), (8, 9))) == "it compiles for 8.9, 12.0 only"

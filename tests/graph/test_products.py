@@ -9,6 +9,7 @@ import pytest
 
 from fimaq_deploy.graph.products import (
     Product,
+    dequantized_products,
     is_left_alone,
     operand,
     output_axis,
@@ -151,3 +152,26 @@ def test_the_axis_of_the_results_is_followed_into_the_stored_weights(
     ).graph
     found = only_product(graph)
     assert found.weight is not None and output_axis(found, found.weight) == axis
+
+
+BLOCKS = """g (float[n, 32] x) => (float[n, 2] y)
+    <int4[32, 2] stored = {FILLED}, float[2, 2] scales = {1, 2, 3, 4}, float scale = {0.5}, int8 zero = {0}> {
+        BEFORE
+        w = DequantizeLinear <axis = 0, block_size = 16> (stored, scales)
+        y = MatMul (m, w)
+    }""".replace("FILLED", ", ".join("1" * 64))
+
+
+@pytest.mark.parametrize(
+    ("text", "dequantized"),
+    [
+        (MOVED, 1),
+        (MOVED.replace("MatMul (m, w)", "MatMul (r, w)").replace("Reshape (d, flat)", "Reshape (x, flat)"), 1),
+        (BLOCKS.replace("BEFORE", "m = Relu (x)"), 0),
+        (BLOCKS.replace("BEFORE", "q = QuantizeLinear (x, scale, zero) m = DequantizeLinear (q, scale, zero)"), 1),
+        ("g (float[n, 2] x, float[2, 2] w) => (float[n, 2] y) { y = MatMul (x, w) }", 0),
+    ],
+    ids=["both", "INT8 weights alone", "INT4 blocks alone", "INT4 and INT8", "floats"],
+)
+def test_what_is_dequantized_where_there_are_no_integer_kernels(draw: Draw, text: str, dequantized: int) -> None:
+    assert len(dequantized_products([only_product(draw(text).graph)])) == dequantized

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from fixtures.road import ABSENT, ALL, COMPILED, HALF, PLAIN, REFERENCE, REFUSED, Road
+from fixtures.road import ABSENT, ALL, COMPILED, FLOATS, HALF, PLAIN, REFERENCE, REFUSED, Road
 
 from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.pipeline.compiled import Engine, compile_engines
@@ -16,7 +16,8 @@ def test_every_target_tells_what_became_of_it(road: Road) -> None:
     assert found["half"] == Engine(HALF)
     assert found["compiled"] == Engine(COMPILED, compile_seconds=0.5)
     assert found["plain"] == Engine(PLAIN, compile_seconds=0.5)
-    assert found["absent"] == Engine(ABSENT, "it is not installed", "it is not installed")
+    assert found["absent"] == Engine(ABSENT, None, "it is not installed"), "the ONNX file is all that it needs"
+    assert found["floats"] == Engine(FLOATS, ships_original=True)
     assert found["refused"] == Engine(REFUSED, "the compiler does not take model.fp16.onnx", failed=True)
 
 

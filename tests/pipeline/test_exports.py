@@ -3,12 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from fixtures.road import ABSENT, COMPILED, HALF, PLAIN, REFERENCE, Road
+from fixtures.road import ABSENT, ALL, COMPILED, FLOATS, HALF, PLAIN, REFERENCE, Road
 from onnx import TensorProto
 
+from fimaq_deploy import quantize
 from fimaq_deploy.data.intake import as_source
+from fimaq_deploy.engines import load_engine
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, Floats, write_files
 
 
@@ -20,7 +23,7 @@ def float_types(path: Path) -> set[int]:
 
 def test_who_reads_what(road: Road) -> None:
     names = {path.name for path in road.files.folder.glob("*.onnx")}
-    own = {f"model.{name}.onnx" for name in ("half", "compiled", "refused")}
+    own = {f"model.{name}.onnx" for name in ("half", "compiled", "floats", "refused")}
     assert names == {"model.onnx", FP_ONNX, "model.fp16.onnx", *own}
     for runtime in (REFERENCE, HALF, COMPILED, PLAIN, ABSENT):
         assert runtime.onnx(road.files.folder).name in names
@@ -60,3 +63,23 @@ def test_the_yardstick_is_named_after_its_floats(high_precision: str, short: str
         Path("out/model.fp32.plain.plan"),
     )
     assert [files.has_yardstick(one) for one in (REFERENCE, HALF, COMPILED, PLAIN)] == [False, True, True, True]
+
+
+@pytest.fixture(scope="module")
+def int4_weights(tiny_vit, random_images, quick_recipe, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    images, model = random_images(8), tiny_vit(embed_dim=64)
+    w4a16 = {"weights": {"bits": 4, "block_size": 64}, "activations": {"bits": 16}, "head": {"quantize": "never"}}
+    recipe = quick_recipe(**w4a16, reconstruction={"iterations": 0, "images": 8})
+    quantized = quantize(model, images, recipe, "onnxruntime-cuda")
+    return write_files(tmp_path_factory.mktemp("int4"), quantized, model, as_source(images), [FLOATS])
+
+
+def test_where_no_integers_are_multiplied_the_original_is_shipped(road: Road) -> None:
+    assert [one.name for one in ALL if road.files.ships_original(one)] == ["floats"]
+
+
+def test_int4_weights_with_float_activations_have_a_kernel_there(int4_weights: Files, random_images) -> None:
+    assert not int4_weights.ships_original(FLOATS)
+    files = (FLOATS.onnx(int4_weights.folder), int4_weights.original)
+    own, original = (load_engine(path)(random_images(4).numpy()) for path in files)
+    assert np.abs(own - original).max() < 0.5 * np.abs(original).max()

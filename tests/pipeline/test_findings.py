@@ -152,8 +152,21 @@ def test_a_target_that_failed_and_one_that_compiled() -> None:
         not_run="no GPU",
         failed=True,
         compile_seconds=None,
+        ships=None,
+        remark=None,
     )
     assert findings.to_target(Engine(runtime, compile_seconds=2.5)).compile_seconds == 2.5
+
+
+def test_a_target_that_gains_nothing_from_integers() -> None:
+    cuda = find_runtime("onnxruntime-cuda")
+    found = findings.to_target(Engine(cuda, None, "no GPU", ships_original=True), "model.fp16.onnx")
+    assert (found.not_built, found.not_run, found.ships, found.remark) == (
+        None,
+        "no GPU",
+        "model.fp16.onnx",
+        cuda.remark,
+    )
 
 
 def block_plan() -> BlockPlan:

@@ -27,18 +27,20 @@ def test_every_way_has_a_row_in_the_order_of_the_table(variants: Variants) -> No
         ("compiled", "onnx-reference", True, False),
         ("plain-fp32", "pytorch-fp32", False, True),
         ("plain", "onnx-reference", True, False),
+        ("floats-fp16", "pytorch-fp32", True, True),
+        ("floats", "onnx-reference", False, False),
         ("refused-fp16", "pytorch-fp32", False, True),
         ("refused", "onnx-reference", True, False),
         ("absent", "onnx-reference", True, False),
     ]
 
 
-def test_what_does_not_run_says_why_and_names_no_file(variants: Variants) -> None:
-    idle = {one.id: (one.not_run, one.file) for one in variants.candidates if one.run is None}
+def test_what_does_not_run_says_why_and_names_a_file_where_there_is_one(variants: Variants) -> None:
+    idle = {one.id: (one.not_run, one.file and one.file.name) for one in variants.candidates if one.run is None}
     assert idle == {
         "refused-fp16": ("the compiler does not take model.fp16.onnx", None),
         "refused": ("the compiler does not take model.fp16.onnx", None),
-        "absent": ("it is not installed", None),
+        "absent": ("it is not installed", "model.onnx"),
     }
 
 
@@ -52,6 +54,8 @@ def test_what_runs_names_its_file_and_is_timed_full_precision_first(variants: Va
         ("compiled", "model.compiled.plan"),
         ("plain-fp32", "model.fp32.plain.plan"),
         ("plain", "model.plain.plan"),
+        ("floats-fp16", "model.fp16.onnx"),
+        ("floats", "model.floats.onnx"),
     ]
     files = {one.id: one.file for one in variants.candidates if one.file is not None}
     assert {one.row: one.file for one in variants.loaded}.items() <= files.items()
@@ -61,7 +65,7 @@ def test_what_runs_names_its_file_and_is_timed_full_precision_first(variants: Va
 
 
 def test_parity_looks_inside_what_needs_no_other_engine(variants: Variants) -> None:
-    assert variants.tapped == ["onnxruntime-cpu", "half"]
+    assert variants.tapped == ["onnxruntime-cpu", "half", "floats"]
 
 
 def test_all_that_run_compute_the_same_model(variants: Variants, random_images) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fimaq_deploy.graph.products import Product, operand, reads_one_row
+from fimaq_deploy.graph.products import Product, dequantized_products, operand, reads_one_row
 from fimaq_deploy.graph.rules.rule import Found, Place, at_pair, listed, rule
 from fimaq_deploy.graph.structure import Structure
 from fimaq_deploy.graph.values import MOVES, PRODUCTS, QUANTIZERS, integer_type, producer, readers
@@ -77,6 +77,19 @@ def heads_behind_a_mean_stay_floats(found: Structure, target: Target) -> Found:
                 "in floating point",
                 "leave it in floating point",
             )
+
+
+@rule("no-integer-kernel", "warning", targets=lambda target: not target.integer_products)
+def integers_have_a_kernel(found: Structure, target: Target) -> Found:
+    idle = dequantized_products(found.products)
+    if idle:
+        yield Place(
+            idle[0].node,
+            None,
+            f"{len(idle)} of {len(found.products)} products read dequantized tensors: this runtime has no integer "
+            "kernel behind Q/DQ, dequantizes in every run and multiplies floats, slower than a file without Q/DQ",
+            "ship the original in half precision, or INT4 weights in blocks with float activations",
+        )
 
 
 @rule("moved-integers")

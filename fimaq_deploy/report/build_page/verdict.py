@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fimaq_deploy.report.figures import Loss, Reading, headlines, judged, loss, outputs, within
 from fimaq_deploy.report.gates import beyond_floors, failures, missed_by
 from fimaq_deploy.report.page.parts import Card, Tone
-from fimaq_deploy.report.schema import Latency, Report, Row
+from fimaq_deploy.report.schema import Latency, Report, Row, TargetStatus
 from fimaq_deploy.report.words import (
     change_text,
     limit_text,
@@ -26,10 +26,26 @@ _OUTPUTS_TOLD = 3
 def verdict(report: Report) -> str:
     """The headline: how close to the original, how fast and how large what would be shipped is."""
     row = shipped(report)
+    name = f"{report.model.name} with recipe {report.recipe['name']}"
     if row is None:
-        return f"{report.model.name} with recipe {report.recipe['name']}: nothing that can be deployed was run here."
+        return " ".join([f"{name}: nothing that can be deployed was run here.", *instead(report)])
     parts = [part for part in (_closeness(report, row), _speed(report, row), _size(report, row)) if part]
-    return f"{report.model.name} with recipe {report.recipe['name']}, {row.title}: {', '.join(parts)}."
+    return " ".join([f"{name}, {row.title}: {', '.join(parts)}.", *instead(report)])
+
+
+def instead(report: Report) -> list[str]:
+    """For each target whose runtime gains nothing from integers: what to ship there, and what both files take."""
+    return [_instead(report, target) for target in report.targets if target.ships]
+
+
+def _instead(report: Report, target: TargetStatus) -> str:
+    original = next((row for row in report.rows if row.id.startswith(f"{target.name}-")), None)
+    quantized = report.row(target.name)
+    took = ""
+    if original and quantized and original.latency and quantized.latency:
+        fast, slow = original.latency[0], quantized.latency[0]
+        took = f": {fast.p50_ms:.2f} ms for {_images(fast.batch_size)}, and the quantized file {slow.p50_ms:.2f}"
+    return f"For {target.name}, whose kernels multiply no integers, ship {target.ships}{took}."
 
 
 def shipped(report: Report) -> Row | None:
@@ -206,7 +222,7 @@ def _latency_card(report: Report, row: Row) -> Card | None:
     if not row.latency:
         return None
     latency = row.latency[0]
-    images = "one image" if latency.batch_size == 1 else f"{latency.batch_size} images"
+    images = _images(latency.batch_size)
     if not latency.speedup:
         return Card("Latency", f"{latency.p50_ms:.2f} ms", f"median for {images}")
     other = report.row(latency.ratio_to or "")
@@ -214,6 +230,10 @@ def _latency_card(report: Report, row: Row) -> Card | None:
         f"median for {images}; {times_text(latency.speedup)} the speed of {other.title if other else latency.ratio_to}"
     )
     return Card("Latency", f"{latency.p50_ms:.2f} ms", note, _speed_tone(latency))
+
+
+def _images(count: int) -> str:
+    return "one image" if count == 1 else f"{count} images"
 
 
 def _speed_tone(latency: Latency) -> Tone:

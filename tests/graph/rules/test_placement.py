@@ -99,3 +99,18 @@ def test_a_file_without_pairs_gets_a_note(sketch, judged):
     drawn = sketch()
     (finding,) = judged(drawn, drawn.node("Relu", "x"), TENSORRT)
     assert (finding.rule, finding.severity, finding.node) == ("nothing-quantized", "note", "")
+
+
+@pytest.mark.parametrize(("target", "told"), [("onnxruntime-cuda", True), (CPU, False), (TENSORRT, False)])
+def test_products_where_the_runtime_multiplies_no_integers(sketch, judged, target, told):
+    drawn = sketch()
+    y = drawn.node("MatMul", drawn.node("Relu", drawn.linear("x", 64)), drawn.node("Transpose", "x", perm=(0, 2, 1)))
+    found = [finding for finding in judged(drawn, y, target) if finding.rule == "no-integer-kernel"]
+    assert [finding.severity for finding in found] == (["warning"] if told else [])
+    assert all("1 of 2 products" in finding.problem for finding in found)
+
+
+def test_packed_weights_need_no_integer_kernel(sketch, judged):
+    drawn = sketch()
+    y = drawn.node("MatMul", drawn.node("Relu", "x"), drawn.weight_int4(64, 64))
+    assert "no-integer-kernel" not in {finding.rule for finding in judged(drawn, y, "onnxruntime-cuda")}

@@ -98,3 +98,17 @@ def test_a_slower_and_larger_file_is_not_praised(small_report: Make) -> None:
     row = report.rows[2].model_copy(update={"latency": [slow], "size_bytes": 5_000_000})
     *_, latency, file = cards(report.model_copy(update={"rows": [*report.rows[:2], row]}))
     assert (latency.tone, file.tone, file.note) == ("bad", "plain", "not smaller than in FP32")
+
+
+def test_where_integers_gain_nothing_the_verdict_says_what_to_ship(small_report: Make) -> None:
+    report = small_report()
+    cuda = r.TargetStatus(name="onnxruntime-cuda", ships="model.fp16.onnx", remark="it multiplies floats")
+    told = verdict(report.model_copy(update={"targets": [cuda]}))
+    assert told.endswith("For onnxruntime-cuda, whose kernels multiply no integers, ship model.fp16.onnx.")
+    latency = report.rows[2].latency[0]
+    floats, integers = (
+        r.Row(id=name, title=name, deployed=deployed, latency=[latency.model_copy(update={"p50_ms": milliseconds})])
+        for name, deployed, milliseconds in (("onnxruntime-cuda-fp16", True, 2.8), ("onnxruntime-cuda", False, 3.88))
+    )
+    measured = report.model_copy(update={"targets": [cuda], "rows": [*report.rows, floats, integers]})
+    assert verdict(measured).endswith("ship model.fp16.onnx: 2.80 ms for one image, and the quantized file 3.88.")

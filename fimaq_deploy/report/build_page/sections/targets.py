@@ -16,7 +16,8 @@ def _exhibits(targets: Sequence[TargetStatus]) -> tuple[Exhibit, ...]:
     if not targets:
         return ()
     lines = tuple((target.name, _built(target), _ran(target)) for target in targets)
-    return (Exhibit("status", "", "", ("target", "built", "run"), lines),)
+    note = " ".join(f"{target.name}: {target.remark}." for target in targets if target.remark)
+    return (Exhibit("status", "", note, ("target", "built", "run"), lines),)
 
 
 def _built(target: TargetStatus) -> str:
