@@ -14,8 +14,8 @@ def load_engine(path: str | Path, target: str | None = None, **options: Any) -> 
 
     target: which runtime; None is onnxruntime-cpu for `.onnx`, and for `.engine` the one that its name ends with
         (`model.tensorrt.engine`, `model.tensorrt-rtx.engine`), else the first that is installed.
-    options: `optimisations` and `threads` for ONNX Runtime, `threads` for OpenVINO, `cuda_graph` for TensorRT-RTX; one
-        of None is not set.
+    options: `optimisations` and `threads` for ONNX Runtime, `threads` for OpenVINO, `cuda_graph` for TensorRT and
+        TensorRT-RTX; one of None is not set.
 
     Raises:
         UserError: unknown target, option or kind of file, a file that the runtime does not read or that is not what

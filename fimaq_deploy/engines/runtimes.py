@@ -17,6 +17,8 @@ from typing import Any, Literal, Protocol
 from fimaq_deploy.engines import onnxruntime, openvino, tensorrt
 from fimaq_deploy.engines.options import CUDA_GRAPH, OPTIMISATIONS, THREADS, Option, checked
 from fimaq_deploy.engines.runner import ComputeCapability, EngineFile, Runner
+from fimaq_deploy.engines.tensorrt_library import not_buildable, not_runnable
+from fimaq_deploy.engines.tensorrt_load import load_tensorrt
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import check_file
 from fimaq_deploy.target import TARGETS, Target, add_target, find_target, load_guests
@@ -216,17 +218,17 @@ def _onnxruntime(provider: onnxruntime.Provider, title: str, *, as_written: bool
     )
 
 
-def _tensorrt(name: str, title: str, *options: Option) -> Runtime:
+def _tensorrt(name: str, title: str) -> Runtime:
     return Runtime(
         TARGETS[name],
         title,
-        partial(tensorrt.load_tensorrt, target=name),
-        partial(tensorrt.not_runnable, name),
-        options=options,
+        partial(load_tensorrt, target=name),
+        partial(not_runnable, name),
+        options=(CUDA_GRAPH,),
         device="gpu",
         packages=("polygraphy", name),
         compiler=partial(tensorrt.build_engine, target=name),
-        unbuildable=partial(tensorrt.not_buildable, name),
+        unbuildable=partial(not_buildable, name),
         suffix=".engine",
         layer_plan=True,
     )
@@ -234,7 +236,7 @@ def _tensorrt(name: str, title: str, *options: Option) -> Runtime:
 
 _BUILT_IN = (
     _tensorrt("tensorrt", "TensorRT"),
-    _tensorrt("tensorrt-rtx", "TensorRT-RTX", CUDA_GRAPH),
+    _tensorrt("tensorrt-rtx", "TensorRT-RTX"),
     _onnxruntime("cpu", "ONNX Runtime CPU", as_written=True),
     _onnxruntime(
         "cuda",

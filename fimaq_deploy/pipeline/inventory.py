@@ -9,7 +9,7 @@ from typing import Any
 from fimaq_deploy.engines.cuda import Gpu, ask_driver
 from fimaq_deploy.engines.provider_libraries import ProviderLibrary, provider_libraries
 from fimaq_deploy.engines.runtimes import Runtime, every_runtime, runtime_packages
-from fimaq_deploy.engines.tensorrt import ENGINES, not_for
+from fimaq_deploy.engines.tensorrt_library import ENGINES, not_for
 from fimaq_deploy.engines.versions import generation
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema

@@ -35,6 +35,7 @@ from fimaq_deploy.target import TARGETS, find_target
 TESTS = Path(__file__).parents[1]
 TOY = "fixtures.toy_runtime"
 NAMES = re.compile(r"""["'](?:tensorrt|tensorrt-rtx|onnxruntime-c\w+|openvino-cpu)["']""")
+DEFINED = ("runtimes", "onnxruntime", "openvino", "tensorrt", "tensorrt_library")
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_what_nothing_reads_is_refused(tmp_path: Path, model_path: Path) -> None
     [
         ("onnxruntime-cpu", {"thread": 1}, "unknown option 'thread' of target onnxruntime-cpu; did you mean 'threads'"),
         ("openvino-cpu", {"optimisations": False}, "has no option 'optimisations', which is for onnxruntime-cpu, "),
-        ("tensorrt", {"cuda_graph": True}, "target tensorrt has no option 'cuda_graph', which is for tensorrt-rtx; it"),
+        ("openvino-cpu", {"cuda_graph": True}, "has no option 'cuda_graph', which is for tensorrt, tensorrt-rtx; it"),
         ("tensorrt-rtx", {"threads": 2}, "which is for onnxruntime-cpu, onnxruntime-cuda, openvino-cpu; it takes cuda"),
         (
             "onnxruntime-cpu",
@@ -180,7 +181,7 @@ def test_rules_without_a_runtime_say_so(toy: Runtime) -> None:
 def test_names_of_targets_are_compared_nowhere() -> None:
     """They stand where targets are defined; elsewhere the registry is asked what a target can."""
     root = Path(fimaq_deploy.__file__).parent
-    allowed = {"target.py", *(f"engines/{name}.py" for name in ("runtimes", "onnxruntime", "openvino", "tensorrt"))}
+    allowed = {"target.py", *(f"engines/{name}.py" for name in DEFINED)}
     files = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
     found = {name: NAMES.findall(text) for name, text in files.items() if name not in allowed}
     default = {"calibration/quantization.py": ['"onnxruntime-cpu"']}  # of a public signature

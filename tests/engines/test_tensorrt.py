@@ -11,15 +11,9 @@ import onnx
 import pytest
 
 from fimaq_deploy.engines import load_engine
-from fimaq_deploy.engines.tensorrt import (
-    BatchProfile,
-    build_engine,
-    compute_capabilities,
-    not_buildable,
-    not_for,
-    not_runnable,
-)
-from fimaq_deploy.engines.versions import OF_RTX, BuildOptions
+from fimaq_deploy.engines.tensorrt import BatchProfile, build_engine
+from fimaq_deploy.engines.tensorrt_library import compute_capabilities, not_buildable, not_runnable
+from fimaq_deploy.engines.versions import BuildOptions
 from fimaq_deploy.errors import UserError
 
 pytest.importorskip("tensorrt_rtx")
@@ -109,10 +103,3 @@ def test_ctrl_c_ends_a_compilation_and_leaves_no_engine(model_path):
             engine.unlink()
     asked.join()
     assert list(engine.parent.glob("*.engine")) == []
-
-
-def test_the_installed_library_says_which_gpus_it_serves():
-    known = compute_capabilities()
-    assert set(OF_RTX) <= set(known), "what is said where it is not installed"
-    assert [not_for("tensorrt-rtx", capability) for capability in known] == [None] * len(known)
-    assert not_for("tensorrt-rtx", (9, 0)) is not None and not_for("tensorrt", (9, 0)) is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fimaq_deploy.engines.tensorrt import RTX, TENSORRT
+from fimaq_deploy.engines.tensorrt_library import RTX, TENSORRT
 from fimaq_deploy.engines.versions import (
     OF_RTX,
     BuildOptions,

@@ -11,7 +11,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.engines import load_engine
-from fimaq_deploy.engines.tensorrt import build_engine, not_buildable
+from fimaq_deploy.engines.tensorrt import build_engine
+from fimaq_deploy.engines.tensorrt_library import not_buildable
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx
 from fimaq_deploy.graph.rules import lint

@@ -13,7 +13,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from fimaq_deploy.engines.tensorrt import build_engine, not_buildable
+from fimaq_deploy.engines.tensorrt import build_engine
+from fimaq_deploy.engines.tensorrt_library import not_buildable
 from fimaq_deploy.errors import UserError
 
 RTX, CPU = "tensorrt-rtx", "onnxruntime-cpu"
