@@ -122,7 +122,7 @@ def _read_torch(file: Path) -> Any:
         return _load_torch(file)
     except mistakes as error:
         reason = shown(str(error)) or type(error).__name__
-        if "GLOBAL" in str(error) or "Can only" in str(error):
+        if "GLOBAL" in str(error) or "Can only" in str(error) or _foreign(file):
             raise UserError(
                 f"checkpoint {file} holds Python objects ({_classes_in(file)}) in a form that cannot be read without "
                 "running their code: save model.state_dict() alone"

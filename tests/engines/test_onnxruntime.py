@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fixtures.versions import quantizes_float16_exactly
 
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.onnxruntime import unavailable
@@ -10,6 +11,7 @@ from fimaq_deploy.errors import UserError
 HALF = 2e-2  # sums of 16 products in FP16
 
 
+@quantizes_float16_exactly
 @pytest.mark.parametrize("optimisations", [False, True])
 def test_a_runner_maps_images_to_logits(model_path, batch, expected, optimisations):
     runner = load_engine(model_path, optimisations=optimisations, threads=1)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.versions import quantizes_float16_exactly
 from PIL import Image
 
 import fimaq_deploy
@@ -197,6 +198,7 @@ def test_the_toy_is_one_file() -> None:
     assert {path.name for path in files} == {"test_runtimes.py"}
 
 
+@quantizes_float16_exactly
 def test_a_toy_loads_and_takes_its_own_options(toy: Runtime, model_path: Path, batch: np.ndarray) -> None:
     expected = load_engine(model_path, optimisations=False)(batch)
     np.testing.assert_allclose(load_engine(model_path, "toy", doubled=True)(batch), expected, atol=0.1)  # sums in FP16

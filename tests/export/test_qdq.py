@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from fixtures.versions import onnxruntime_version, quantizes_float16_exactly
 
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantizers.layers import quantized_layers
@@ -129,6 +130,7 @@ def test_the_float16_twin_has_the_same_integers_and_no_float32_inside(exported, 
     assert np.corrcoef(run(path, images).ravel(), expected.ravel())[0, 1] > 0.98
 
 
+@quantizes_float16_exactly
 @pytest.mark.parametrize("name", ["w4a4", "offset"])
 def test_clipping_integers_changes_no_number(exported, images, name):
     """The clip stands before QuantizeLinear for TensorRT and behind it for TensorRT-RTX."""
@@ -171,7 +173,8 @@ def _consumers_of_dequantized(path: Path) -> set[str]:
 
 def test_block_weights_become_integer_kernels_in_onnxruntime(exported):
     # Two in blocks, and the head, whose INT8 weights have a scale per channel and no quantized input either.
-    assert optimised_operators(exported("w4a16")[1])["MatMulNBits"] == 3
+    kernels = 3 if onnxruntime_version() >= (1, 25) else 2
+    assert optimised_operators(exported("w4a16")[1])["MatMulNBits"] == kernels
 
 
 @pytest.mark.parametrize(("name", "products"), [("w8a8", 6), ("offset", 6), ("unsigned", 6)])

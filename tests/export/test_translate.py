@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.versions import quantizes_float16_exactly
 from numpy.typing import NDArray
 from onnxscript import evaluator
 
@@ -49,7 +50,7 @@ def both(operator: Any, *arguments: Any) -> tuple[NDArray[Any], NDArray[Any], Re
         (3, 0, 15, True, np.uint8),
     ],
 )
-@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("kind", [np.float32, pytest.param(np.float16, marks=quantizes_float16_exactly)])
 def test_quantizing_gives_torchs_numbers_in_the_smallest_container(
     kind: type, zero: int, low: int, high: int, clips: bool, container: type
 ) -> None:

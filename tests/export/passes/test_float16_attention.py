@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from fixtures.versions import quantizes_float16_exactly
 
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.engines import load_engine
@@ -37,6 +38,7 @@ def test_everything_between_the_integers_and_nothing_else_is_float16(exported, t
     assert found["parts.1.proj/MatMul"] is found["parts.1.qkv/MatMul"] is BFLOAT
 
 
+@quantizes_float16_exactly
 def test_attention_in_float16_answers_alike(exported, images, tmp_path):
     """ONNX Runtime's CPU has no bfloat16, so float32 surrounds the island here."""
     model, path = exported("w8a8")

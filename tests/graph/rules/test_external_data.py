@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fixtures.versions import onnxruntime_version, refuses_data_elsewhere
 from onnx import helper, numpy_helper
 
 from fimaq_deploy import lint
@@ -86,8 +87,8 @@ def found(path: Path) -> list[Finding]:
 def test_data_that_cannot_be_read_is_an_error(keeping, location, said):
     path = keeping(location)
     (finding,) = found(path)
-    assert not loads(path)
     assert (finding.severity, finding.tensor) == ("error", "w") and said in finding.problem
+    assert not loads(path) or (said == OUTSIDE and onnxruntime_version() < (1, 25))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,7 @@ def test_a_place_that_the_file_does_not_have_is_an_error(keeping, entries, said)
     assert not loads(path) and said in finding.problem
 
 
+@refuses_data_elsewhere
 def test_an_absolute_path_to_the_right_file_is_an_error(keeping):
     path = keeping("right.bin")
     path = keeping(str(path.parent / "right.bin"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.versions import refuses_moved_integers
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from fimaq_deploy.data.bundled import bundled_images
@@ -111,6 +112,7 @@ def test_rtx_fuses_attention_when_the_last_error_is_mended(quantized, tmp_path, 
     assert sum("_mha_" in line.split(",")[0] for line in layers) == fused
 
 
+@refuses_moved_integers
 @pytest.mark.parametrize("name", ["operators", "products", "symmetric"])
 def test_onnxruntime_refuses_its_own_tools_file_as_lint_says(quantized, name):
     with pytest.raises(UserError, match="output_dtype INT8 does not match"):

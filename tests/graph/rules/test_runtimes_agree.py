@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from fixtures.versions import refuses_moved_integers
 
 from fimaq_deploy.engines.tensorrt import build_engine
 from fimaq_deploy.engines.tensorrt_library import not_buildable
@@ -233,6 +234,7 @@ def test_onnxruntime_falls_back_to_floats(sketch, judged, loaded, rule):
     assert ("MatMulIntegerToFloat" in loaded(drawn, output)[0]) == (rule is None)
 
 
+@refuses_moved_integers
 @pytest.mark.parametrize(("rule", "draw"), [("moved-integers", transposed), ("int8-blocks", int8_blocks)])
 def test_onnxruntime_refuses(sketch, judged, loaded, rule, draw):
     drawn = sketch(floats=np.float32)
