@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.quantizers.fake_quant import seal_activations
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
     activation_quantizers,
@@ -92,8 +93,7 @@ def mark_frozen(module: nn.Module) -> None:
     enable_quantization(module, True)
     for _, layer in quantized_layers(module):
         layer.frozen = True
-    for _, quantizer in activation_quantizers(module):
-        quantizer.seal()
+    seal_activations([quantizer for _, quantizer in activation_quantizers(module)])
 
 
 def write_state(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> None:

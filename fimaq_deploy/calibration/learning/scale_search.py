@@ -7,13 +7,15 @@ Activations: the bounds that minimise the squared error of a sample of the tenso
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.device import is_host
-from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, WeightQuantizer, short_scale
+from fimaq_deploy.calibration.device import is_host, of
+from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike, short_scale
+from fimaq_deploy.calibration.quantizers.grid import WeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
     activation_quantizers,
@@ -26,76 +28,142 @@ _HOST_VALUES, _DEVICE_VALUES = 2**18, 2**26
 
 
 @torch.no_grad()
-def search_stage(stage: nn.Module, batches: Sequence[Tensor], candidates: int) -> None:
-    """Set every scale below a stage from the stage's inputs; it computes in full precision meanwhile."""
+def search_stage(stage: nn.Module, batches: Sequence[Tensor], candidates: int, together: int = 1) -> None:
+    """Set every scale below a stage from the stage's inputs; it computes in full precision meanwhile.
+
+    together: how many batches may be computed as one; what is found is the same but for the order of sums.
+    """
     enable_quantization(stage, False)
-    observed = observe(stage, batches)
-    for name, quantizer in activation_quantizers(stage):
-        search_activation(quantizer, observed[name].sample(), candidates)
-    for name, layer in quantized_layers(stage):
-        search_weight(layer, observed[f"{name}.input_quantizer" if name else "input_quantizer"], candidates)
+    observed = observe(stage, batches, together)
+    names = {quantizer: name for name, quantizer in activation_quantizers(stage)}
+    for group in alike(names):
+        search_activations(group, [observed[names[quantizer]].sample() for quantizer in group], candidates)
+    found = {layer: f"{name}.input_quantizer" if name else "input_quantizer" for name, layer in quantized_layers(stage)}
+    for layers in _of_one_form(found, candidates):
+        search_weights(layers, [observed[found[layer]] for layer in layers], candidates)
 
 
 @torch.no_grad()
-def observe(stage: nn.Module, batches: Sequence[Tensor]) -> dict[str, Observer]:
+def observe(stage: nn.Module, batches: Sequence[Tensor], together: int = 1) -> dict[str, Observer]:
     """What reaches each activation quantizer below a stage, by the quantizer's name."""
     found = {name: m for name, m in stage.named_modules() if isinstance(m, ActivationQuantizer)}
-    observers = {name: Observer(batches=len(batches)) for name in found}
+    weighted = {layer.input_quantizer for _, layer in quantized_layers(stage) if layer.weight.ndim == 2}
+    observers = {name: Observer(batches=len(batches), moments=m in weighted) for name, m in found.items()}
     for name, quantizer in found.items():
         quantizer.observer = observers[name]
     try:
-        for batch in batches:
-            stage(batch)
+        for joined in _joined(batches, together):
+            for observer in observers.values():
+                observer.together = len(joined)
+            stage(joined[0] if len(joined) == 1 else torch.cat(joined))
     finally:
         for quantizer in found.values():
             quantizer.observer = None
     return observers
 
 
+def _joined(batches: Sequence[Tensor], together: int) -> Iterator[list[Tensor]]:
+    """Batches of one size, at most so many at a time, in order."""
+    for _, alike_ones in groupby(batches, len):
+        rest = list(alike_ones)
+        yield from (rest[start : start + together] for start in range(0, len(rest), together))
+
+
 def search_activation(quantizer: ActivationQuantizer, x: Tensor, candidates: int) -> None:
     """Bounds of least squared error on the values x: coordinate descent over shrunken lower and upper bounds."""
+    search_activations([quantizer], [x], candidates)
+
+
+def search_activations(quantizers: Sequence[ActivationQuantizer], values: Sequence[Tensor], candidates: int) -> None:
+    """`search_activation` for quantizers of one grid, as many at once as memory is meant for."""
+    # On the host only what is equally long goes together, so that sums are added up in one order, however they go.
+    lengths = [len(x) if is_host(x.device) else max(map(len, values)) for x in values]
+    for length in dict.fromkeys(lengths):
+        own = [n for n, other in enumerate(lengths) if other == length]
+        size = max(1, _values_at_once(values[0].device) // (candidates * length))
+        for some in (own[start : start + size] for start in range(0, len(own), size)):
+            # A zero is on every grid: it adds nothing to an error.
+            rows = nn.utils.rnn.pad_sequence([values[n] for n in some], batch_first=True)
+            _search_rows([quantizers[n] for n in some], rows, candidates)
+
+
+def _search_rows(quantizers: Sequence[ActivationQuantizer], x: Tensor, candidates: int) -> None:
+    """x: (quantizers, values). Everything in between is (quantizers, candidates)."""
+    one = quantizers[0]
     shrink = torch.linspace(1, 0.02, candidates, device=x.device)
-    lows, highs = x.amin().clamp(max=0) * shrink, x.amax().clamp(min=0) * shrink
-    low, high = _best(quantizer, x, lows, highs)
-    if quantizer.offset_is_free:
+    lows, highs = x.amin(1, keepdim=True).clamp(max=0) * shrink, x.amax(1, keepdim=True).clamp(min=0) * shrink
+    low, high = _best(one, x, lows, highs)
+    if one.offset_is_free:
         for _ in range(2):
-            low, high = _best(quantizer, x, low.expand_as(highs), highs)
-            low, high = _best(quantizer, x, lows, high.expand_as(lows))
-    quantizer.set_bounds(low, high)
+            low, high = _best(one, x, low.expand_as(highs), highs)
+            low, high = _best(one, x, lows, high.expand_as(lows))
+    scales, offsets = one.fit_bounds(low[:, 0], high[:, 0])
+    torch._foreach_copy_([each.scale for each in quantizers], list(scales.unbind()))
+    torch._foreach_copy_([each.offset for each in quantizers], list(offsets.unbind()))
 
 
 def _best(quantizer: ActivationQuantizer, x: Tensor, lows: Tensor, highs: Tensor) -> tuple[Tensor, Tensor]:
-    """The pair of bounds, out of many, with the least squared error on x."""
-    scale, offset = (t[:, None] for t in quantizer.fit_bounds(lows, highs))
+    """The pair of bounds of each row, out of many, with the least squared error on it; each (rows, 1)."""
+    scale, offset = (t[..., None] for t in quantizer.fit_bounds(lows, highs))
+    x = x[:, None]
     steps = (x / scale).round_().clamp_(-offset, quantizer.top - offset).mul_(scale)
-    best = steps.sub_(x).square_().mean(1).argmin().view(1)
-    # Fetching the number would wait for a GPU.
-    return lows.index_select(0, best)[0], highs.index_select(0, best)[0]
+    best = steps.sub_(x).square_().mean(-1).argmin(1, keepdim=True)
+    # Fetching the numbers would wait for a GPU.
+    return lows.gather(1, best), highs.gather(1, best)
 
 
-def search_weight(layer: QuantizedLayer, inputs: Observer, candidates: int) -> None:
-    """Scales of least weighted error, and the latent weights at those scales."""
-    weight = layer.matrix.float()
-    quantizer = layer.weight_quantizer
-    importance = torch.ones_like(weight[0]) if layer.weight.ndim == 4 else inputs.second_moments()
-    importance = importance / importance.mean().clamp(min=1e-12) + 1e-4
-    quantizer.scale.copy_(best_weight_scale(quantizer, weight, importance, candidates))
-    quantizer.latent.copy_(quantizer.steps(weight))
+def _values_at_once(device: torch.device) -> int:
+    return _HOST_VALUES if is_host(device) else _DEVICE_VALUES
 
 
-def best_weight_scale(quantizer: WeightQuantizer, weight: Tensor, importance: Tensor, candidates: int) -> Tensor:
-    """The best scale per output channel and block, [out, blocks]."""
-    out_features, blocks = quantizer.scale.shape
-    grouped = weight.view(out_features, blocks, -1)
-    importance = importance.view(1, blocks, -1)
-    span = quantizer.grid.range
+def _of_one_form(layers: Iterable[QuantizedLayer], candidates: int) -> Iterator[list[QuantizedLayer]]:
+    """Layers whose weights have one grid and one width, as many as are tried together."""
+    forms: dict[object, list[QuantizedLayer]] = {}
+    for layer in layers:
+        weight = layer.matrix
+        group = forms.setdefault((layer.weight_quantizer.grid, weight.shape[1]), [])
+        size = sum(other.matrix.numel() for other in group) + weight.numel()
+        if group and size * candidates > _values_at_once(weight.device):
+            yield group.copy()
+            group.clear()
+        group.append(layer)
+    yield from filter(None, forms.values())
+
+
+def search_weights(layers: Sequence[QuantizedLayer], inputs: Sequence[Observer], candidates: int) -> None:
+    """Scales of least weighted error, and the latent weights at those scales, of layers of one grid and width."""
+    weights = [layer.matrix.float() for layer in layers]
+    importances = [
+        torch.ones_like(weight[0]) if layer.weight.ndim == 4 else seen.second_moments()
+        for layer, weight, seen in zip(layers, weights, inputs, strict=True)
+    ]
+    importance = torch.stack(importances)
+    importance = importance / importance.mean(1, keepdim=True).clamp(min=1e-12) + 1e-4
+    sizes = [len(weight) for weight in weights]
+    if len(layers) > 1:
+        rows = torch.arange(len(layers)).repeat_interleave(torch.tensor(sizes))
+        importance = importance[of(importance.device).send(rows)]
+    quantizers = [layer.weight_quantizer for layer in layers]
+    weight = torch.cat(weights)
+    scale = best_weight_scale(quantizers[0].grid, weight, importance, candidates)
+    latent = weight / quantizers[0].expand(scale)
+    torch._foreach_copy_([each.scale for each in quantizers], list(scale.split(sizes)))
+    torch._foreach_copy_([each.latent for each in quantizers], list(latent.split(sizes)))
+
+
+def best_weight_scale(grid: WeightGrid, weight: Tensor, importance: Tensor, candidates: int) -> Tensor:
+    """The best scale per output channel and block, [out, blocks]. importance: [1, in] or, by row, [out, in]."""
+    size = grid.block_size or weight.shape[1]
+    grouped = weight.view(len(weight), -1, size)
+    importance = importance.view(-1, grouped.shape[1], size)
+    span = grid.range
     # The negative side has one more step: let it carry the larger tail.
     bound = torch.maximum(-grouped.amin(-1) / -span.low, grouped.amax(-1) / span.high).clamp(min=1e-8)
     best_error = torch.full_like(bound, torch.inf)
     best = bound.clone()
-    at_once = max(1, (_HOST_VALUES if is_host(weight.device) else _DEVICE_VALUES) // weight.numel())
+    at_once = max(1, _values_at_once(weight.device) // weight.numel())
     for shrink in torch.linspace(1.0, 0.3, candidates, device=weight.device).split(at_once):
-        scales = short_scale(bound * shrink[:, None, None], quantizer.grid.scale_digits, up=True)
+        scales = short_scale(bound * shrink[:, None, None], grid.scale_digits, up=True)
         steps = (grouped / scales[..., None]).round_().clamp_(span.low, span.high).mul_(scales[..., None])
         error, which = (steps.sub_(grouped).square_() * importance).sum(-1).min(0)
         better = error < best_error

@@ -9,6 +9,7 @@ scales as LSQ does (Esser et al., "Learned Step Size Quantization", ICLR 2020).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -97,22 +98,27 @@ class ShortScale(torch.autograd.Function):
 class Observer:
     """What a tensor looks like over some batches: a sample of its values, its bounds and second moments.
 
-    values: how many values of the tensor are kept, evenly spaced over the batches.
+    values: how many values of the tensor are kept, evenly spaced over the batches. moments: whether to keep them.
+    together: how many batches of one size reach `add` as one, in order; what is kept of them is the same.
     """
 
-    def __init__(self, values: int = 16384, batches: int = 1) -> None:
+    def __init__(self, values: int = 16384, batches: int = 1, *, moments: bool = True) -> None:
         self._share = max(1, values // batches)
+        self._keeps_moments = moments
         self._parts: list[Tensor] = []
         self._moments: list[Tensor] = []
+        self.together = 1
 
     def add(self, x: Tensor) -> None:
-        flat = x.flatten()
+        flat = x.reshape(self.together, -1)
         # A stride that shares no factor with the channels meets every one of them.
-        stride = max(1, flat.numel() // self._share)
+        stride = max(1, flat.shape[1] // self._share)
         while math.gcd(stride, x.shape[-1]) > 1:
             stride += 1
-        self._parts += [flat[::stride].clone(), flat.amin().view(1), flat.amax().view(1)]
-        self._moments.append(x.flatten(0, -2).square().mean(0))
+        kept = flat[:, ::stride].clone(memory_format=torch.contiguous_format)
+        self._parts += [kept.view(-1), flat.amin(1), flat.amax(1)]
+        if self._keeps_moments:
+            self._moments.append(flat.view(self.together, -1, x.shape[-1]).square().mean(1))
 
     def sample(self) -> Tensor:
         """The kept values and the extremes, as a vector."""
@@ -120,7 +126,7 @@ class Observer:
 
     def second_moments(self) -> Tensor:
         """E[x²] along the last axis."""
-        return torch.stack(self._moments).mean(0)
+        return torch.cat(self._moments).mean(0)
 
 
 class ActivationQuantizer(nn.Module):
@@ -191,10 +197,10 @@ class ActivationQuantizer(nn.Module):
         assert self.grid is not None
         return (0, 0) if self.nonnegative else self.grid.offsets
 
-    def integer_range(self) -> IntegerRange:
-        """The integers that the frozen quantizer writes."""
+    def integer_range(self, offset: int | None = None) -> IntegerRange:
+        """The integers that the frozen quantizer writes; its offset, where the caller has it on the host already."""
         assert self.grid is not None
-        offset = round(self.offset.item())
+        offset = round(self.offset.item()) if offset is None else offset
         if self.nonnegative:
             return IntegerRange(0, self.top)
         return self.grid.range(offset)
@@ -217,18 +223,11 @@ class ActivationQuantizer(nn.Module):
         self.scale.copy_(scale)
         self.offset.copy_(offset)
 
-    @torch.no_grad()
     def freeze(self) -> None:
-        if self.grid is None:
-            return
-        self.scale.copy_(short_scale(self.scale, self.grid.scale_digits))
-        self.offset.copy_(self.offset.round().clamp(*self.offset_bounds))
-        self.seal()
+        freeze_activations([self])
 
     def seal(self) -> None:
-        """Compute with the scale and offset as they stand from now on; nothing is rounded or learned any more."""
-        self.drop, self.frozen = 0.0, True
-        self.span = self.integer_range()
+        seal_activations([self])
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
@@ -240,6 +239,37 @@ class ActivationQuantizer(nn.Module):
             return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
         keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop if self.drop else None
         return fake_quantize(x, _current_scale(self), self.offset, self.top, keep)
+
+
+def alike(quantizers: Iterable[ActivationQuantizer]) -> list[list[ActivationQuantizer]]:
+    """Those that have a grid, in groups of one grid: what is done to their scales is done to a whole group at once."""
+    groups: dict[object, list[ActivationQuantizer]] = {}
+    for quantizer in quantizers:
+        if quantizer.grid is not None:
+            groups.setdefault((quantizer.grid, quantizer.nonnegative), []).append(quantizer)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def freeze_activations(quantizers: Sequence[ActivationQuantizer]) -> None:
+    """Round scales and offsets to what an engine stores, and compute with them from now on."""
+    for group in alike(quantizers):
+        scales = short_scale(torch.stack([each.scale for each in group]), group[0].scale_digits)
+        offsets = torch.stack([each.offset for each in group]).round().clamp(*group[0].offset_bounds)
+        torch._foreach_copy_([each.scale for each in group], list(scales.unbind()))
+        torch._foreach_copy_([each.offset for each in group], list(offsets.unbind()))
+    seal_activations(quantizers)
+
+
+@torch.no_grad()
+def seal_activations(quantizers: Sequence[ActivationQuantizer]) -> None:
+    """Compute with scales and offsets as they stand from now on; nothing is rounded or learned any more."""
+    found = [each for each in quantizers if each.grid is not None]
+    # All offsets are fetched together: each time the host waits for the device.
+    offsets = torch.stack([each.offset for each in found]).tolist() if found else []
+    for quantizer, offset in zip(found, offsets, strict=True):
+        quantizer.drop, quantizer.frozen = 0.0, True
+        quantizer.span = quantizer.integer_range(round(offset))
 
 
 class _RoundStraightThrough(torch.autograd.Function):

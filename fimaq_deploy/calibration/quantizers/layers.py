@@ -17,7 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, WeightQuantizer, short_scale
+from fimaq_deploy.calibration.quantizers.fake_quant import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    freeze_activations,
+    short_scale,
+)
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
 
 
@@ -58,14 +63,13 @@ class QuantizedLayer(nn.Module):
         self.quantized = on
         self.input_quantizer.enabled = on
 
-    @torch.no_grad()
     def freeze(self) -> None:
         """Fix the integers, in the layout that the exported graph stores."""
-        quantizer = self.weight_quantizer
-        integers = quantizer.integers().to(torch.int8)
-        scale = short_scale(quantizer.scale, quantizer.grid.scale_digits)
-        self.q_weight, self.q_scale = self._stored(integers, scale)
-        self.input_quantizer.freeze()
+        freeze(self)
+
+    def store(self, scale: Tensor) -> None:
+        """Keep the integers as they stand, and these scales [out, blocks]."""
+        self.q_weight, self.q_scale = self._stored(self.weight_quantizer.integers().to(torch.int8), scale)
         self.frozen = True
 
     @torch.no_grad()
@@ -181,12 +185,18 @@ def enable_quantization(module: nn.Module, on: bool) -> None:
         quantizer.enabled = on
 
 
+@torch.no_grad()
 def freeze(module: nn.Module) -> None:
     """Fix all integers and scales below a module."""
+    groups: dict[int, list[QuantizedLayer]] = {}
     for _, layer in quantized_layers(module):
-        layer.freeze()
-    for _, quantizer in activation_quantizers(module):
-        quantizer.freeze()
+        groups.setdefault(layer.weight_quantizer.scale_digits, []).append(layer)
+    for digits, layers in groups.items():
+        scales = [layer.weight_quantizer.scale for layer in layers]
+        short = short_scale(torch.cat([scale.view(-1) for scale in scales]), digits)
+        for layer, scale, part in zip(layers, scales, short.split([s.numel() for s in scales]), strict=True):
+            layer.store(part.view(scale.shape))
+    freeze_activations([quantizer for _, quantizer in activation_quantizers(module)])
 
 
 def thaw(module: nn.Module) -> None:

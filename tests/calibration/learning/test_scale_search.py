@@ -4,11 +4,18 @@ import itertools
 
 import pytest
 import torch
+from fixtures.second_device import metered, second_device
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning import scale_search
-from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, observe, search_activation, search_stage
-from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, WeightQuantizer, short_scale
+from fimaq_deploy.calibration.learning.scale_search import (
+    best_weight_scale,
+    observe,
+    search_activation,
+    search_activations,
+    search_stage,
+)
+from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, short_scale
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
 from fimaq_deploy.calibration.quantizers.layers import QuantizedConv2d, QuantizedLinear, enable_quantization, freeze
 
@@ -67,11 +74,10 @@ def test_candidates_tried_together_are_candidates_tried_in_turn(
     grid: WeightGrid, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight, importance = torch.randn(12, 40), torch.rand(40)
-    quantizer = WeightQuantizer(grid, 12, 40)
     found = []
     for values in (1, at_once * weight.numel()):
         monkeypatch.setattr(scale_search, "_HOST_VALUES", values)
-        found.append(best_weight_scale(quantizer, weight, importance, 33))
+        found.append(best_weight_scale(grid, weight, importance, 33))
     assert torch.equal(*found)
 
 
@@ -79,8 +85,7 @@ def test_candidates_tried_together_are_candidates_tried_in_turn(
 def test_weight_scales_are_the_best_of_their_candidates(grid: WeightGrid) -> None:
     generator = torch.Generator().manual_seed(0)
     weight, importance = torch.randn(3, 8, generator=generator), torch.rand(8, generator=generator)
-    quantizer = WeightQuantizer(grid, 3, 8)
-    found = best_weight_scale(quantizer, weight, importance, 20)
+    found = best_weight_scale(grid, weight, importance, 20)
     size = grid.block_size or 8
 
     def error(part: Tensor, share: Tensor, scale: float) -> float:
@@ -97,6 +102,22 @@ def test_weight_scales_are_the_best_of_their_candidates(grid: WeightGrid) -> Non
         assert error(part, share, found[row, block].item()) == pytest.approx(best, rel=1e-3, abs=1e-6)
 
 
+def test_layers_of_one_width_are_searched_together_as_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    grid, x = ActivationGrid(4, "asymmetric"), torch.randn(30, 8)
+    layers = [
+        QuantizedLinear(nn.Linear(8, out), WeightGrid(4, size), grid) for out, size in ((6, None), (3, 4), (4, 4))
+    ]
+    stage = nn.ModuleList(layers).requires_grad_(False)
+    stage.forward = lambda x: [layer(x) for layer in layers]  # type: ignore[method-assign]
+    found = []
+    for values in (1, 2**18):
+        monkeypatch.setattr(scale_search, "_HOST_VALUES", values)
+        search_stage(stage, [x], 16)
+        found.append([tensor.clone() for layer in layers for tensor in layer.weight_quantizer.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_inputs_that_matter_get_the_smaller_error() -> None:
     torch.manual_seed(0)
     layer = QuantizedLinear(nn.Linear(16, 4), WeightGrid(2), None).requires_grad_(False)
@@ -104,7 +125,7 @@ def test_inputs_that_matter_get_the_smaller_error() -> None:
     search_stage(layer, [x], 64)
     weighted = (x @ (layer.weight_quantizer() - layer.weight).T).square().mean()
     plain = layer.weight_quantizer
-    plain.scale.copy_(best_weight_scale(plain, layer.weight, torch.ones(16), 64))
+    plain.scale.copy_(best_weight_scale(plain.grid, layer.weight, torch.ones(16), 64))
     plain.latent.copy_(plain.steps(layer.weight))
     assert weighted < (x @ (plain() - layer.weight).T).square().mean()
 
@@ -150,6 +171,56 @@ def test_a_search_hardly_depends_on_how_the_images_are_batched() -> None:
         search_stage(layer, x.split(size), 32)
     torch.testing.assert_close(layers[0].input_quantizer.scale, layers[1].input_quantizer.scale, rtol=0.1, atol=0)
     torch.testing.assert_close(layers[0].weight_quantizer.scale, layers[1].weight_quantizer.scale)
+
+
+def quantizers_and_values(count: int, lengths: list[int]) -> tuple[list[ActivationQuantizer], list[Tensor]]:
+    grid = ActivationGrid(4, "asymmetric")
+    made = [ActivationQuantizer(grid).requires_grad_(False) for _ in range(count)]
+    generator = torch.Generator().manual_seed(1)
+    return made, [torch.randn(n, generator=generator) * (1 + n % 7) + n % 3 for n in lengths]
+
+
+def test_searched_together_is_searched_in_turn() -> None:
+    """On the host to the last bit, also where some are longer than others."""
+    alone, values = quantizers_and_values(5, [40, 90, 40, 41, 90])
+    together, _ = quantizers_and_values(5, [])
+    for quantizer, x in zip(alone, values, strict=True):
+        search_activation(quantizer, x, 24)
+    search_activations(together, values, 24)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.scale, other.scale) and torch.equal(one.offset, other.offset)
+
+
+def test_on_a_device_all_lengths_are_searched_together() -> None:
+    """In fewer launches than one of them takes twice, and to the same result."""
+    here, values = quantizers_and_values(5, [40, 90, 40, 41, 90])
+    search_activations(here, values, 24)
+    with second_device() as device:
+        there, launches = [quantizer.to(device) for quantizer in quantizers_and_values(5, [])[0]], []
+        for count in (1, 5):
+            with metered() as meter:
+                search_activations(there[:count], [x.to(device) for x in values[:count]], 24)
+            launches.append(meter.launches)
+        for one, other in zip(here, there, strict=True):
+            torch.testing.assert_close(one.scale, other.scale.cpu())
+            assert torch.equal(one.offset, other.offset.cpu())
+    assert launches[1] < 2 * launches[0]
+
+
+@pytest.mark.parametrize(("together", "forwards"), [(1, 5), (2, 3), (4, 2)])
+def test_batches_seen_as_one_are_seen_as_they_are(together: int, forwards: int) -> None:
+    """Five batches, the last one smaller: the same values are kept, in another order."""
+    torch.manual_seed(0)
+    layer = QuantizedLinear(nn.Linear(8, 4), WeightGrid(4), ActivationGrid(4, "asymmetric")).requires_grad_(False)
+    batches = torch.randn(22, 6, 8).split(5)
+    calls = []
+    layer.register_forward_pre_hook(lambda _module, inputs: calls.append(len(inputs[0])))
+    (one,) = observe(layer, batches).values()
+    calls.clear()
+    (other,) = observe(layer, batches, together).values()
+    assert (len(calls), sum(calls)) == (forwards, 22)
+    assert torch.equal(one.sample().sort().values, other.sample().sort().values)
+    torch.testing.assert_close(one.second_moments(), other.second_moments())
 
 
 @pytest.mark.parametrize("size", [1e-1, 1e-3, 1e-4, 1e-5])
