@@ -6,7 +6,7 @@ will run: frozen, everything quantized.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,9 +45,15 @@ class Tally:
         self.beyond += ((integers < self.span.low) | (integers > self.span.high)).sum()
         self.seen[(integers.clamp_(self.span.low, self.span.high) - self.span.low).long().flatten()] = True
 
-    def use(self, name: str, kind: Literal["weight", "activation"], bits: int) -> GridUse:
-        clipped = 100 * self.beyond.item() / max(self.values, 1)
-        return GridUse(name, kind, bits, int(self.seen.sum()), len(self.seen), clipped)
+    @property
+    def counts(self) -> Tensor:
+        """How many values lie beyond the grid, and how many integers occur, where they were counted."""
+        return torch.stack((self.beyond, self.seen.sum()))
+
+    def use(self, name: str, kind: Literal["weight", "activation"], bits: int, counts: Sequence[int]) -> GridUse:
+        """What was counted, with `counts` as numbers."""
+        beyond, used = counts
+        return GridUse(name, kind, bits, used, len(self.seen), 100 * beyond / max(self.values, 1))
 
 
 @torch.no_grad()
@@ -60,24 +66,26 @@ def grid_use(model: nn.Module, batches: Iterable[Tensor]) -> list[GridUse]:
     with _tallied(model) as tallies:
         for batch in batches:
             model(batch.to(device))
-    found = []
+    found: list[tuple[str, Literal["weight", "activation"], int, Tally]] = []
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLayer):
-            found.append(_weight_use(name, module))
+            found.append((name, "weight", module.weight_quantizer.grid.bits, _weight_tally(module)))
         if name in tallies:
             assert isinstance(module, ActivationQuantizer) and module.grid is not None
-            found.append(tallies[name].use(_tensor_name(name), "activation", module.grid.bits))
-    return found
+            found.append((_tensor_name(name), "activation", module.grid.bits, tallies[name]))
+    # All are fetched together: each time the host waits for the device.
+    counts = torch.stack([tally.counts for *_, tally in found]).tolist() if found else []
+    return [tally.use(name, kind, bits, one) for (name, kind, bits, tally), one in zip(found, counts, strict=True)]
 
 
-def _weight_use(name: str, layer: QuantizedLayer) -> GridUse:
+def _weight_tally(layer: QuantizedLayer) -> Tally:
     grid = layer.weight_quantizer.grid
     tally = Tally(grid.range, layer.q_weight.device)
     tally.add(layer.steps())
     # What a weight is closest to is not what learning chose for it: the integers are those that are stored.
     tally.seen = torch.zeros_like(tally.seen)
     tally.seen[(layer.q_weight.long() - grid.range.low).flatten()] = True
-    return tally.use(name, "weight", grid.bits)
+    return tally
 
 
 @contextmanager

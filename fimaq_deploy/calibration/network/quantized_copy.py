@@ -31,14 +31,15 @@ def quantized_copy(model: nn.Module, plan: Plan) -> nn.Module:
         UserError: the plan is of another model.
     """
     made = copy.deepcopy(model).eval() if is_explicit(model) else explicit_copy(model)
-    for name, module in list(made.named_modules()):
-        if isinstance(module, ExplicitAttention):
-            module.quantize(_operands(plan, name))
-    for name, decision in plan.items():
-        if isinstance(decision, LayerGrids):
-            replace_module(made, name, _layer(_module(made, name), decision))
-    # The new scales were made on the host.
-    return made.to(next(model.parameters()).device).requires_grad_(False)
+    # The new scales are made where the model is: copying each of them there would wait as often.
+    with next(model.parameters()).device:
+        for name, module in list(made.named_modules()):
+            if isinstance(module, ExplicitAttention):
+                module.quantize(_operands(plan, name))
+        for name, decision in plan.items():
+            if isinstance(decision, LayerGrids):
+                replace_module(made, name, _layer(_module(made, name), decision))
+    return made.requires_grad_(False)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

@@ -23,11 +23,14 @@ def test_a_tally_counts_integers_and_what_lies_beyond_them() -> None:
     tally = Tally(IntegerRange(-2, 3), torch.device("cpu"))
     tally.add(torch.tensor([-2.4, -2.6, 0.2, -0.3, 3.4]))
     tally.add(torch.tensor([[3.6, 9.0], [1.0, 1.2], [0.5, 1.0]]))
-    assert tally.use("x", "weight", 3) == GridUse("x", "weight", 3, 4, 6, pytest.approx(100 * 3 / 11))
+    assert tally.use("x", "weight", 3, tally.counts.tolist()) == GridUse(
+        "x", "weight", 3, 4, 6, pytest.approx(100 * 3 / 11)
+    )
 
 
 def test_nothing_seen_is_nothing_clipped() -> None:
-    assert Tally(IntegerRange(0, 15), torch.device("cpu")).use("x", "activation", 4).clipped == 0
+    tally = Tally(IntegerRange(0, 15), torch.device("cpu"))
+    assert tally.use("x", "activation", 4, tally.counts.tolist()).clipped == 0
 
 
 def layer_of(weight: torch.Tensor, scale: float, block_size: int | None = None) -> QuantizedLinear:
