@@ -39,6 +39,22 @@ _LIVE_BYTES = 8 * 4
 _IMAGE, _SCORE, _CHANNEL, _SCORE_KEPT, _CHANNEL_KEPT, _COPIES, _ALWAYS = 8, 4, 48, 3, 24, 6, 100 * 2**20
 # An estimate that is so much too high is still right about a job that cannot fit.
 _DOUBT = 1.5
+# A block's input, queries, keys, values, both sides of its perceptron and what is on its way between them, in float32.
+_PASSED_BYTES = 16 * 4
+# Enough that kernels take longer than starting them.
+_PASSED_IMAGES = 256
+
+
+def images_in_a_pass(images: Tensor, device: torch.device, batch_size: int, at_once: int) -> int:
+    """How many images a pass without gradients takes together.
+
+    On the host a minibatch: more are no faster there, and sums stay as they are. A device is kept busy by far more than
+    that, as long as what a block makes of them fits what is free. images: what goes in; at_once: what attention allows.
+    """
+    if is_host(device):
+        return min(batch_size, at_once)
+    bound = min(DEVICE_BYTES, of(device).spare_bytes()) // (_PASSED_BYTES * images[0].numel())
+    return min(at_once, max(batch_size, min(bound, _PASSED_IMAGES)))
 
 
 def images_at_once(model: nn.Module, tokens: Mapping[str, int]) -> int:

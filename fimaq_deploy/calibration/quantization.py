@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity, measure_sensitivity
 from fimaq_deploy.calibration.findings.usage import grid_use
@@ -79,7 +80,7 @@ def quantize(
         )
         outputs = made.outputs
         teacher = outputs.joining(made.teacher)
-        size = min(recipe.reconstruction.batch_size, made.at_once)
+        size = images_in_a_pass(taken, device, recipe.reconstruction.batch_size, made.at_once)
         logits = store.collect(run_batches(teacher, taken, size), len(taken))
         _check_finite(logits)
         walk = Walk(
@@ -93,7 +94,8 @@ def quantize(
             seen = taken[:sensitivity].to(device)
             whole, chain = outputs.joining(made.copy), outputs.stages(stages_of(made.copy))
             measured = measure_sensitivity(whole, chain, seen, progress, outputs.second_order, made.at_once)
-        grids = grid_use(made.copy, list(taken[: recipe.reconstruction.batch_size].split(size)))
+        looked = taken[: recipe.reconstruction.batch_size]
+        grids = grid_use(made.copy, looked.split(min(len(looked), made.at_once)))
     strip(made.copy)
     return QuantizedModel(
         made.copy,

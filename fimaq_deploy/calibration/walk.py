@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
 from fimaq_deploy.calibration.learning.outputs import Outputs
-from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, reconstruct_block
+from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, Limits, reconstruct_block
 from fimaq_deploy.calibration.learning.scale_search import search_stage
 from fimaq_deploy.calibration.learning.tune import tune
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
@@ -45,14 +46,16 @@ class Walk:
         self.stages = outputs.stages(stages_of(model))
         self.progress = progress or (lambda done, steps, name: None)
         self.steps = len(self.stages) + bool(recipe.tuning.iterations)
+        self._warm = False  # no block has learned yet
 
     def blocks(self, checkpoints: Checkpoints) -> Iterator[BlockRecord]:
         """The record of every block, as it is finished."""
-        size, count = min(self.recipe.reconstruction.batch_size, self.at_once), len(self.images)
+        count = len(self.images)
         fp_in = q_in = self.images
         for position, stage in enumerate(self.stages):
             _sow(self.seed, position)
             self.progress(position, self.steps, stage.name)
+            size = self._passed(fp_in)
             z = self.store.collect(run_batches(stage.module, fp_in, size), count)
             record = resumed(checkpoints, position, stage.module)
             if record is None:
@@ -68,15 +71,22 @@ class Walk:
         search, settings = self.recipe.scale_search, self.recipe.reconstruction
         module = self.stages[position].module
         sample = boundary[1][: search.images].to(next(module.parameters()).device)
-        group = parallel.current()
-        search_stage(module, sample.split(min(settings.batch_size, self.at_once)), search.candidates)
+        group, size = parallel.current(), min(settings.batch_size, self.at_once)
+        search_stage(module, sample.split(size), search.candidates, self._passed(sample) // size)
         group.broadcast(list(module.parameters()))
+        limits = Limits(self.at_once, warm=self._warm)
         record = reconstruct_block(
-            self.stages, position, boundary, z, self.logits, settings, self.store, self.outputs.divergence, self.at_once
+            self.stages, position, boundary, z, self.logits, settings, self.store, self.outputs.divergence, limits
         )
+        self._warm = True
         group.broadcast(list(module.parameters()))
         freeze(module)
         return record
+
+    def _passed(self, inputs: Tensor) -> int:
+        """How many images a pass takes together."""
+        device = next(self.model.parameters()).device
+        return images_in_a_pass(inputs, device, self.recipe.reconstruction.batch_size, self.at_once)
 
     def tuned(self, teacher: nn.Module) -> BlockRecord:
         """Joint tuning, recorded like a block whose output is the logits."""

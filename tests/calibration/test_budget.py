@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.second_device import second_device
 
 from fimaq_deploy.calibration import budget
-from fimaq_deploy.calibration.budget import Work, fitting, images_at_once, work_of
+from fimaq_deploy.calibration.budget import Work, fitting, images_at_once, images_in_a_pass, work_of
 from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.data.batches import images_at_once as by_pixels
@@ -36,6 +37,28 @@ def test_more_tokens_are_fewer_images(tiny_vit: Make) -> None:
     counts = [images_at_once(model, dict.fromkeys(("blocks.0.attn", "blocks.1.attn"), n)) for n in (5, 1024, 4096)]
     assert counts == [2**31 // (32 * 2 * n**2) for n in (5, 1024, 4096)]
     assert images_at_once(model, dict.fromkeys(("blocks.0.attn", "blocks.1.attn"), 10**6)) == 1
+
+
+@pytest.mark.parametrize(("at_once", "expected"), [(1000, 32), (5, 5)])
+def test_the_host_passes_a_minibatch(at_once: int, expected: int) -> None:
+    assert images_in_a_pass(torch.empty(2, 100), torch.device("cpu"), 32, at_once) == expected
+
+
+@pytest.mark.parametrize(
+    ("spare_bytes", "numbers", "at_once", "expected"),
+    [
+        (2**40, 100, 1000, 256),
+        (2**40, 100, 5, 5),
+        (2**40, 2**22, 1000, 64),
+        (2**40, 2**26, 1000, 32),  # what learns at once passes at once
+        (2**26, 2**14, 1000, 64),
+        (0, 100, 1000, 32),
+    ],
+)
+def test_a_device_passes_what_fits_it(spare_bytes: int, numbers: int, at_once: int, expected: int) -> None:
+    images = torch.empty(2, numbers, device="meta")
+    with second_device(spare_bytes=spare_bytes) as device:
+        assert images_in_a_pass(images, device, 32, at_once) == expected
 
 
 def test_pixels_bound_a_batch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,39 @@ def test_a_recorded_step_learns_what_a_called_one_does(
     (history, recorded), (other, called) = found
     assert torch.equal(recorded, called)
     assert [record.curve for record in history] == [record.curve for record in other]
+
+
+def waits_of(model: nn.Module, images: Tensor, recipe: Recipe, device: torch.device) -> Counter[str]:
+    model.to(device)
+    with metered() as meter:
+        learned(model, images, recipe, device)
+    return meter.waits
+
+
+def test_a_block_waits_for_its_measurements_and_its_record(
+    tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device
+) -> None:
+    """Neither iterations nor layers nor images wait: twice an eigenvalue decomposition, once the integers of frozen
+    offsets, once the record's numbers."""
+    images, found = random_images(32), []
+    for depth, iterations in ((2, 7), (4, 7), (4, 40)):
+        found.append(waits_of(tiny_vit(depth=depth), images, recipe(reconstruction={"iterations": iterations}), device))
+    shallow, deep, long = found
+    assert deep - shallow == {"aten::_linalg_eigh": 2 * 2, "aten::_to_copy": 2 * 2}
+    assert long == deep
+
+
+def test_more_images_are_not_more_passes(
+    tiny_vit: Make, random_images: Make, recipe: Make, device: torch.device
+) -> None:
+    launches = []
+    for count in (64, 128):
+        with metered() as meter:
+            settings = {"images": count, "batch_size": 8}
+            learned(tiny_vit(depth=1), random_images(count), recipe("mse", reconstruction=settings), device)
+        launches.append(meter.launches)
+    # Eight batches more: of the images to the device, and of what is seen while scales are searched.
+    assert launches[1] - launches[0] <= 8
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.device import of
+
 
 @torch.no_grad()
 def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
     """The module's outputs for a whole set, batch by batch, on the module's device."""
     device = next(module.parameters()).device
     for batch in inputs.split(batch_size):
-        yield module(batch.to(device))
+        yield module(batch if batch.device == device else of(device).send(batch))
 
 
 def relative_error(outputs: Iterator[Tensor], z: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,10 @@ from fimaq_deploy.calibration.learning import outputs as model_outputs
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.gradients import Suffix, divergence_gradient
 from fimaq_deploy.calibration.learning.minibatches import Rows
+from fimaq_deploy.calibration.learning.replay import Replay
 from fimaq_deploy.recipe import Reconstruction
+
+T = TypeVar("T")
 
 # Of a block's output that are pulled through the suffix at a time in host memory. The graph of Swin-B keeps a hundred
 # times as many: 0.9 GiB instead of the 5.4 of 32 images.
@@ -38,7 +42,8 @@ class BlockContext:
     """What an objective may look at. `z` and `logits` cover the whole reconstruction set, in full precision.
 
     suffix: the blocks after this one; features: the same up to the penultimate feature. divergence: of two outputs.
-    pulled: images whose graph through the suffix may be in memory together.
+    pulled: images whose graph through the suffix may be in memory together. near: whether all that a measurement reads
+    lies on the device, so that it can be recorded. warm: whether the like of it has run there before.
     """
 
     z: Tensor | Rows
@@ -49,6 +54,8 @@ class BlockContext:
     store: ActivationStore
     divergence: model_outputs.Divergence = fisher.kl_divergence
     pulled: int = sys.maxsize
+    near: bool = False
+    warm: bool = False
 
     def sample(self, measurements: int) -> int:
         """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
@@ -76,6 +83,10 @@ class BlockContext:
         """Images whose graph is in memory together; a GPU takes the whole batch."""
         whole = len(output) if not is_host(output.device) else max(1, HOST_VALUES // output[0].numel())
         return min(whole, self.pulled)
+
+    def repeated(self, measure: Callable[[], T]) -> Replay[T]:
+        """Of a measurement that is taken several times on the same images; the next one overwrites its results."""
+        return Replay(measure, self.z.device, record=self.near, warm_up=0 if self.warm else 1)
 
     def keep(self, batches: Iterable[Tensor]) -> Rows:
         """Store a measurement that has one row per image."""
@@ -170,6 +181,20 @@ class Brecq(Objective):
         self.context.store.release(self.g.tensor)
 
 
+def _measurement(
+    context: BlockContext, measurements: int, outputs: CurrentOutputs
+) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
+    """Of the means of |g| and of |d| over a sample, each (a,), and all d, (B, a)."""
+
+    def measure() -> tuple[Tensor, Tensor, Tensor]:
+        batches = list(context.deviations(outputs, context.sample(measurements)))
+        gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
+        d = torch.cat([each for _, _, each in batches])
+        return sum(gradients, torch.zeros((), device=d.device)) / len(d), d.abs().mean(0), d
+
+    return measure
+
+
 class Dplr(Objective):
     """FIMA-Q as published: batch means of |g| and |d|, k refreshes, both parts restarting at one."""
 
@@ -179,15 +204,14 @@ class Dplr(Objective):
         self.gradients: list[Tensor] = []
         self.deviations: list[Tensor] = []
         self.latest, self.factor, self.starts = (_Held() for _ in range(3))
+        self._again: Replay[tuple[Tensor, Tensor, Tensor]] | None = None
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context = self.context
-        batches = list(context.deviations(outputs, context.sample(self.refreshes)))
-        gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
-        d = torch.cat([each for _, _, each in batches])
-        mean = parallel.current().mean
-        self.gradients.append(mean(sum(gradients, torch.zeros((), device=d.device)) / len(d)))
-        self.deviations.append(mean(d.abs().mean(0)))
+        if self._again is None:
+            self._again = self.context.repeated(_measurement(self.context, self.refreshes, outputs))
+        mean, (gradient, deviation, d) = parallel.current().mean, self._again()
+        self.gradients.append(mean(gradient.clone()))
+        self.deviations.append(mean(deviation.clone()))
         self.latest.hold(self.gradients[-1])
         self.factor.hold(self._factor())
         starts = _Mean()
@@ -210,6 +234,10 @@ class Dplr(Objective):
         d, settings = self.deviation(output, index), self.context.settings
         low_rank = settings.low_rank_weight * self._low_rank(d) / self.starts[0]
         return low_rank + settings.diagonal_weight * self._diagonal(d) / self.starts[1]
+
+    def release(self) -> None:
+        # It knows the learner, which knows this: activations would outlive the block.
+        self._again = None
 
 
 class LowRank(Dplr):

@@ -18,12 +18,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
@@ -53,6 +55,17 @@ _CURVE_POINTS = 25
 
 EVERY_IMAGE = sys.maxsize  # a minibatch is computed as a whole
 RECORDED_IMAGES = 128  # what the errors of a block's record are measured on
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a block may take. at_once: images that are computed together at most while it learns.
+
+    warm: a block before it has learned on the same images, so that libraries have set up what measurements need.
+    """
+
+    at_once: int = EVERY_IMAGE
+    warm: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class BlockLearner:
         self.fp_in, self.q_in = (each if isinstance(each, Rows) else Rows(each, self.device) for each in inputs)
         self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
-        self.watched: list[tuple[int, Tensor]] = []
+        self.watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
         self.optimisers = self._optimisers()
         self.soft = [module for module in self.roundings if isinstance(module, AdaRound)]
         # AdaRound's loss rises as its regulariser sets in: it keeps to its schedule.
@@ -250,12 +263,12 @@ class BlockLearner:
             yield from module.parameters() if isinstance(module, SignGradient) else ()
 
     def _watch(self, iteration: int, index: Tensor, output: Tensor) -> None:
-        """Keep the error of a minibatch now and then, where it is: fetching it would wait for a GPU."""
+        """Keep Σ|ẑ - z|² and Σ|z|² of a minibatch now and then, where they are: fetching them would wait for a GPU."""
         schedule = self.schedule
         if iteration * _CURVE_POINTS % schedule.ceiling < _CURVE_POINTS or iteration == schedule.end - 1:
             z = self.objective.context.z[index].to(output.device)
-            error = (output - z).square().sum() / z.square().sum().clamp(min=1e-20)
-            self.watched.append((iteration, error))
+            d = (output - z).flatten()
+            self.watched.append((iteration, (torch.dot(d, d), torch.dot(z.flatten(), z.flatten()))))
 
     def _mixed(self, index: Tensor) -> Tensor:
         """Block inputs with a share of their rows in full precision (QDrop)."""
@@ -278,35 +291,39 @@ def reconstruct_block(
     settings: Reconstruction,
     store: ActivationStore,
     divergence: Divergence = kl_divergence,
-    at_once: int = EVERY_IMAGE,
+    limits: Limits = Limits(),
 ) -> BlockRecord:
     """Learn one stage.
 
     boundary: its full-precision and quantized inputs; z: its full-precision outputs; divergence: of two outputs of the
-    chain. at_once: images of a minibatch that are computed together at most.
+    chain.
     """
-    started = time.perf_counter()
+    started, at_once = time.perf_counter(), limits.at_once
     stage = stages[position]
+    device = next(stage.module.parameters()).device
     enable_quantization(stage.module, True)
-    sample, size = boundary[1][:RECORDED_IMAGES], min(settings.batch_size, at_once)
+    sample = boundary[1][:RECORDED_IMAGES]
+    size = images_in_a_pass(sample, device, settings.batch_size, at_once)
     before = relative_error(run_batches(stage.module, sample, size), z)
     after, iterations, stopped = before, 0, CEILING
-    watched: list[tuple[int, Tensor]] = []
+    watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
     if settings.iterations:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
-        device = next(stage.module.parameters()).device
-        rows, pulled = (store.rows(z, device), store.rows(logits, device)), max(1, at_once // len(stages))
-        context = BlockContext(*rows, suffix, features, settings, store, divergence, pulled)
-        objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
-        learner = BlockLearner(
-            stage.module, objective, [store.rows(each, device) for each in boundary], settings, at_once
+        fp_in, q_in, z_rows, references = (store.rows(each, device) for each in (*boundary, z, logits))
+        near = parallel.current().size == 1 and not any(each.ahead for each in (q_in, z_rows, references))
+        pulled = max(1, at_once // len(stages))
+        context = BlockContext(
+            z_rows, references, suffix, features, settings, store, divergence, pulled, near, limits.warm
         )
+        objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
+        learner = BlockLearner(stage.module, objective, (fp_in, q_in), settings, at_once)
         stopped = learner.learn()
         watched, iterations = learner.watched, learner.schedule.iteration
         objective.release()
         after = relative_error(run_batches(stage.module, sample, size), z)
-    first, last_loss, *errors = torch.stack([before, after, *(error for _, error in watched)]).tolist()
+    first, last_loss, *sums = torch.stack([before, after, *chain(*(powers for _, powers in watched))]).tolist()
+    errors = (d / max(z, 1e-20) for d, z in zip(sums[::2], sums[1::2], strict=True))
     curve = tuple((iteration, error) for (iteration, _), error in zip(watched, errors, strict=True))
     return BlockRecord(stage.name, first, last_loss, iterations, time.perf_counter() - started, curve, stopped)
 

@@ -18,19 +18,22 @@ from fimaq_deploy.calibration.device import of
 
 T = TypeVar("T")
 
-# One sets up optimiser states and libraries; the other shows that nothing is left to set up.
-_WARM_UP = 2
+# It sets up optimiser states and libraries.
+_WARM_UP = 1
 
 
 class Replay(Generic[T]):
-    """Calls a function without arguments; on a device that records steps, from the third call on by replaying it.
+    """Calls a function without arguments; on a device that records steps, from the second call on by replaying it.
 
     function: must not fetch anything from the device, and must return tensors of the same shapes every time. What it
         returns is overwritten by the next call.
+    warm_up: calls that run as usual before one is recorded; none where the like of it has run before.
     """
 
-    def __init__(self, function: Callable[[], T], device: torch.device, *, record: bool = True) -> None:
-        self._place = of(device)
+    def __init__(
+        self, function: Callable[[], T], device: torch.device, *, record: bool = True, warm_up: int = _WARM_UP
+    ) -> None:
+        self._place, self._warm_up = of(device), warm_up
         self.function, self.records = function, record and self._place.records
         self.forget()
 
@@ -43,7 +46,7 @@ class Replay(Generic[T]):
         if not self.records:
             return self.function()
         self._calls += 1
-        if self._calls <= _WARM_UP:
+        if self._calls <= self._warm_up:
             return self._place.warm_up(self.function)
         if self._again is None and not self._recorded():
             return self.function()
