@@ -4,7 +4,9 @@ A configuration says which architecture was trained. Those that timm has too are
 export know, and get their weights by `translations.hugging_face`. The tests compare outputs with `transformers`, which
 nothing here needs.
 
-Not covered: heads other than a linear one on the class token or the mean; of DINOv2 its classifier, which reads both.
+What timm has not, or has with another head, `transformers_folder` makes.
+
+Not covered: heads other than a linear one on the class token or the mean.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.models.transformers_folder import TYPES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,15 +52,8 @@ def creator(folder: Path, config: Config) -> Create:
     build = _BUILDERS.get(str(kind))
     if build is None:
         raise UserError(
-            f"folder {folder} holds a model of type {shown(kind)}: expected one of {', '.join(_BUILDERS)}, or a folder "
-            "that timm wrote"
-        )
-    if str(kind).startswith("dinov2") and any(
-        "Classification" in str(one) for one in config.get("architectures") or ()
-    ):
-        raise UserError(
-            f"folder {folder}: the head of a DINOv2 classifier reads the class token beside the mean of the patches, "
-            "which timm's model does not; save the backbone alone (Dinov2Model)"
+            f"folder {folder} holds a model of type {shown(kind)}: expected one of "
+            f"{', '.join(dict.fromkeys((*_BUILDERS, *TYPES)))}, or a folder that timm wrote"
         )
     try:
         build(config)
@@ -65,6 +61,24 @@ def creator(folder: Path, config: Config) -> Create:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{folder}/config.json does not describe a {kind} model: {shown(reason)}") from error
     return partial(_create, build, config, preprocessing_of(folder))
+
+
+def needs_transformers(config: Config) -> bool:
+    """Whether a folder's model is one that timm cannot make, or makes with another head, and `transformers` can."""
+    kind, asked = str(config.get("model_type")), map(str, config.get("architectures") or ())
+    if kind not in TYPES or kind not in _BUILDERS:
+        return kind in TYPES
+    reads_mean = kind.startswith("dinov2") and any("Classification" in one for one in asked)
+    return reads_mean or (kind == "swin" and bool(config.get("use_absolute_embeddings")))
+
+
+def settings_of(folder: Path, config: Config) -> dict[str, Any]:
+    """What timm calls `pretrained_cfg`, of a model that `transformers` made."""
+    return {
+        "architecture": str(config.get("model_type")),
+        "label_names": _label_names(config),
+        **preprocessing_of(folder),
+    }
 
 
 def _create(

@@ -17,9 +17,16 @@ from fimaq_deploy.models.factory import call_factory, current_directory_importab
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.fit import Sizes, options_for, resampled
 from fimaq_deploy.models.hub import hub_folder, load_pretrained
-from fimaq_deploy.models.hugging_face import creator, preprocessing_of, read_config
+from fimaq_deploy.models.hugging_face import (
+    creator,
+    needs_transformers,
+    preprocessing_of,
+    read_config,
+    settings_of,
+)
 from fimaq_deploy.models.names import Kind, find_timm_config, full_name, kind_of_name
 from fimaq_deploy.models.paths import kind_of
+from fimaq_deploy.models.transformers_folder import make_from_folder
 from fimaq_deploy.models.weights import find_weights
 
 if TYPE_CHECKING:
@@ -132,10 +139,28 @@ def _open_folder(name: str, weights: Weights, seed: int, sizes: Sizes) -> Loaded
     if kind_of(name) != "folder":
         raise UserError(f"no folder '{shown(name)}': expected the folder of a model, with its config.json")
     config = read_config(folder)
+    if needs_transformers(config):
+        return _open_with_transformers(folder, config, weights, seed, sizes)
     create = partial(timm.create_model, f"local-dir:{name}") if "architecture" in config else creator(folder, config)
     loaded = _made(name, create, folder if weights == "pretrained" else weights, seed, sizes)
     told = "architecture" in config or preprocessing_of(folder)
     return loaded if told else Loaded(loaded.model, (*loaded.notes, _GUESSED.format(folder=folder)))
+
+
+def _open_with_transformers(folder: Path, config: dict[str, Any], weights: Weights, seed: int, sizes: Sizes) -> Loaded:
+    said = settings_of(folder, config)
+    notes: list[str] = []
+
+    def make() -> nn.Module:
+        model, told = make_from_folder(folder, config, weights, sizes)
+        notes.extend(told)
+        return model
+
+    model: Any = seeded(make, seed)
+    require_supported(model, f"folder {folder}")
+    told = "mean" in said
+    model.pretrained_cfg = said if told else {**said, "crop_pct": 1.0}
+    return Loaded(model, tuple(notes) if told else (*notes, _GUESSED.format(folder=folder)))
 
 
 _GUESSED = (

@@ -143,14 +143,9 @@ def test_weights_under_a_timm_name(tmp_path: Path, with_weights: Stirred, relati
 # --- what is refused ---
 
 
-def test_architectures_that_timm_cannot_make(tmp_path: Path, refusal: Refusal) -> None:
-    written(of("BeitForImageClassification", "BeitConfig", **SIZE), tmp_path)
-    assert "holds a model of type beit: expected one of vit, vit_mae, deit" in refusal(str(tmp_path))
-
-
-def test_a_head_that_timm_has_not(tmp_path: Path, refusal: Refusal) -> None:
-    written(of("Dinov2ForImageClassification", "Dinov2Config", **DINO), tmp_path)
-    assert "reads the class token beside the mean of the patches" in refusal(str(tmp_path))
+def test_architectures_that_nobody_here_makes(tmp_path: Path, refusal: Refusal) -> None:
+    written(of("ConvNextModel", "ConvNextConfig", hidden_sizes=[8, 8], depths=[1, 1], num_stages=2), tmp_path)
+    assert "holds a model of type convnext: expected one of vit, vit_mae, deit" in refusal(str(tmp_path))
 
 
 @pytest.mark.parametrize(
