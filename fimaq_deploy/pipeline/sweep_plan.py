@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
 from fimaq_deploy.models.names import require_known
+from fimaq_deploy.models.preprocessing import Preprocessing, numbers
 from fimaq_deploy.pipeline.request import Request, resolve_targets
 from fimaq_deploy.recipe import Recipe
 
@@ -41,6 +42,25 @@ class ModelEntry(_Strict):
     eval_images: str | None = None
     task: str | list[str] | None = Field(default=None, description="What the outputs are, where that is not found.")
     evaluate: str | None = Field(default=None, description="A figure of your own, as package.module:function.")
+    class_map: str | None = Field(default=None, description="Classes of the folders in eval_images.")
+    image_size: int | str | list[int] | None = Field(default=None, description="Of the images: 384, 256x192.")
+    in_chans: int | None = None
+    mean: float | str | list[float] | None = Field(default=None, description="Of pixels in [0, 1].")
+    std: float | str | list[float] | None = Field(default=None, description="Of pixels in [0, 1].")
+    crop: float | None = Field(default=None, description="Share of the shorter side that the crop keeps.")
+    crop_mode: str | None = None
+    interpolation: str | None = None
+    bit_depth: int | None = None
+
+    def preprocessing(self) -> Preprocessing:
+        """Raises:
+        UserError: a value that no image can be prepared with.
+        """
+        mean, std = (
+            numbers(f"--{name}", [given] if isinstance(given, float) else given)
+            for name, given in (("mean", self.mean), ("std", self.std))
+        )
+        return Preprocessing(mean, std, self.interpolation, self.crop, self.crop_mode, self.bit_depth)
 
 
 class RecipeEntry(_Strict):
@@ -103,6 +123,10 @@ class Cell:
                 sensitivity=plan.sensitivity,
                 task=self.model.task,
                 evaluate=self.model.evaluate,
+                class_map=self.model.class_map,
+                image_size=self.model.image_size,
+                in_chans=self.model.in_chans,
+                preprocessing=self.model.preprocessing(),
                 min_agreement=plan.min_agreement,
                 min_cosine=plan.min_cosine,
             )

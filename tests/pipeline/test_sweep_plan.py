@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fimaq_deploy import UserError
+from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
 
 WHOLE = """
@@ -98,6 +99,7 @@ def test_a_cell_is_another_when_anything_about_it_changes(tmp_path: Path, change
         ("models: [vit_digits]\nrecipes: [w8a8]\nseed: 9223372036854775808", "field 'seed'"),
         (f"models: [vit_digits]\nrecipes: [w8a8]\nseed: 0x{'f' * 5000}", "field 'seed'"),
         ("models: [vit_digits]\nrecipes: [w8a8]\nsensitivity: 1000000000", "field 'sensitivity'"),
+        ("models: [vit_digits]\nrecipes: [w8a8]\nout: ''", "field 'out'"),
         ("\0", "is not YAML"),
     ],
 )
@@ -133,3 +135,34 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         UserError, match=r"cannot read sweep .*none\.yaml: no such file or directory; name the YAML file"
     ):
         Plan.load(tmp_path / "none.yaml")
+
+
+def test_how_images_are_read_is_what_build_takes(tmp_path: Path) -> None:
+    """Every option of `build` about it has a field, and arrives."""
+    said = "class_map: names.txt, image_size: 16x24, in_chans: 1, mean: 0.5, std: [0.2], crop: 0.9, crop_mode: squash"
+    text = f"models: [{{name: vit_tiny_patch16_224, {said}, interpolation: bilinear, bit_depth: 12}}]\nrecipes: [w8a8]"
+    plan = Plan.load(written(tmp_path, text))
+    (cell,) = plan.cells()
+    request = cell.request(plan, tmp_path)
+    assert (request.class_map, request.sizes.image_size, request.sizes.in_chans) == ("names.txt", (16, 24), 1)
+    assert request.preprocessing == Preprocessing((0.5,), (0.2,), "bilinear", 0.9, "squash", 12)
+    assert cell.identity() != cells(tmp_path, text.replace("0.9", "0.8"))[0].identity()
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("crop: 7", "--crop"),
+        ("mean: x", "--mean x: expected numbers"),
+        ("std: 0", "--std"),
+        ("crop_mode: round", "--crop-mode"),
+        ("image_size: [1, 2, 3]", "--image-size"),
+        ("images: ''", "--images"),
+        ("class_map: ''", "--class-map"),
+    ],
+)
+def test_how_images_cannot_be_read_is_one_line(tmp_path: Path, field: str, message: str) -> None:
+    plan = Plan.load(written(tmp_path, f"models: [{{name: vit_tiny_patch16_224, {field}}}]\nrecipes: [w8a8]"))
+    with pytest.raises(UserError, match=message) as error:
+        plan.cells()[0].request(plan, tmp_path)
+    assert str(error.value).startswith("build vit_tiny_patch16_224-w8a8 of the sweep: ")

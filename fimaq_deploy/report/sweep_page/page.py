@@ -10,13 +10,13 @@ from fimaq_deploy.report.page.canvas import FAINT, MARKERS, MUTED, SERIES, SURFA
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.labels import tell_apart
 from fimaq_deploy.report.page.parts import Card, Exhibit, Page, Section, Tone, compact
-from fimaq_deploy.report.sweep_page.records import Cost, Place, Sweep, leaderboard, originals, pareto
-from fimaq_deploy.report.words import change_text, size_text, times_text
+from fimaq_deploy.report.sweep_page.records import Cost, Place, Ranked, Sweep, by_figure, leaderboard, originals, pareto
+from fimaq_deploy.report.words import change_text, size_text, times_text, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HEADER = ("model", "recipe", "runs on", "top-1 %", "points", "as the original", "ms", "speed-up", "size", "front")
+HEADER = ("model", "recipe", "runs on", "accuracy", "points", "as the original", "ms", "speed-up", "size", "front")
 
 _ABOUT = (
     "Builds are timed minutes apart and a machine's speed drifts, so the milliseconds for one image are those of the "
@@ -31,7 +31,7 @@ class _Point(NamedTuple):
     model: str
     recipe: str
     cost: Cost
-    top1: float
+    figure: Ranked
     on_front: bool
 
 
@@ -62,7 +62,8 @@ def headline(sweep: Sweep) -> str:
     """What was built, and the ends of the front."""
     models, recipes = len({cell.model for cell in sweep.cells}), len({cell.recipe for cell in sweep.cells})
     built = f"{_counted(len(sweep.cells), 'build')} of {_counted(models, 'model')} and {_counted(recipes, 'recipe')}"
-    front = [place for place in leaderboard(sweep) if place.on_front]
+    groups = by_figure([place for place in leaderboard(sweep) if place.on_front])
+    front = next(iter(groups.values()), [])
     if not front:
         return f"{built}: nothing that could be compared was run here."
     best, fastest = front[0], min(front, key=lambda place: place.milliseconds or 0)
@@ -78,7 +79,7 @@ def cells(place: Place) -> tuple[str, ...]:
         place.cell.model,
         place.cell.recipe,
         line.title,
-        "not run" if line.not_run else "" if line.top1 is None else f"{line.top1:.2f}",
+        "not run" if line.not_run else "" if line.figure is None else line.figure.text,
         "" if line.drop is None else change_text(line.drop),
         line.closeness or "",
         "" if place.milliseconds is None else f"{place.milliseconds:.2f}",
@@ -93,7 +94,9 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _told(place: Place) -> str:
-    return f"{place.cell.model} with {place.cell.recipe} ({place.line.top1:.2f} %, {place.milliseconds:.2f} ms)"
+    figure = place.line.figure
+    reached = f"{figure.text}, " if figure else ""
+    return f"{place.cell.model} with {place.cell.recipe} ({reached}{place.milliseconds:.2f} ms)"
 
 
 def _status(sweep: Sweep) -> tuple[str, Tone]:
@@ -109,21 +112,23 @@ def _status(sweep: Sweep) -> tuple[str, Tone]:
 
 def _cards(places: Sequence[Place]) -> list[Card]:
     """The front, from the most accurate to the fastest."""
-    front = [place for place in places if place.on_front]
-    return [
-        Card(
-            place.cell.name,
-            f"{place.line.top1:.2f} %",
-            f"top-1 of {place.cell.model} with {place.cell.recipe} in {place.line.title}; {place.milliseconds:.2f} ms, "
-            f"{size_text(place.line.size_bytes)}",
-        )
-        for place in front[:4]
-    ]
+    return [_card(place, place.line.figure) for place in places if place.on_front and place.line.figure][:4]
+
+
+def _card(place: Place, figure: Ranked) -> Card:
+    where = f"{place.cell.model} with {place.cell.recipe} in {place.line.title}"
+    cost = f"{place.milliseconds:.2f} ms, {size_text(place.line.size_bytes)}"
+    return Card(place.cell.name, value_text(figure.value, figure.unit), f"{figure.title} of {where}; {cost}")
 
 
 def _sections(sweep: Sweep) -> list[Section]:
     places = leaderboard(sweep)
-    charts = [_against_latency(sweep, places), _against_size(places)]
+    groups = [group for title, group in by_figure(places).items() if title]
+    charts = [
+        chart
+        for number, group in enumerate(groups)
+        for chart in (_against_latency(sweep, group, number), _against_size(group, number))
+    ]
     found = (
         Section("front", "Accuracy against cost", _ABOUT, tuple(chart for chart in charts if chart)),
         Section("leaderboard", "Leaderboard", "", _board(places)),
@@ -149,31 +154,41 @@ def _board(places: Sequence[Place]) -> tuple[Exhibit, ...]:
     return (compact(exhibit),)
 
 
-def _against_latency(sweep: Sweep, places: Sequence[Place]) -> Exhibit | None:
+def _against_latency(sweep: Sweep, places: Sequence[Place], number: int) -> Exhibit | None:
     points = _points(places, lambda place: place.cost)
     if not points:
         return None
-    exact = [(name, ms, top1) for name, (ms, top1) in originals(sweep).items() if ms is not None and top1 is not None]
+    axis, models = points[0].figure, {point.model for point in points}
+    exact = [
+        (name, ms, figure.value)
+        for name, (ms, figure) in originals(sweep).items()
+        if ms is not None and figure is not None and figure.title == axis.title and name in models
+    ]
     front = sum(point.on_front for point in points)
     return Exhibit(
-        "accuracy-latency",
+        f"accuracy-latency{number or ''}",
         f"{front} of {_counted(len(points), 'build')} {'is' if front == 1 else 'are'} on the Pareto front",
-        "Higher and further left is better. A colour is a model, a marker a recipe, a bar the 95 % interval of the "
-        "time; the line joins the front, whose recipes are named; crosses are full precision.",
+        f"{_better(axis)} and further left is better. A colour is a model, a marker a recipe, a bar the 95 % interval "
+        "of the time; the line joins the front, whose recipes are named; crosses are full precision.",
         paint=_paint(points, exact, "milliseconds for one image"),
         height=320,
     )
 
 
-def _against_size(places: Sequence[Place]) -> Exhibit | None:
+def _better(figure: Ranked) -> str:
+    return "Higher" if figure.higher_is_better else "Lower"
+
+
+def _against_size(places: Sequence[Place], number: int) -> Exhibit | None:
     points = _points(places, _megabytes)
     if not points:
         return None
-    smallest = min(points, key=lambda point: (point.cost.value, -point.top1))
+    smallest = min(points, key=lambda point: (point.cost.value, -point.figure.gain))
     return Exhibit(
-        "accuracy-size",
+        f"accuracy-size{number or ''}",
         f"The smallest file is {smallest.model} with {smallest.recipe}: {size_text(round(smallest.cost.value * 1e6))}",
-        "Higher and further left is better. A weight takes a byte whatever its bits, and half a byte in INT4 blocks.",
+        f"{_better(points[0].figure)} and further left is better. A weight takes a byte whatever its bits, and half a "
+        "byte in INT4 blocks.",
         paint=_paint(points, [], "megabytes"),
         height=300,
     )
@@ -187,11 +202,11 @@ def _megabytes(place: Place) -> Cost | None:
 def _points(places: Sequence[Place], cost: Callable[[Place], Cost | None]) -> list[_Point]:
     """Those whose cost and accuracy are known."""
     costs = [cost(place) for place in places]
-    front = pareto([(found, place.line.top1) for found, place in zip(costs, places, strict=True)])
+    front = pareto([(found, place.gain) for found, place in zip(costs, places, strict=True)])
     return [
-        _Point(place.cell.model, place.cell.recipe, found, place.line.top1, on)
+        _Point(place.cell.model, place.cell.recipe, found, place.line.figure, on)
         for place, found, on in zip(places, costs, front, strict=True)
-        if found is not None and place.line.top1 is not None
+        if found is not None and place.line.figure is not None
     ]
 
 
@@ -202,24 +217,32 @@ def _paint(points: Sequence[_Point], exact: Sequence[tuple[str, float, float]], 
     front = sorted((point for point in points if point.on_front), key=lambda point: point.cost)
 
     def paint(axes: Axes) -> None:
-        axes.plot([p.cost.value for p in front], [p.top1 for p in front], color=FAINT, linewidth=1.4, zorder=1)
+        axes.plot([p.cost.value for p in front], [p.figure.value for p in front], color=FAINT, linewidth=1.4, zorder=1)
         for p in points:
             color = colors[p.model]
-            axes.hlines(p.top1, p.cost.low, min(p.cost.high, 2 * p.cost.value), color=color, linewidth=1.4, alpha=0.5)
+            axes.hlines(
+                p.figure.value, p.cost.low, min(p.cost.high, 2 * p.cost.value), color=color, linewidth=1.4, alpha=0.5
+            )
             axes.scatter(
-                [p.cost.value], [p.top1], marker=markers[p.recipe], s=62, color=color, edgecolor=SURFACE, zorder=3
+                [p.cost.value],
+                [p.figure.value],
+                marker=markers[p.recipe],
+                s=62,
+                color=color,
+                edgecolor=SURFACE,
+                zorder=3,
             )
         for name, x, y in exact:
             axes.scatter([x], [y], marker="x", s=60, color=colors[name], zorder=3)
         for name, color in colors.items():
             axes.plot([], [], color=color, marker="o", linestyle="none", label=name)
-        name_axes(axes, axis, "top-1, %")
+        name_axes(axes, axis, points[0].figure.axis)
         for name, marker in markers.items():
             axes.plot([], [], color=MUTED, marker=marker, linestyle="none", label=name)
         add_key(axes, columns=3)
-        others = [(p.cost.value, p.top1) for p in points] + [(x, y) for _, x, y in exact]
-        bars = [((p.cost.low, p.top1), (min(p.cost.high, 2 * p.cost.value), p.top1)) for p in points]
-        tell_apart(axes, [(p.cost.value, p.top1, p.recipe) for p in front], others, bars)
+        others = [(p.cost.value, p.figure.value) for p in points] + [(x, y) for _, x, y in exact]
+        bars = [((p.cost.low, p.figure.value), (min(p.cost.high, 2 * p.cost.value), p.figure.value)) for p in points]
+        tell_apart(axes, [(p.cost.value, p.figure.value, p.recipe) for p in front], others, bars)
 
     return paint
 

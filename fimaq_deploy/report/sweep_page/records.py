@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fimaq_deploy.report.figures import headlines, outputs
+from fimaq_deploy.report.figures import headlines, outputs, plotted
 from fimaq_deploy.report.schema import Report, Row
 from fimaq_deploy.report.words import value_text
 
@@ -23,6 +23,30 @@ SCHEMA: Final = "fimaq-deploy/sweep/1"
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ranked(_Part):
+    """The figure that a line is ranked by: against labels or the user's own, else the one against the original."""
+
+    title: str
+    unit: str = ""
+    value: float
+    higher_is_better: bool = True
+
+    @property
+    def gain(self) -> float:
+        """Higher is better."""
+        return self.value if self.higher_is_better else -self.value
+
+    @property
+    def axis(self) -> str:
+        """What it is, with its unit."""
+        return ", ".join(part for part in (self.title, self.unit) if part)
+
+    @property
+    def text(self) -> str:
+        """As in "93.03 % top-1"."""
+        return f"{value_text(self.value, self.unit)} {self.title}"
 
 
 class Line(_Part):
@@ -35,10 +59,18 @@ class Line(_Part):
     interval: tuple[float, float] | None = None
     drop: float | None = Field(default=None, description="Points of top-1 lost against the original.")
     closeness: str | None = Field(default=None, description="The figure of each output against the original.")
+    ranked: Ranked | None = Field(default=None, description="Null where nothing was measured, and before 0.2.0.")
     p50_ms: float | None = None
     speedup: float | None = None
     speedup_interval: tuple[float, float] | None = None
     size_bytes: int | None = None
+
+    @property
+    def figure(self) -> Ranked | None:
+        """What it is ranked by; of a sweep before 0.2.0 its top-1."""
+        if self.ranked or self.top1 is None:
+            return self.ranked
+        return Ranked(title="top-1", unit="%", value=self.top1)
 
 
 class Cell(_Part):
@@ -110,6 +142,10 @@ class Place:
     def milliseconds(self) -> float | None:
         return self.cost.value if self.cost else None
 
+    @property
+    def gain(self) -> float | None:
+        return self.line.figure.gain if self.line.figure else None
+
 
 def finished_cell(cell: Cell, report: Report, failures: Sequence[str], seconds: float) -> Cell:
     """A cell whose build has ended well."""
@@ -129,12 +165,26 @@ def finished_cell(cell: Cell, report: Report, failures: Sequence[str], seconds: 
 
 
 def leaderboard(sweep: Sweep) -> list[Place]:
-    """Every row to ship, the most accurate first, then the fastest, then the smallest."""
+    """Every row to ship, the most accurate first, then the fastest, then the smallest.
+
+    What has another figure stands behind, ranked by that: a cosine is no top-1.
+    """
     base = _full_precision_ms(sweep)
     places = [Place(cell, line, _cost(line, base.get(cell.model))) for cell in sweep.cells for line in cell.shipped]
-    front = pareto([(place.cost, place.line.top1) for place in places])
-    marked = [replace(place, on_front=on) for place, on in zip(places, front, strict=True)]
-    return sorted(marked, key=_rank)
+    return [place for group in by_figure(places).values() for place in _ranked(group)]
+
+
+def by_figure(places: Sequence[Place]) -> dict[str, list[Place]]:
+    """Those that one figure ranks together, by its title; last, under no title, those that nothing was measured of."""
+    found: dict[str, list[Place]] = {}
+    for place in sorted(places, key=lambda place: place.line.figure is None):
+        found.setdefault(place.line.figure.title if place.line.figure else "", []).append(place)
+    return found
+
+
+def _ranked(places: Sequence[Place]) -> list[Place]:
+    front = pareto([(place.cost, place.gain) for place in places])
+    return sorted((replace(place, on_front=on) for place, on in zip(places, front, strict=True)), key=_rank)
 
 
 def pareto(options: Sequence[tuple[Cost | None, float | None]]) -> list[bool]:
@@ -157,11 +207,11 @@ def _beats(other: tuple[Cost, float], own: tuple[Cost, float]) -> bool:
     return other_gain > gain and other_cost.low <= cost.high
 
 
-def originals(sweep: Sweep) -> dict[str, tuple[float | None, float | None]]:
-    """Milliseconds and top-1 of each model in full precision."""
+def originals(sweep: Sweep) -> dict[str, tuple[float | None, Ranked | None]]:
+    """Milliseconds of each model in full precision, and its figure."""
     base = _full_precision_ms(sweep)
     found = {cell.model: cell.original for cell in sweep.cells if cell.original}
-    return {model: (base.get(model), line.top1) for model, line in found.items()}
+    return {model: (base.get(model), line.figure) for model, line in found.items()}
 
 
 def _full_precision_ms(sweep: Sweep) -> dict[str, float]:
@@ -181,7 +231,11 @@ def _cost(line: Line, full_precision_ms: float | None) -> Cost | None:
 
 def _rank(place: Place) -> tuple[float, float, float]:
     line = place.line
-    return -(line.top1 if line.top1 is not None else -1), place.milliseconds or float("inf"), line.size_bytes or 0
+    return (
+        -(place.gain if place.gain is not None else -float("inf")),
+        place.milliseconds or float("inf"),
+        line.size_bytes or 0,
+    )
 
 
 def _line(report: Report, row: Row) -> Line:
@@ -194,11 +248,20 @@ def _line(report: Report, row: Row) -> Line:
         interval=row.accuracy.interval if row.accuracy else None,
         drop=report.drop(row),
         closeness=_closeness(report, row),
+        ranked=_figure(report, row),
         p50_ms=latency.p50_ms if latency else None,
         speedup=latency.speedup if latency else None,
         speedup_interval=latency.speedup_interval if latency else None,
         size_bytes=row.size_bytes,
     )
+
+
+def _figure(report: Report, row: Row) -> Ranked | None:
+    found = plotted(report, row)
+    if found is None or found.value is None:
+        return None
+    meaning = found.meaning
+    return Ranked(title=meaning.title, unit=meaning.unit, value=found.value, higher_is_better=meaning.higher_is_better)
 
 
 def _closeness(report: Report, row: Row) -> str | None:

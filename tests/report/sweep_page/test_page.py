@@ -36,11 +36,11 @@ def test_a_row_that_was_not_run_says_why(make: Make) -> None:
 def test_the_ends_of_the_front_are_in_the_headline(make: Make) -> None:
     both = sweep_of(make("a", "vit", 94, 2.0), make("b", "swin", 90, 4.0))
     assert headline(both) == (
-        "2 builds of 2 models and 2 recipes: vit with a (94.00 %, 5.00 ms) is the most accurate, "
-        "swin with b (90.00 %, 2.50 ms) the fastest."
+        "2 builds of 2 models and 2 recipes: vit with a (94.00 % top-1, 5.00 ms) is the most accurate, "
+        "swin with b (90.00 % top-1, 2.50 ms) the fastest."
     )
     one = sweep_of(make("a", "vit", 94, 2.0), make("b", "swin", 90, 1.0))
-    assert headline(one).endswith("vit with a (94.00 %, 5.00 ms) is the most accurate, and none is clearly faster.")
+    assert headline(one).endswith("a (94.00 % top-1, 5.00 ms) is the most accurate, and none is clearly faster.")
     assert headline(sweep_of(make("a", "vit", 1, 1, shipped=[]))).endswith(
         "nothing that could be compared was run here."
     )
@@ -69,7 +69,8 @@ def test_a_recorded_sweep_reads_back_and_has_its_page() -> None:
 
 def test_a_place_is_a_line_with_a_dot_on_the_front(make: Make) -> None:
     first, second = leaderboard(sweep_of(make("a", "vit", 94, 2.0), make("b", "vit", 90, 1.0)))
-    assert cells(first) == ("vit", "a", "ONNX Runtime CPU", "94.00", "-1.00", "", "5.00", "2.00×", "500 kB", "●")
+    rest = ("-1.00", "", "5.00", "2.00×", "500 kB", "●")
+    assert cells(first) == ("vit", "a", "ONNX Runtime CPU", "94.00 % top-1", *rest)
     assert cells(second)[-1] == ""
     assert len(cells(first)) == len(HEADER)
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from fimaq_deploy import report as r
-from fimaq_deploy.report.sweep_page.page import sweep_page
+from fimaq_deploy.report.sweep_page.page import sweep_page, to_html
 from fimaq_deploy.report.sweep_page.records import (
     Cell,
     Cost,
+    Ranked,
     Sweep,
     finished_cell,
     leaderboard,
@@ -63,12 +64,48 @@ def test_cells_of_other_minutes_compare_by_their_paired_speed_up(make: Make) -> 
     places = leaderboard(sweep)
     assert [place.milliseconds for place in places] == [7.5, 6.0]
     assert [place.on_front for place in places] == [True, True]
-    assert originals(sweep) == {"vit": (15.0, 95.0)}
+    assert originals(sweep) == {"vit": (15.0, Ranked(title="top-1", unit="%", value=95.0))}
 
 
 def test_the_leaderboard_begins_with_the_most_accurate(make: Make) -> None:
     sweep = sweep_of(make("slow", "vit", 90, 1.0), make("best", "swin", 94, 1.5), make("fast", "vit", 90, 3.0))
     assert [place.cell.name for place in leaderboard(sweep)] == ["best", "fast", "slow"]
+
+
+def ranked(title: str, value: float, *, higher: bool = True) -> Ranked:
+    return Ranked(title=title, value=value, higher_is_better=higher)
+
+
+def lines(make: Make, name: str, speedup: float, figure: Ranked | None) -> Cell:
+    cell = make(name, name[:3], 1.0, speedup)
+    update = {"top1": None, "ranked": figure}
+    return cell.model_copy(
+        update={
+            "shipped": [line.model_copy(update=update) for line in cell.shipped],
+            "original": cell.original and cell.original.model_copy(update=update),
+        }
+    )
+
+
+def test_models_without_classes_are_ranked_by_what_they_have(make: Make) -> None:
+    """Cosines high, errors low, each kind for itself; a kind that is faster does not push another off the front."""
+    sweep = sweep_of(
+        lines(make, "emb-bad", 2.0, ranked("cosine", 0.9)),
+        lines(make, "err-bad", 9.0, ranked("rel. error", 0.5, higher=False)),
+        lines(make, "emb-good", 2.0, ranked("cosine", 0.99)),
+        lines(make, "non", 2.0, None),
+        lines(make, "err-good", 9.0, ranked("rel. error", 0.1, higher=False)),
+    )
+    places = leaderboard(sweep)
+    assert [place.cell.name for place in places] == ["emb-good", "emb-bad", "err-good", "err-bad", "non"]
+    assert [place.cell.name for place in places if place.on_front] == ["emb-good", "err-good"]
+    page = sweep_page(sweep)
+    found = [exhibit.id for section in page.sections for exhibit in section.exhibits]
+    assert found[:4] == ["accuracy-latency", "accuracy-size", "accuracy-latency1", "accuracy-size1"]
+    assert page.headline.endswith(
+        "emb with emb-good (0.9900 cosine, 5.00 ms) is the most accurate, and none is clearly faster."
+    )
+    assert to_html(page).count("<svg") == 4
 
 
 def test_cells_without_a_build_have_no_place(make: Make) -> None:
