@@ -173,6 +173,7 @@ class Pass:
         found = tuple(
             measured(output, self.tasks[output].figure(name), np.concatenate(parts))
             for (output, name), parts in self._parts.items()
+            if self.tasks[output].figure(name).says_something(self.images)
         )
         return Evaluation(
             images=self.images,

@@ -208,3 +208,17 @@ def test_top1_and_predicted() -> None:
     logits = np.float32([[0, 1], [1, 0], [np.inf, 0]])
     assert predicted(logits).tolist() == [1, 0, -1]
     assert top1(logits[:2], np.array([1, 1])) == 50
+
+
+@pytest.mark.parametrize(("images", "names"), [(20, {"recall1"}), (21, {"recall1", "recall10"}), (2, {"recall1"})])
+def test_a_figure_that_says_nothing_of_so_few_images_is_left_out(images: int, names: set[str]) -> None:
+    """But for one with a threshold, which has to fire."""
+    x = np.random.default_rng(0).standard_normal((images, 1, 4, 4), dtype=np.float32)
+
+    def embedding(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), -1)
+
+    found = evaluate(embedding, x, task="embedding", against=embedding).figures
+    recalls = {one.figure.name: one.value for one in found if one.figure.name.startswith("recall")}
+    assert set(recalls) == names
+    assert all((value == 100) == (images > 2) for value in recalls.values())

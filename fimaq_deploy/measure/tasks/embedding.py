@@ -59,6 +59,7 @@ def _kept_neighbours(count: int) -> Figure:
         share=count == 1,
         gate="agreement" if count == 1 else None,
         column=True,
+        fewest=2 * count + 1,
     )
 
 

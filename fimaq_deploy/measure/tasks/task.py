@@ -51,7 +51,8 @@ class Figure:
     share: each image counts as a whole or not at all, so that its interval is Wilson's.
     gate: the threshold that applies. floor: the other side of it is a ruined model, whatever the model is for.
     headline: whether this is the one to tell where only one is told. column: whether the table of all rows has it.
-    applies: whether it means something for such a batch.
+    applies: whether it means something for such a batch. fewest: images below which it says nothing; without a
+        threshold it is left out then.
     """
 
     name: str
@@ -69,6 +70,11 @@ class Figure:
     headline: bool = False
     column: bool = False
     applies: Callable[[Array, Array], bool] = always
+    fewest: int = 0
+
+    def says_something(self, images: int) -> bool:
+        """Of so many images; what a threshold applies to is never left out, so that the threshold always fires."""
+        return self.gate is not None or images >= self.fewest
 
     @property
     def is_mean(self) -> bool:
