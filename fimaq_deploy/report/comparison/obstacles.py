@@ -30,6 +30,9 @@ def notes(new: Build, baseline: Build) -> Iterator[str]:
     if not same_hardware(new, baseline):
         yield f"{baseline.name} was measured on other hardware, so latency is shown and not judged"
     absent = [build.name for build in (new, baseline) if build.predictions is None]
+    loose = dict.fromkeys(build.name for build in (new, baseline) if not build.checked)
+    if loose:
+        yield f"{' and '.join(loose)}: no manifest of a build tells whether the report is what was written"
     if absent and new.report.data.labelled:
         yield f"{' and '.join(absent)}: no predictions were kept, so accuracy is judged less sharply, unpaired"
 

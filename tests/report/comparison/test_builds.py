@@ -9,7 +9,9 @@ import pytest
 
 from fimaq_deploy import UserError
 from fimaq_deploy import report as r
+from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.report.comparison.builds import load_build
+from fimaq_deploy.report.comparison.judge import compare
 from fimaq_deploy.report.predictions import PREDICTIONS, Predictions
 
 CPU = "onnxruntime-cpu"
@@ -77,3 +79,34 @@ def test_a_build_from_before_is_compared_with_its_original(full_report: r.Report
 
 def test_rows_that_predicted_nothing_stay_as_they_are(folder: Path, full_report: r.Report) -> None:
     assert load_build(folder).report.rows == full_report.rows, "the original's predictions were not kept"
+
+
+def labelled(report: r.Report, folder: Path, top1: float) -> r.Report:
+    """A report beside predictions of which 30 of 50 are right."""
+    labels = np.where(np.arange(50) < 30, np.arange(50), -5)
+    Predictions("a fingerprint", {CPU: np.arange(50, dtype=np.int32)}, labels).save(folder / PREDICTIONS)
+    accuracy = r.Accuracy(images=50, top1=top1, top5=None, interval=(0, 100))
+    rows = [row.model_copy(update={"accuracy": accuracy}) if row.id == CPU else row for row in report.rows]
+    found = report.model_copy(update={"rows": rows})
+    (folder / "report.json").write_text(found.to_json(), encoding="utf-8")
+    return found
+
+
+def test_a_report_that_was_edited_is_noticed_by_its_predictions(folder: Path, full_report: r.Report) -> None:
+    labelled(full_report, folder, 60.0)
+    assert load_build(folder).predictions is not None
+    labelled(full_report, folder, 95.0)
+    with pytest.raises(UserError, match=r"says 95\.00 % top-1 of .*, the predictions beside it 60\.00 %: ") as error:
+        load_build(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_what_no_manifest_promises_is_said_in_the_comparison(folder: Path, full_report: r.Report) -> None:
+    loose = load_build(folder)
+    assert not loose.checked
+    told = "no manifest of a build tells whether the report is what was written"
+    assert [note for note in compare(loose, loose).comparisons[0].notes if note.endswith(told)]
+    write_manifest(folder, {})
+    held = load_build(folder)
+    assert held.checked and load_build(folder / "report.json").checked
+    assert not [note for note in compare(held, held).comparisons[0].notes if note.endswith(told)]
