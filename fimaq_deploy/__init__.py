@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.runtime.answers import predict
     from fimaq_deploy.runtime.predictor import Classifier, Encoder, Predictor
     from fimaq_deploy.runtime.verification import verify_artifact
+    from fimaq_deploy.serving.server import serve
     from fimaq_deploy.target import TARGETS, Target
     from fimaq_deploy.verify.block_parity import parity
     from fimaq_deploy.verify.layer_audit import audit
@@ -62,6 +63,7 @@ _HOMES = {
     "parity": "verify.block_parity",
     "predict": "runtime.answers",
     "quantize": "calibration.quantization",
+    "serve": "serving.server",
     "sweep": "pipeline.sweeps",
     "verify_artifact": "runtime.verification",
 }
@@ -91,6 +93,7 @@ __all__ = [
     "parity",
     "predict",
     "quantize",
+    "serve",
     "sweep",
     "verify_artifact",
 ]

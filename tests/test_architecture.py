@@ -26,12 +26,13 @@ MAY_IMPORT = {
     "report": set(),
     "runtime": {"data", "engines", "measure"},
     "packaging": {"runtime"},
+    "serving": {"engines", "runtime"},
 }
 EVERY_ROOM = {*MAY_IMPORT, "pipeline"}
 MAY_IMPORT["pipeline"] = EVERY_ROOM - {"pipeline"}
 MAY_IMPORT["cli"] = EVERY_ROOM
 FUNCTIONS = {"build", "quantize", "evaluate", "export_onnx", "load_engine", "audit", "bench", "compare", "lint"}
-FUNCTIONS |= {"parity", "sweep", "package", "predict", "verify_artifact"}
+FUNCTIONS |= {"parity", "sweep", "package", "predict", "serve", "verify_artifact"}
 
 
 # Modules that are run through their callers alone. May only fall.

@@ -25,6 +25,7 @@ from fimaq_deploy.cli.package import package
 from fimaq_deploy.cli.parity import parity
 from fimaq_deploy.cli.predict import predict
 from fimaq_deploy.cli.recipes import recipes
+from fimaq_deploy.cli.serve import serve
 from fimaq_deploy.cli.stopping import StopRequest, stop_request
 from fimaq_deploy.cli.sweep import sweep
 from fimaq_deploy.cli.verify import verify
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, audit, bench, compare, sweep, lint, parity, predict, verify, package, recipes, doctor):
+for command in (build, audit, bench, compare, sweep, lint, parity, predict, verify, package, serve, recipes, doctor):
     app.command(cls=Command)(command)
 
 

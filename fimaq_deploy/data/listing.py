@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -78,7 +79,7 @@ def identity(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def open_image(file: Path, *, known: bool = True) -> Image.Image:
+def open_image(file: Path | BinaryIO, *, known: bool = True) -> Image.Image:
     """The image in a file, not decoded yet. Where its suffix is not known, only of formats that begin with a mark.
 
     Raises:

@@ -8,6 +8,8 @@ floats, channel by channel.
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from PIL import Image
 
 from fimaq_deploy.contract import COLOURS, Contract
 from fimaq_deploy.data.decode import Refused, decode, decode_file
-from fimaq_deploy.data.listing import UNREADABLE, printable
+from fimaq_deploy.data.listing import UNREADABLE, open_image, printable
 from fimaq_deploy.errors import UserError
 
 Array: TypeAlias = "NDArray[Any]"
@@ -31,12 +33,16 @@ _MOST_PIXELS = 2 * 89_478_485  # resized; where Pillow refuses to decode by defa
 
 @dataclass(frozen=True)
 class Preparation:
-    """From a file, a PIL image or pixels to one input, without the batch: float32 (C, H, W), or uint8 (H, W, C)."""
+    """From an image to one input, without the batch: float32 (C, H, W), or uint8 (H, W, C).
+
+    most_pixels: of an image in bytes, which nobody has chosen to trust.
+    """
 
     contract: Contract
+    most_pixels: int = _MOST_PIXELS
 
     def __call__(self, image: object) -> Array:
-        """image: a path, a PIL image, or uint8 pixels (H, W), (H, W, C).
+        """image: a path, a PIL image, uint8 pixels (H, W) or (H, W, C), or the bytes of an image file.
 
         Raises:
             UserError: it cannot be read, or is of another kind.
@@ -53,6 +59,8 @@ class Preparation:
                 return decode_file(Path(image), channels, depth).image
             except Refused as error:
                 raise UserError(f"image {printable(Path(image))}: {error}") from error
+        if isinstance(image, bytes):
+            return self._of_bytes(image)
         opened = _of_pixels(image) if isinstance(image, np.ndarray) else image
         if not isinstance(opened, Image.Image):
             kind = type(image).__name__
@@ -61,6 +69,20 @@ class Preparation:
             return decode(opened, channels, depth).image
         except (Refused, *UNREADABLE) as error:
             raise UserError(f"a PIL image of mode {opened.mode} is not used: {error}") from error
+
+    def _of_bytes(self, data: bytes) -> Image.Image:
+        """Looked at before it is decoded, by formats that begin with a mark."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with open_image(io.BytesIO(data), known=False) as image:
+                    if image.width * image.height > self.most_pixels:
+                        size = f"{image.width}×{image.height}"
+                        raise UserError(f"the image has {size} pixels: expected at most {self.most_pixels:,}")
+                    return decode(image, self.contract.shape[0], self.contract.bit_depth).image
+        except (Refused, *UNREADABLE) as error:
+            told = " ".join(str(error).split())[:100] or type(error).__name__
+            raise UserError(f"the image cannot be read ({told}): expected one that Pillow opens") from None
 
     def _finished(self, image: Image.Image) -> Array:
         if image.mode != _FLOATS:

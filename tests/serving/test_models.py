@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.artifacts import write_facts
+
+from fimaq_deploy.contract import Output, read_contract
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.manifest import read_manifest
+from fimaq_deploy.serving.limits import Limits
+from fimaq_deploy.serving.metrics import Metrics
+from fimaq_deploy.serving.models import Served, open_models
+
+
+def opened(*artifacts: object, **options: object) -> dict[str, Served]:
+    return open_models([str(one) for one in artifacts], Metrics(), Limits(), target="onnxruntime-cpu", **options)  # type: ignore[arg-type]
+
+
+def test_models_are_called_by_their_own_or_a_given_name(artifact: Path) -> None:
+    assert list(opened(artifact, f"other={artifact}", f"third={artifact / 'model.onnx'}")) == ["tiny", "other", "third"]
+
+
+def test_two_of_one_name_and_odd_names_are_refused(artifact: Path) -> None:
+    with pytest.raises(UserError, match="two builds are called tiny"):
+        opened(artifact, artifact)
+    for name in ("a/b", "..", "a b", "x" * 101):
+        with pytest.raises(UserError, match="model name"):
+            opened(f"{name}={artifact}")
+
+
+def test_a_models_own_name_becomes_one_that_an_address_holds(artifact: Path) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    write_facts(artifact, contract, model="../hf-hub:me/my model")
+    assert list(opened(artifact)) == ["hf-hub_me_my_model"]
+
+
+def test_the_original_is_loaded_where_it_is_asked_for_and_there(artifact: Path) -> None:
+    assert opened(artifact)["tiny"].original is None
+    assert opened(artifact, original=True)["tiny"].original is not None
+
+
+def test_outputs_without_classes_are_told_by_their_shapes(artifact: Path) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    write_facts(artifact, replace(contract, outputs=(Output("logits", "float32", (10,), "embedding"),)))
+    answer = opened(artifact)["tiny"].answer({"logits": np.zeros((1, 10), np.float32)})
+    assert answer == {"outputs": {"logits": [10]}}

@@ -1,0 +1,55 @@
+"""The page in a real browser. Skipped where none is installed: `apt-get install chromium`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+NARROW, WIDE = 390, 1280
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_an_image_is_answered_with_the_original_beside(
+    browser: Any, served: Any, photographs: Any, tmp_path: Path, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"http://{served.address}/", wait_until="networkidle")
+    assert page.locator("#model option").all_inner_texts() == ["tiny", "second"]
+    page.set_input_files("#file", str(photographs(1)[0]))
+    page.wait_for_selector("section:nth-of-type(2)")
+    assert page.locator("h2").all_inner_texts() == ["Quantized", "FP32"]
+    assert page.locator("li").count() == 10 and page.locator("#told").inner_text().startswith("prepared in")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(path=str(tmp_path / f"{width}.png"))
+    assert said == []
+    page.close()
+
+
+def test_what_is_no_image_is_said(browser: Any, served: Any, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"http://{served.address}/", wait_until="networkidle")
+    (tmp_path / "cat.png").write_bytes(b"no image")
+    page.set_input_files("#file", str(tmp_path / "cat.png"))
+    page.wait_for_function("document.getElementById('told').textContent.includes('cannot be read')")
+    assert page.locator("section").count() == 0
+    page.close()
