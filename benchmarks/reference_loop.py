@@ -84,12 +84,12 @@ def reconstruct_one(
     scales = [g for _, q in activation_quantizers(module) for g in q.learn(settings.qdrop, settings.scale_lr)]
     weight_optimiser = torch.optim.Adam([soft.logits for soft in softs], lr=settings.weight_lr)
     scale_optimiser = torch.optim.Adam(scales)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(scale_optimiser, settings.iterations)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(scale_optimiser, settings.iterations_a_block)
     gradients: list[Tensor] = []
     deviations: list[Tensor] = []
     starts = [1.0, 1.0]
-    for iteration in range(settings.iterations):
-        if position < len(student) - 1 and iteration % max(settings.iterations // settings.rank, 1) == 0:
+    for iteration in range(settings.iterations_a_block):
+        if position < len(student) - 1 and iteration % max(settings.iterations_a_block // settings.rank, 1) == 0:
             g, d = measure(teacher, module, position, images, settings)
             gradients.append(g)
             deviations.append(d)
@@ -162,10 +162,10 @@ def divergence(logits: Tensor, reference: Tensor, temperature: float) -> Tensor:
 
 def regulariser(softs: Sequence[AdaRound], iteration: int, settings: Reconstruction) -> Tensor | float:
     """Pushes the roundings to a decision, its exponent falling from 20 to 2 after the warm-up."""
-    start = settings.warm_up * settings.iterations
+    start = settings.warm_up * settings.iterations_a_block
     if iteration < start:
         return 0.0
-    exponent = 2 + 18 * (1 - (iteration - start) / (settings.iterations - start))
+    exponent = 2 + 18 * (1 - (iteration - start) / (settings.iterations_a_block - start))
     return settings.rounding_weight * sum(soft.regulariser(exponent) for soft in softs)
 
 

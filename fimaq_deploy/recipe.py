@@ -41,6 +41,9 @@ ActivationBits = Literal[3, 4, 6, 8, 16]
 Loss = Literal["mse", "brecq", "diag", "low_rank", "dplr", "least_squares", "feature", "divergence"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
+Effort = Literal["auto", "quick", "standard", "thorough"]
+# Iterations of a block, as a multiple of a quick effort's.
+EFFORTS: dict[Effort, int] = {"quick": 1, "standard": 5, "thorough": 20}
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
 # Every number has an end: beyond these a recipe says something that nobody means, or that overflows on the way.
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_truth)]
@@ -124,7 +127,15 @@ class ScaleSearch(_Strict):
 class Reconstruction(_Strict):
     """Block reconstruction. `iterations: 0` keeps the initial scales and nearest rounding."""
 
-    iterations: Number = 100
+    effort: Effort = Field(
+        default="auto",
+        description="How long a block learns. auto: quick on a CPU, standard elsewhere. standard: 5 times the "
+        "iterations of quick; thorough: 20 times.",
+    )
+    quick_iterations: Count = Field(default=100, description="Iterations a block of a quick effort.")
+    iterations: Number | None = Field(
+        default=None, description="Iterations a block, whatever the effort; None: as many as that says."
+    )
     images: Count = 1024
     batch_size: Count = 32
     loss: Loss = "dplr"
@@ -162,6 +173,13 @@ class Reconstruction(_Strict):
     diagonal_weight: NonNegative = Field(default=1.0, description="p2: of the diagonal or plain error part.")
     rounding_weight: NonNegative = Field(default=0.01, description="AdaRound's regulariser.")
     warm_up: Fraction = Field(default=0.2, description="Share of the iterations before AdaRound's regulariser starts.")
+
+    @property
+    def iterations_a_block(self) -> int:
+        """As a number. `effort: auto` counts as quick until a recipe is resolved for a device."""
+        if self.iterations is not None:
+            return self.iterations
+        return self.quick_iterations * EFFORTS.get(self.effort, 1)
 
 
 class Tuning(_Strict):
@@ -278,6 +296,14 @@ class Recipe(_Strict):
         for setting in settings:
             changes = _merge(changes, _parsed_setting(setting))
         return self.replace(**changes)
+
+    def resolved(self, *, on_host: bool) -> Recipe:
+        """With the effort and the iterations that are meant on a CPU, or on what is faster."""
+        settings = self.reconstruction
+        if settings.effort == "auto":
+            settings = settings.model_copy(update={"effort": "quick" if on_host else "standard"})
+        settings = settings.model_copy(update={"iterations": settings.iterations_a_block})
+        return self.model_copy(update={"reconstruction": settings})
 
     def to_yaml(self) -> str:
         """The whole recipe, every field resolved, in YAML."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -31,6 +32,40 @@ def test_the_paper_preset_has_the_released_hyper_parameters() -> None:
     assert recipe.reconstruction.iterations == 20000
     assert (recipe.scale_search.images, recipe.scale_search.candidates) == (128, 128)
     assert (recipe.reconstruction.rank, recipe.reconstruction.temperature) == (5, 20)
+
+
+PACES = [("w8a8", (20, 100, 400)), ("w6a6", (50, 250, 1000)), ("w3a3", (100, 500, 2000)), ("w4a16", (100, 500, 2000))]
+
+
+@pytest.mark.parametrize(("name", "expected"), PACES)
+def test_an_effort_says_how_long_a_block_learns(name: str, expected: tuple[int, ...]) -> None:
+    recipe = Recipe.load(name)
+    efforts = [recipe.replace(reconstruction={"effort": effort}) for effort in ("quick", "standard", "thorough")]
+    for on_host in (True, False):
+        found = [each.resolved(on_host=on_host).reconstruction for each in efforts]
+        assert tuple(each.iterations for each in found) == expected
+        assert [each.effort for each in found] == ["quick", "standard", "thorough"]
+
+
+@pytest.mark.parametrize(("on_host", "effort", "iterations"), [(True, "quick", 100), (False, "standard", 500)])
+def test_without_a_wish_a_cpu_is_quick_and_a_gpu_is_not(on_host: bool, effort: str, iterations: int) -> None:
+    found = Recipe.load("w4a4").resolved(on_host=on_host)
+    assert (found.reconstruction.effort, found.reconstruction.iterations) == (effort, iterations)
+    assert found.resolved(on_host=not on_host) == found, "a resolved recipe is the same everywhere"
+
+
+@pytest.mark.parametrize("effort", ["auto", "quick", "standard", "thorough"])
+@pytest.mark.parametrize("iterations", [0, 7])
+def test_iterations_that_are_named_win(effort: str, iterations: int) -> None:
+    settings = [f"reconstruction.effort={effort}", f"reconstruction.iterations={iterations}"]
+    found = Recipe.load("w3a3").with_settings(settings).resolved(on_host=False)
+    assert found.reconstruction.iterations == found.reconstruction.iterations_a_block == iterations
+    assert Recipe.load("fimaq-paper").resolved(on_host=False).reconstruction.iterations == 20_000
+
+
+def test_an_unknown_effort_is_refused() -> None:
+    with pytest.raises(UserError, match=r"field 'reconstruction.effort'.*'thorough'.*got 'lazy'"):
+        Recipe.load("w8a8").with_settings(["reconstruction.effort=lazy"])
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
@@ -119,7 +154,7 @@ def test_a_setting_that_is_no_yaml_is_one_clear_line(value: str) -> None:
 
 ENTIRE = ["scale_search.images", "scale_search.candidates", "reconstruction.images", "reconstruction.batch_size"]
 ENTIRE += ["reconstruction.iterations", "reconstruction.patience", "reconstruction.rank", "tuning.iterations"]
-ENTIRE += ["reconstruction.fisher_images", "tuning.batch_size"]
+ENTIRE += ["reconstruction.fisher_images", "reconstruction.quick_iterations", "tuning.batch_size"]
 REAL = [f"reconstruction.{name}" for name in ("weight_lr", "scale_lr", "weight_scale_lr", "other_lr", "qdrop")]
 REAL += [f"reconstruction.{name}" for name in ("temperature", "low_rank_weight", "diagonal_weight", "rounding_weight")]
 REAL += [f"tuning.{name}" for name in ("weight_lr", "scale_lr", "other_lr", "temperature", "feature_weight", "mixing")]
@@ -131,8 +166,13 @@ def numbers(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from numbers(field.annotation, f"{prefix}{name}.")
-        elif field.annotation in (int, float):
+        elif {int, float} & {kind for one in (field.annotation, *get_args(field.annotation)) for kind in bare(one)}:
             yield f"{prefix}{name}"
+
+
+def bare(annotation: Any) -> tuple[Any, ...]:
+    """A type without what is annotated to it."""
+    return get_args(annotation)[:1] if get_origin(annotation) is Annotated else (annotation,)
 
 
 def test_the_lists_of_numbers_are_complete() -> None:

@@ -119,7 +119,7 @@ class Work:
 
     def _pulled(self, recipe: Recipe, together: int) -> int:
         """Images whose graph through all stages is in memory for a measurement of gradients."""
-        if recipe.reconstruction.loss == "mse" or not recipe.reconstruction.iterations:
+        if recipe.reconstruction.loss == "mse" or not recipe.reconstruction.iterations_a_block:
             return 0
         return min(together, max(1, HOST_VALUES // self.values), max(1, self.at_once // self.stages))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -73,6 +74,13 @@ class Accelerator:
 
     def forget(self) -> None:
         """Give back what recorded steps keep; none of them is replayed any more."""
+
+    def own_randomness(self) -> AbstractContextManager[None]:
+        """The caller's random numbers of the host and of this device are the same afterwards, whatever is drawn inside.
+
+        Told nothing, torch keeps the state of every GPU of the machine, and sets each of them up for that.
+        """
+        return torch.random.fork_rng(devices=[])
 
     def select(self) -> None:
         """Make this the current device of the process."""
@@ -145,6 +153,10 @@ class Cuda(Accelerator):
     def forget(self) -> None:
         if _recorded.pop(self.device, None) is not None:
             torch.cuda.empty_cache()
+
+    def own_randomness(self) -> AbstractContextManager[None]:
+        index = torch.cuda.current_device() if self.device.index is None else self.device.index
+        return torch.random.fork_rng(devices=[index])
 
     def select(self) -> None:
         torch.cuda.set_device(self.device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints
+from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity, measure_sensitivity
 from fimaq_deploy.calibration.findings.usage import grid_use
 from fimaq_deploy.calibration.learning.activations import ActivationStore
@@ -68,10 +69,11 @@ def quantize(
     """
     rules = combine(map(find_target, [target] if isinstance(target, str) else target))
     device = torch.device(device) if device is not None else next(model.parameters()).device
+    recipe = recipe.resolved(on_host=is_host(device))
     group, count = parallel.current(), recipe.reconstruction.images
     source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
-    with ActivationStore(device=device, **budget) as store, torch.random.fork_rng(), flushed_denormals():
+    with ActivationStore(device=device, **budget) as store, of(device).own_randomness(), flushed_denormals():
         taken = _take(source, count, store)
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)

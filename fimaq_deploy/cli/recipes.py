@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fimaq_deploy.cli.console import stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
+from fimaq_deploy.recipe import EFFORTS, Reconstruction
 
 if TYPE_CHECKING:
     from fimaq_deploy.pipeline.inventory import Presets
@@ -23,13 +24,20 @@ def recipes(json: JsonOption = None) -> None:
 
 
 def _print(found: Presets) -> None:
-    table = Table("recipe", "weights", "activations", "iterations a block", box=None)
+    table = Table("recipe", "weights", "activations", "iterations a block: quick, standard, thorough", box=None)
     for recipe in found:
         block = f", blocks of {recipe.weights.block_size}" if recipe.weights.block_size else ""
         table.add_row(
             recipe.name,
             f"{recipe.weights.bits} bits{block}",
             f"{recipe.activations.bits} bits",
-            str(recipe.reconstruction.iterations),
+            _iterations(recipe.reconstruction),
         )
     stdout.print(table)
+
+
+def _iterations(settings: Reconstruction) -> str:
+    if settings.iterations is not None:
+        return f"{settings.iterations:,}"
+    efforts = (settings.model_copy(update={"effort": effort}) for effort in EFFORTS)
+    return ", ".join(f"{each.iterations_a_block:,}" for each in efforts)

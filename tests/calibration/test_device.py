@@ -52,3 +52,13 @@ def test_where_nothing_is_known_nothing_is_pinned_or_recorded(device: torch.devi
     assert calls == [1], "a step that cannot be recorded does not run either"
     place.forget()
     place.select()
+
+
+@pytest.mark.parametrize("device", [HOST, UNKNOWN])
+def test_the_callers_random_numbers_stay(device: torch.device) -> None:
+    before = torch.get_rng_state()
+    with of(device).own_randomness():
+        torch.manual_seed(torch.initial_seed() + 1)
+        torch.rand(3)
+        assert not torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -115,7 +115,7 @@ class BlockLearner:
         self.optimisers = self._optimisers()
         self.soft = [module for module in self.roundings if isinstance(module, AdaRound)]
         # AdaRound's loss rises as its regulariser sets in: it keeps to its schedule.
-        self.schedule = Schedule(settings.iterations, 0 if self.soft else settings.patience, self.device)
+        self.schedule = Schedule(settings.iterations_a_block, 0 if self.soft else settings.patience, self.device)
         self.scales = SharedScales([*self.quantizers, *self.weights])
         self.regularised = False
         self.group = parallel.current()
@@ -149,7 +149,7 @@ class BlockLearner:
             return Steps(order, self._stored, self._rates, self._assign)
         for group, rate in zip(groups, rates, strict=False):
             group["lr"] = rate
-        return Tables(order, self.settings.iterations, self._stored, self._rates, rates)
+        return Tables(order, self.settings.iterations_a_block, self._stored, self._rates, rates)
 
     def _rates(self, progress: float) -> list[float]:
         """Cosine decay for Adam, linear for signed steps, and AdaRound's exponent from 20 to 2 after its warm-up."""
@@ -307,7 +307,7 @@ def reconstruct_block(
     before = relative_error(run_batches(stage.module, sample, size), z)
     after, iterations, stopped = before, 0, CEILING
     watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
-    if settings.iterations:
+    if settings.iterations_a_block:
         last = position == len(stages) - 1
         suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
         fp_in, q_in, z_rows, references = (store.rows(each, device) for each in (*boundary, z, logits))
