@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-slow test-exports test-lowest test-newest test-bare chaos check format reference hooks clean
+.PHONY: help demo compare test test-slow test-exports test-lowest test-newest test-bare test-runtime chaos check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
     from fimaq_deploy.engines.load import load_engine
     from fimaq_deploy.errors import UserError
+    from fimaq_deploy.export.pixels import embed_preprocessing
     from fimaq_deploy.export.qdq import export_onnx
     from fimaq_deploy.graph.rules import lint
     from fimaq_deploy.measure.accuracy import evaluate
@@ -53,6 +54,7 @@ _HOMES = {
     "bench": "measure.benchmark",
     "build": "pipeline.builds",
     "compare": "report.comparison.judge",
+    "embed_preprocessing": "export.pixels",
     "evaluate": "measure.accuracy",
     "export_onnx": "export.qdq",
     "lint": "graph.rules",
@@ -83,6 +85,7 @@ __all__ = [
     "bench",
     "build",
     "compare",
+    "embed_preprocessing",
     "evaluate",
     "export_onnx",
     "lint",

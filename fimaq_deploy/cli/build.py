@@ -82,6 +82,9 @@ def build(
     replay: Annotated[
         int, typer.Option(help="Keep so many evaluation images with their outputs for `verify`; 0 keeps none.")
     ] = 8,
+    embed_preprocessing: Annotated[
+        bool, typer.Option("--embed-preprocessing", help="Write model.pixels.onnx too, which takes uint8 pixels.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,
     json: JsonOption = None,
@@ -115,6 +118,7 @@ def build(
             ),
             sensitivity=sensitivity,
             replay=replay,
+            embed_preprocessing=embed_preprocessing,
             overwrite=overwrite,
             resume=resume,
             progress=progress,

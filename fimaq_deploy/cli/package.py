@@ -19,6 +19,9 @@ def package(
         str | None, typer.Option(help="Of triton: what the server runs, such as onnxruntime-cpu or tensorrt.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Of triton: the most images at once.")] = 32,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Of triton: the file of --embed-preprocessing, which takes uint8 pixels.")
+    ] = False,
     base_model: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Of hf: what the hub calls the original.")
     ] = None,
@@ -27,7 +30,7 @@ def package(
     """Check a build and write it as a Triton repository, a tar, a hub's folder or an OCI layout. Needs no torch."""
     from fimaq_deploy.packaging.packages import package as write_package
 
-    done = write_package(artifact, format, out=out, target=target, batch=batch, base_model=base_model)
+    done = write_package(artifact, format, out=out, target=target, batch=batch, base_model=base_model, pixels=pixels)
     if not write_document(json, done.document()):
         for note in done.notes:
             stdout.print(note, soft_wrap=True)

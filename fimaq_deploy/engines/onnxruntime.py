@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from fimaq_deploy.engines.cuda import no_gpu
 from fimaq_deploy.engines.provider_libraries import why_not_loaded
 from fimaq_deploy.engines.runner import Array, Dimension, Runner
@@ -146,7 +148,8 @@ def load_onnxruntime(
     def outputs(batch: Array) -> dict[str, Array]:
         return dict(zip(names, session.run(names, {images.name: batch}), strict=True))
 
-    return Runner(f"onnxruntime-{provider}", tuple(map(_dimension, images.shape)), run, outputs)
+    dtype = np.uint8 if images.type == "tensor(uint8)" else np.float32
+    return Runner(f"onnxruntime-{provider}", tuple(map(_dimension, images.shape)), run, outputs, dtype)
 
 
 def _dimension(size: int | str | None) -> Dimension:

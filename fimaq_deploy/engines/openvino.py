@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fimaq_deploy.engines.runner import Array, Dimension, Runner
 from fimaq_deploy.errors import UserError
 
@@ -55,7 +57,8 @@ def load_openvino(path: str | Path, *, threads: int | None = None) -> Runner:
     def outputs(images: Array) -> dict[str, Array]:
         return {port.get_any_name(): result.copy() for port, result in compiled(len(images))(images).items()}
 
-    return Runner("openvino-cpu", shape, run, outputs)
+    dtype = np.uint8 if model.input(0).get_element_type().to_string() in ("u8", "uint8_t") else np.float32
+    return Runner("openvino-cpu", shape, run, outputs, dtype)
 
 
 def _read(path: Path) -> tuple[Any, Any]:

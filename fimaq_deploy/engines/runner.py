@@ -1,4 +1,4 @@
-"""What every engine looks like from outside: float32 images in, float32 logits out."""
+"""What every engine looks like from outside: float32 images in (or uint8 pixels, by its file), float32 logits out."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Runner:
     name: what the engine is, for tables and messages.
     input_shape: the shape that it takes; None where any size will do.
     outputs: images to everything that it returns, by name; None where that is the logits alone.
+    dtype: of the images: float32, or uint8 where the file takes pixels.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class Runner:
         input_shape: tuple[Dimension, ...],
         run: Callable[[Array], Array],
         outputs: Callable[[Array], dict[str, Array]] | None = None,
+        dtype: type[np.float32] | type[np.uint8] = np.float32,
     ) -> None:
         self.name = name
         self.input_shape = input_shape
+        self.dtype = np.dtype(dtype)
         self._run = run
         self._outputs = outputs or (lambda images: {"logits": run(images)})
 
@@ -53,25 +56,25 @@ class Runner:
         """Run one batch.
 
         Raises:
-            UserError: not a float32 array of the engine's shape with at least one image.
+            UserError: not an array of the engine's type and shape with at least one image.
         """
-        _check(self.name, self.input_shape, images)
+        _check(self.name, self.input_shape, self.dtype, images)
         return self._run(np.ascontiguousarray(images))
 
     def outputs(self, images: Array) -> dict[str, Array]:
         """Run one batch and return every output by its name. Raises as calling it does."""
-        _check(self.name, self.input_shape, images)
+        _check(self.name, self.input_shape, self.dtype, images)
         return self._outputs(np.ascontiguousarray(images))
 
     def __repr__(self) -> str:
         return f"Runner({self.name}, images ({_text(self.input_shape)}))"
 
 
-def _check(name: str, expected: tuple[Dimension, ...], images: object) -> None:
+def _check(name: str, expected: tuple[Dimension, ...], dtype: np.dtype[Any], images: object) -> None:
     if not isinstance(images, np.ndarray):
         raise UserError(f"{name}: images are a {type(images).__name__}, expected a numpy array: convert with .numpy()")
-    if images.dtype != np.float32:
-        raise UserError(f"{name}: images are {images.dtype}, expected float32: convert with .astype('float32')")
+    if images.dtype != dtype:
+        raise UserError(f"{name}: images are {images.dtype}, expected {dtype}: convert with .astype('{dtype}')")
     fits = len(images.shape) == len(expected) and all(
         want in (None, size) for want, size in zip(expected, images.shape, strict=True)
     )

@@ -70,8 +70,10 @@ def compare_latency(
 
 def _batch(runners: Mapping[str, Runner], images: Array | None, size: int) -> Array:
     if images is None:
-        shape = next(iter(runners.values())).input_shape[1:]
-        images = np.random.default_rng(0).standard_normal((1, *(side or 224 for side in shape)), dtype=np.float32)
+        first, random = next(iter(runners.values())), np.random.default_rng(0)
+        shape = (1, *(side or 224 for side in first.input_shape[1:]))
+        pixels = first.dtype == np.uint8
+        images = random.integers(0, 256, shape, np.uint8) if pixels else random.standard_normal(shape, np.float32)
     return np.ascontiguousarray(np.resize(images, (size, *images.shape[1:])))
 
 

@@ -60,7 +60,7 @@ def _run_alone(path: str, target: str, home: str, batch: int, threads: int | Non
         return None
     runtime = find_runtime(target)
     runner = runtime.load(path, **({THREADS.name: threads} if runtime.takes(THREADS) else {}))
-    images = np.zeros((batch, *(side or _SIDE for side in runner.input_shape[1:])), np.float32)
+    images = np.zeros((batch, *(side or _SIDE for side in runner.input_shape[1:])), runner.dtype)
     for _ in range(_RUNS):
         runner(images)
     return own_peak_bytes()

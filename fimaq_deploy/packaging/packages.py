@@ -45,18 +45,20 @@ def package(
     target: str | None = None,
     batch: int = 32,
     base_model: str | None = None,
+    pixels: bool = False,
 ) -> Package:
     """Check a build and write it in another form, with a bill of materials in it (bom.cdx.json).
 
     format: triton, a model repository; tar, one file; hf, a folder for a model hub; oci, an image layout.
     out: the folder, or the file of a tar, which must not exist; None is beside the build, NAME.FORMAT.
     target, batch: of triton: what the server runs, and the most images at once.
+    pixels: of triton: serve the file that takes uint8 pixels, of a build with embed_preprocessing.
     base_model: of hf: the hub's name of the original model.
 
     Raises:
         UserError: no build, one that was changed, a place that is taken, or an option that the format does not take.
     """
-    _check_options(format, target, batch, base_model)
+    _check_options(format, target, batch, base_model, pixels)
     facts = read_facts(artifact)
     place = Path(out) if out is not None else Path(f"{str(artifact).rstrip('/')}.{format}")
     if os.path.lexists(place):
@@ -69,16 +71,16 @@ def package(
         notes = _whole_folder(place, lambda folder: write_layout(facts, folder, bom))
     else:
         notes = _whole_folder(
-            place, lambda folder: _with_bom(folder, bom, _writer(format, facts, target, batch, base_model))
+            place, lambda folder: _with_bom(folder, bom, _writer(format, facts, target, batch, base_model, pixels))
         )
     return Package(format, place, tuple(notes))
 
 
-def _check_options(format: str, target: str | None, batch: int, base_model: str | None) -> None:
+def _check_options(format: str, target: str | None, batch: int, base_model: str | None, pixels: bool) -> None:
     if format not in FORMATS:
         raise UserError(f"--format {shown(format)}: expected one of {', '.join(FORMATS)}")
-    if format != "triton" and (target is not None or batch != 32):
-        raise UserError(f"--target and --batch are for --format triton, not for {format}")
+    if format != "triton" and (target is not None or batch != 32 or pixels):
+        raise UserError(f"--target, --batch and --pixels are for --format triton, not for {format}")
     if format != "hf" and base_model is not None:
         raise UserError(f"--base-model is for --format hf, not for {format}")
     if base_model is not None and (base_model.count("/") != 1 or not base_model.strip("/") == base_model):
@@ -86,10 +88,10 @@ def _check_options(format: str, target: str | None, batch: int, base_model: str 
 
 
 def _writer(
-    format: str, facts: Facts, target: str | None, batch: int, base_model: str | None
+    format: str, facts: Facts, target: str | None, batch: int, base_model: str | None, pixels: bool
 ) -> Callable[[Path], list[str]]:
     if format == "triton":
-        return lambda folder: write_repository(facts, folder, target=target, batch=batch)
+        return lambda folder: write_repository(facts, folder, target=target, batch=batch, pixels=pixels)
     return lambda folder: write_hub_folder(facts, folder, base_model=base_model)
 
 

@@ -3,7 +3,7 @@
 The ONNX Runtime backend runs `model.onnx` on the CPU or, where the build is for it, on a GPU; the TensorRT backend runs
 an engine of TensorRT, which has to be compiled on the same kind of GPU and in the version of the server. TensorRT-RTX
 is another library, whose engines Triton does not load. Requests are batched as they come, and the server warms up with
-zeros before it is ready. The input is what the contract says: prepared images.
+zeros before it is ready. The input is what the contract of the file says: prepared images, or pixels.
 
 Checked against Triton's published protobuf, as tritonclient ships it. No server was run.
 """
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fimaq_deploy.contract import Contract, Output
 from fimaq_deploy.errors import UserError, within
 from fimaq_deploy.packaging.facts import Facts
+from fimaq_deploy.runtime.onnx_metadata import contract_in
 
 CONFIG = "config.pbtxt"
+PIXELS_ONNX = "model.pixels.onnx"  # of a build with --embed-preprocessing
 _LABELS = "labels.txt"
 _TYPES = {"float32": "FP32", "float16": "FP16", "uint8": "UINT8", "int8": "INT8", "int32": "INT32", "int64": "INT64"}
 _LARGEST_BATCH = 1024
@@ -40,34 +42,41 @@ _BACKENDS = {
 }
 
 
-def write_repository(facts: Facts, folder: Path, *, target: str | None = None, batch: int = 32) -> list[str]:
+def write_repository(
+    facts: Facts, folder: Path, *, target: str | None = None, batch: int = 32, pixels: bool = False
+) -> list[str]:
     """Write it into a folder, which becomes the server's `--model-repository`. Returns what a user should know.
 
     target: what the server runs; None takes TensorRT where the build has an engine of it, else ONNX Runtime on the CPU.
-    batch: the most images at once.
+    batch: the most images at once. pixels: the file with its preprocessing inside.
 
     Raises:
-        UserError: the build has no file for that target.
+        UserError: the build has no such file.
     """
     within("batch", batch, 1, _LARGEST_BATCH)
-    backend = _backend(facts, target)
+    backend = _backend(facts, target, pixels)
     place = folder / facts.name
     (place / "1").mkdir(parents=True)
     shutil.copyfile(facts.artifact.path / backend.file, place / "1" / backend.stored)
-    contract = facts.artifact.contract
+    contract = contract_in(facts.artifact.path / PIXELS_ONNX) if pixels else facts.artifact.contract
+    assert contract is not None
     labels = contract.classes if _classes(contract) is not None else ()
     if labels:
         text = "".join(f"{' '.join(name.split())}\n" for name in labels)
         (place / _LABELS).write_text(text, encoding="utf-8")
     (place / CONFIG).write_text(config(facts.name, contract, backend, batch, bool(labels)), encoding="utf-8")
-    return ["the server takes prepared images: see the contract in manifest.json; `serve` prepares them itself"]
+    takes = "pixels that are resized and cropped" if pixels else "prepared images"
+    return [f"the server takes {takes}: the contract in the ONNX file says how"]
 
 
-def _backend(facts: Facts, target: str | None) -> _Backend:
+def _backend(facts: Facts, target: str | None, pixels: bool) -> _Backend:
     if target is not None and target not in _BACKENDS:
         raise UserError(f"Triton has no backend for target {target}: expected one of {', '.join(_BACKENDS)}")
-    engine = _BACKENDS["tensorrt"].file in facts.artifact.files
+    if pixels and target == "tensorrt":
+        raise UserError("an engine of tensorrt takes prepared images: leave --pixels out, or name onnxruntime-cuda")
+    engine = _BACKENDS["tensorrt"].file in facts.artifact.files and not pixels
     found = _BACKENDS[target or ("tensorrt" if engine else "onnxruntime-cpu")]
+    found = replace(found, file=PIXELS_ONNX) if pixels else found
     if found.file not in facts.artifact.files:
         raise UserError(
             f"{facts.artifact.path} holds no {found.file} for Triton: build for that target, or name another"

@@ -48,6 +48,7 @@ from fimaq_deploy.pipeline.contracts import contract_for
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
+from fimaq_deploy.pipeline.pixels import write_pixels
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import REPLAYED, Request
 from fimaq_deploy.pipeline.speed import measure_speed
@@ -105,6 +106,7 @@ def build(
     in_chans: int | None = None,
     preprocessing: Preprocessing | None = None,
     replay: int = REPLAYED,
+    embed_preprocessing: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -128,6 +130,7 @@ def build(
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     replay: how many evaluation images to keep in the folder with their outputs, for `verify_artifact`; 0 keeps none.
+    embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
     Under torchrun every process helps to quantize; the first one does the rest, and the others return None.
@@ -157,6 +160,7 @@ def build(
         in_chans=in_chans,
         preprocessing=preprocessing,
         replay=replay,
+        embed_preprocessing=embed_preprocessing,
     )
     return run_request(request, overwrite=overwrite, resume=resume, progress=progress, originals=originals)
 
@@ -194,6 +198,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         earlier = originals.onnx if originals else None
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
         files = write_files(folder, quantized, loaded.model, loaded.calibration, runtimes, earlier, contract)
+        inside = [write_pixels(files.onnx)] if request.embed_preprocessing else []
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count)
     with steps.step("evaluate") as count:
@@ -207,7 +212,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         parity = _compare_stages(request, quantized, folder, loaded.evaluation, variants)
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
-    report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done)
+    report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done, inside)
     _write(folder, report, quantized.recipe, request.sizes, loaded.info)
     return report
 
@@ -300,9 +305,10 @@ def _report(
     rows: Sequence[schema.Row],
     parity: Sequence[schema.Parity],
     steps: Sequence[Step],
+    told: Sequence[str],
 ) -> schema.Report:
     doubts = findings.label_notes(found.predictions, loaded.info.classes)
-    notes = (*loaded.notes, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines))
+    notes = (*loaded.notes, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines), *told)
     return schema.Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=request.command(),

@@ -55,6 +55,7 @@ class Request:
     sizes: Sizes = field(default_factory=Sizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     replay: int = REPLAYED
+    embed_preprocessing: bool = False
 
     @classmethod
     def of(
@@ -81,6 +82,7 @@ class Request:
         in_chans: int | None = None,
         preprocessing: Preprocessing | None = None,
         replay: int = REPLAYED,
+        embed_preprocessing: bool = False,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -108,6 +110,7 @@ class Request:
             sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
             replay=_whole("--replay", replay, 1_000_000),
+            embed_preprocessing=bool(embed_preprocessing),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -165,6 +168,7 @@ class Request:
         words = [word for key, value in options.items() if value is not None for word in (key, value)]
         words += [word for name in self.targets for word in ("--target", name)]
         words += [word for name, kind in self.task.items() for word in ("--task", task_text(name, kind))]
+        words += ["--embed-preprocessing"] if self.embed_preprocessing else []
         if preset:
             words += [word for setting in changed_settings(self.recipe) for word in ("--set", setting)]
         return shlex.join(["fimaq-deploy", "build", *words, "--overwrite"])

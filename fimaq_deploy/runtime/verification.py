@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,10 @@ def _differences(contract: Contract, file: Path, checked: bool) -> list[str]:
         own = contract_in(file, checked=checked)
     except UserError as error:
         return [str(error)]
-    return ["the file has no contract"] if own is None else contract.differences(own)
+    if own is None:
+        return ["the file has no contract"]
+    # A file with its preprocessing inside takes pixels, under another name.
+    return contract.differences(replace(own, pixels=contract.pixels, input_name=contract.input_name))
 
 
 @dataclass

@@ -29,6 +29,9 @@ def test_a_changed_build_is_in_no_package(format: str, artifact: Path, tmp_path:
 OPTIONS: list[tuple[str, dict[str, Any], str]] = [
     ("zip", {}, "expected one of triton, tar, hf, oci"),
     ("tar", {"target": "tensorrt"}, "are for --format triton"),
+    ("oci", {"pixels": True}, "are for --format triton"),
+    ("triton", {"pixels": True, "target": "tensorrt"}, "takes prepared images"),
+    ("triton", {"pixels": True}, r"holds no model\.pixels\.onnx"),
     ("oci", {"base_model": "a/b"}, "is for --format hf"),
     ("hf", {"base_model": "nobody"}, "expected OWNER/NAME"),
 ]

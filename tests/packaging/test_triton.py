@@ -15,6 +15,8 @@ from fimaq_deploy.contract import Output, read_contract
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import read_manifest
 from fimaq_deploy.packaging.packages import package
+from fimaq_deploy.pipeline.pixels import write_pixels
+from fimaq_deploy.runtime.verification import verify_artifact
 
 FIELDS = "model_config_pb2.py"
 
@@ -58,6 +60,18 @@ def test_a_repository_holds_folders_of_models_alone(artifact: Path, tmp_path: Pa
     out = package(artifact, "triton", out=tmp_path / "repository").out
     assert [path.name for path in out.iterdir()] == ["tiny"]
     assert (out / "tiny" / "bom.cdx.json").is_file()
+
+
+def test_the_file_with_its_preprocessing_inside_takes_bytes(published: Any, artifact: Path, tmp_path: Path) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    write_pixels(artifact / "model.onnx")
+    write_facts(artifact, contract)
+    out = package(artifact, "triton", out=tmp_path / "repository", pixels=True).out
+    config = parsed(published, out / "tiny")
+    (images,) = config.input
+    assert (images.name, list(images.dims), images.data_type) == ("pixels", [8, 8, 3], published.TYPE_UINT8)
+    assert (out / "tiny" / "1" / "model.onnx").read_bytes() == (artifact / "model.pixels.onnx").read_bytes()
+    assert verify_artifact(artifact, targets=["onnxruntime-cpu"], time=False).good
 
 
 def test_an_engine_of_tensorrt_is_taken_where_there_is_one(published: Any, artifact: Path, tmp_path: Path) -> None:
