@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.pipeline.sweeps import sweep
     from fimaq_deploy.recipe import Recipe
     from fimaq_deploy.report.comparison.judge import compare
+    from fimaq_deploy.report.timeline.records import history
     from fimaq_deploy.runtime.answers import predict
     from fimaq_deploy.runtime.predictor import Classifier, Encoder, Predictor
     from fimaq_deploy.runtime.verification import verify_artifact
@@ -57,6 +58,7 @@ _HOMES = {
     "embed_preprocessing": "export.pixels",
     "evaluate": "measure.accuracy",
     "export_onnx": "export.qdq",
+    "history": "report.timeline.records",
     "lint": "graph.rules",
     "load_engine": "engines.load",
     "load_model": "models.load",
@@ -88,6 +90,7 @@ __all__ = [
     "embed_preprocessing",
     "evaluate",
     "export_onnx",
+    "history",
     "lint",
     "load_engine",
     "load_model",

@@ -20,6 +20,7 @@ from fimaq_deploy.cli.command import Command, Interrupted, line_of, shortened, w
 from fimaq_deploy.cli.compare import compare
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.doctor import doctor
+from fimaq_deploy.cli.history import history
 from fimaq_deploy.cli.lint import lint
 from fimaq_deploy.cli.package import package
 from fimaq_deploy.cli.parity import parity
@@ -37,7 +38,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (build, audit, bench, compare, sweep, lint, parity, predict, verify, package, serve, recipes, doctor):
+for command in (
+    build,
+    audit,
+    bench,
+    compare,
+    history,
+    sweep,
+    lint,
+    parity,
+    predict,
+    verify,
+    package,
+    serve,
+    recipes,
+    doctor,
+):
     app.command(cls=Command)(command)
 
 
