@@ -298,8 +298,10 @@ class Recipe(_Strict):
         return self.replace(**changes)
 
     def resolved(self, *, on_host: bool) -> Recipe:
-        """With the effort and the iterations that are meant on a CPU, or on what is faster."""
+        """With the effort and the iterations that are meant on a CPU, or on what is faster. A number stays as it is."""
         settings = self.reconstruction
+        if settings.iterations is not None:
+            return self
         if settings.effort == "auto":
             settings = settings.model_copy(update={"effort": "quick" if on_host else "standard"})
         settings = settings.model_copy(update={"iterations": settings.iterations_a_block})
