@@ -20,14 +20,19 @@ def sweep(
     plan: Annotated[
         Path, typer.Argument(metavar="FILE.yaml", help="Models, recipes, targets; docs/how-to/sweep.md has one.")
     ],
-    out: Annotated[Path | None, typer.Option(help="The folder; default: what the file says, else build/FILE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The folder, or with --on a URL; default: what the file says, else build/FILE.")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="CLUSTER", help="ray, or ray://HOST:PORT; default: here, cell by cell.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Build models × recipes × targets, or go on with it; exit code 1 where a build failed or missed its gate."""
     from fimaq_deploy.pipeline.sweeps import sweep as run_sweep
 
     with StepLine() as progress:
-        result = run_sweep(plan, out=out, progress=progress)
+        result = run_sweep(plan, out=out, on=on, progress=progress)
     if not write_document(json, result.document()):
         _print(result)
     for cell in result.sweep.failed:

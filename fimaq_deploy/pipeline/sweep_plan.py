@@ -33,6 +33,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+WHERE = {"cpus", "gpus"}  # fields that decide where a cell is built, and not what
+
+
 class ModelEntry(_Strict):
     """A model and its images; the fields are the options of `build`."""
 
@@ -43,6 +46,8 @@ class ModelEntry(_Strict):
     task: str | list[str] | None = Field(default=None, description="What the outputs are, where that is not found.")
     evaluate: str | None = Field(default=None, description="A figure of your own, as package.module:function.")
     class_map: str | None = Field(default=None, description="Classes of the folders in eval_images.")
+    cpus: float | None = Field(default=None, ge=0, description="Of a task on a cluster, where not the sweep's.")
+    gpus: float | None = Field(default=None, ge=0, description="The same of GPUs.")
     image_size: int | str | list[int] | None = Field(default=None, description="Of the images: 384, 256x192.")
     in_chans: int | None = None
     mean: float | str | list[float] | None = Field(default=None, description="Of pixels in [0, 1].")
@@ -99,7 +104,11 @@ class Cell:
 
     def identity(self, *more: object) -> str:
         """A hash of all that decides what is built; `more` are facts that every cell shares."""
-        facts = {**asdict(self), "model": self.model.model_dump(), "recipe": self.recipe.model_dump(mode="json")}
+        facts = {
+            **asdict(self),
+            "model": self.model.model_dump(exclude=WHERE),
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
         return hashlib.sha256(json.dumps([facts, *more], sort_keys=True, default=str).encode()).hexdigest()
 
     def request(self, plan: Plan, folder: Path) -> Request:
@@ -154,6 +163,9 @@ class Plan(_Strict):
     min_agreement: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     min_cosine: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     sensitivity: int = Field(default=0, ge=0, le=10_000_000)
+    cpus: float = Field(default=1, ge=0, description="Of a task on a cluster (--on).")
+    gpus: float = Field(default=0, ge=0, description="Of a task on a cluster; parts of one are shared.")
+    retries: int = Field(default=2, ge=0, le=1000, description="Of a task whose process or machine ended.")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -33,6 +33,7 @@ from fimaq_deploy.pipeline.candidates import Originals
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Progress, silent
 from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
+from fimaq_deploy.pipeline.sweep_ray import Outcome, Store, address_of, build_on_ray
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.page.markdown import page_markdown
@@ -56,32 +57,54 @@ class SweepResult:
         return json.loads(self.sweep.to_json())
 
 
-def sweep(path: str | Path, *, out: str | Path | None = None, progress: Progress | None = None) -> SweepResult:
+def sweep(
+    path: str | Path, *, out: str | Path | None = None, on: str | None = None, progress: Progress | None = None
+) -> SweepResult:
     """Build every cell of a file that is not built yet, and write sweep.json, sweep.html and sweep.md.
 
-    out: the folder; default: what the file says. progress: called with the cell as its step.
+    out: the folder; default: what the file says. With `on` also a URL that fsspec knows, and the pages are in
+        build/NAME-OF-THE-FILE too.
+    on: `ray` or `ray://HOST:PORT` builds on a cluster, several cells at a time; default: here, one after the other.
+    progress: called with the cell as its step.
 
     Raises:
-        UserError: the file is not the plan of a sweep, or the folder belongs to something else.
+        UserError: the file is not the plan of a sweep, the folder belongs to something else, or there is no cluster.
     """
     if started_by_torchrun():
         raise UserError("a sweep runs in one process: start it without torchrun")
     plan = Plan.load(path)
-    folder = Path(out or plan.out or "build")
+    address = None if on is None else address_of(on)
+    store = _store(str(out or plan.out or "build"), Path(path).stem, on)
+    folder = store.folder
     cells = plan.cells()
-    requests = [cell.request(plan, folder) for cell in cells]
+    # The devices of a cluster are elsewhere.
+    requests = [
+        cell.request(plan if on is None else plan.model_copy(update={"device": None}), folder) for cell in cells
+    ]
     shared = _shared(plan)
-    command = ["fimaq-deploy", "sweep", str(path), *(["--out", str(out)] if out else [])]
+    options = {"--out": out, "--on": on}
+    command = ["fimaq-deploy", "sweep", str(path)]
+    command += [word for option, value in options.items() if value for word in (option, str(value))]
     with _alone(folder):
+        store.fetch(SWEEP)
         earlier = _earlier(folder)
         found = Sweep(
             name=Path(path).stem,
             created=_now(),
             command=shlex.join(command),
             machine=_machine(),
-            cells=[_record(cell, cell.identity(*shared), earlier, folder) for cell in cells],
+            cells=[_record(cell, cell.identity(*shared), earlier, store) for cell in cells],
         )
-        return SweepResult(folder, _Sweep(folder, cells, requests, found, earlier, progress or silent).run())
+        run = _Sweep(store, cells, requests, found, earlier, progress or silent)
+        return SweepResult(folder, run.run(None if on is None else run.on_ray(address, plan)))
+
+
+def _store(out: str, name: str, on: str | None) -> Store:
+    if "://" not in out:
+        return Store(Path(out))
+    if on is None:
+        raise UserError(f"--out {shown(out)}: a URL is for sweeps on a cluster: name a folder, or --on ray")
+    return Store(Path("build") / name, out.rstrip("/"))
 
 
 def _shared(plan: Plan) -> tuple[object, ...]:
@@ -117,7 +140,7 @@ def _alone(folder: Path) -> Iterator[None]:
 class _Sweep:
     """A sweep under way. `found` is on disk after every cell."""
 
-    folder: Path
+    store: Store
     cells: list[Cell]
     requests: list[Request]
     found: Sweep
@@ -125,15 +148,43 @@ class _Sweep:
     progress: Progress
     originals: dict[str, Originals] = field(default_factory=dict)
 
-    def run(self) -> Sweep:
+    @property
+    def folder(self) -> Path:
+        return self.store.folder
+
+    def run(self, records: Iterator[Record] | None = None) -> Sweep:
+        """records: of cells, as they end; default: one after the other, here."""
         self._save()
-        for number, cell in enumerate(self.cells):
-            record = self.found.cells[number]
-            if record.state != "done":
-                self.found = self.found.with_cell(self._build(number, cell, record), _now())
-                self._save()
+        for record in records or self._here():
+            self.found = self.found.with_cell(record, _now())
+            self._save()
         self._write_page()
         return self.found
+
+    def _here(self) -> Iterator[Record]:
+        for number, cell in enumerate(self.cells):
+            if self.found.cells[number].state != "done":
+                yield self._build(number, cell, self.found.cells[number])
+
+    def on_ray(self, address: str | None, plan: Plan) -> Iterator[Record]:
+        """Those that are not done, each as it ends."""
+        waiting = {number: cell for number, cell in enumerate(self.cells) if self.found.cells[number].state != "done"}
+        if not waiting:
+            return
+        for ended, (number, one) in enumerate(build_on_ray(address, plan, waiting, self.folder, self.store.url), 1):
+            self.progress(f"{ended}/{len(waiting)} {waiting[number].name}", 0, 0, one.error or "built")
+            record = self.found.cells[number]
+            if one.report is None:
+                yield record.model_copy(update={"state": "failed", "error": self._kept(record.name, one)})
+            else:
+                yield finished_cell(record, one.report, one.failures, one.seconds)
+
+    def _kept(self, name: str, one: Outcome) -> str:
+        """The error of a cell; its traceback is kept in a file."""
+        if one.trace is None:
+            return one.error or ""
+        write_whole(self.folder / f"{name}.traceback.txt", one.trace.encode())
+        return f"{one.error} (see {name}.traceback.txt)"
 
     def _build(self, number: int, cell: Cell, record: Record) -> Record:
         """The cell's new record. Only what stops the whole program gets out."""
@@ -179,6 +230,7 @@ class _Sweep:
 
     def _save(self) -> None:
         write_whole(self.folder / SWEEP, self.found.to_json().encode())
+        self.store.publish(SWEEP)
 
     def _write_page(self) -> None:
         page = sweep_page.sweep_page(self.found)
@@ -188,12 +240,13 @@ class _Sweep:
         }
         for name, text in texts.items():
             write_whole(self.folder / name, text().encode())
+            self.store.publish(name)
 
 
-def _record(cell: Cell, identity: str, earlier: dict[str, Record], folder: Path) -> Record:
+def _record(cell: Cell, identity: str, earlier: dict[str, Record], store: Store) -> Record:
     """What an earlier run found, if it was the same cell and its build is still there."""
     known = earlier.get(cell.name)
-    if known and known.identity == identity and known.state == "done" and (folder / cell.name / MANIFEST).is_file():
+    if known and known.identity == identity and known.state == "done" and store.has(f"{cell.name}/{MANIFEST}"):
         return known
     return Record(
         name=cell.name, model=cell.model.name, recipe=cell.title, targets=list(cell.targets), identity=identity
