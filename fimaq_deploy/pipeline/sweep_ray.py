@@ -162,6 +162,9 @@ def _received(reference: Any, cell: Cell, folder: Path, plan: Plan) -> Outcome:
 
     try:
         text, packed = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        return Outcome(error=f"the task did not start ({last}): every machine needs the same version of fimaq-deploy")
     except ray.exceptions.RayError as error:
         kind, tries = type(error).__name__, plan.retries + 1
         return Outcome(error=f"the process or machine that built it ended ({kind}), {tries} times")
