@@ -12,7 +12,7 @@ around INT8 for TensorRT. The integers are the same. Inputs (`images`) and outpu
 bfloat16 holds 8 significant bits, so scales with more (of INT4 blocks, and of grids below 4 bits) are rounded in that
 file alone. It was compiled but not run: ONNX Runtime's CPU provider has no kernels for it.
 
-Not covered: files over 2 GB (external data).
+Numbers of more than 2 GB lie beside the file, in `NAME.onnx.data`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from fimaq_deploy.contract import KEY, Contract, Output, parse_contract
 from fimaq_deploy.export.passes import CLEANING, passes_for, run_passes
 from fimaq_deploy.export.passes.standard import require_standard
 from fimaq_deploy.export.tracing import count_weights, trace_module
-from fimaq_deploy.files import write_whole
 from fimaq_deploy.graph.inspection import load_model
+from fimaq_deploy.graph.saving import save_model
 from fimaq_deploy.models.describe import contract_of, image_shape
 from fimaq_deploy.models.families import find_family
 from fimaq_deploy.target import ANY_RUNTIME, Target, find_target
@@ -122,8 +122,7 @@ def _write(model: ir.Model, target: Target, weights: int, path: Path, contract: 
     if contract is not None:
         model.metadata_props[KEY] = _of_graph(contract, model.graph).text()
     model.producer_name, model.producer_version, model.graph.name = "fimaq-deploy", __version__, "main"
-    write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))
-    return path
+    return save_model(model, path)
 
 
 def _of_graph(contract: Contract, graph: ir.Graph) -> Contract:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,8 @@ from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.contract import Contract
 from fimaq_deploy.engines.runtimes import ONNX, Runtime
 from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
-from fimaq_deploy.files import written_whole
 from fimaq_deploy.graph.products import dequantized_products, is_quantized
+from fimaq_deploy.graph.saving import copy_model
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.target import HighPrecision, Target
 
@@ -102,8 +101,7 @@ def write_files(
     traced, original = trace(quantized, contract=contract), folder / FP_ONNX
     traced.write(folder / ONNX)
     if earlier is not None and earlier.is_file():
-        with written_whole(original) as beside:
-            shutil.copyfile(earlier, beside)
+        copy_model(earlier, original)
     else:
         export_fp_onnx(model, original, contract=contract)
     own = [runtime for runtime in runtimes if not runtime.target.reads_the_common_file]

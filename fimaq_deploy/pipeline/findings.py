@@ -14,6 +14,7 @@ from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.data.plausibility import label_doubts
 from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.graph.saving import size_of
 from fimaq_deploy.measure.accuracy import Evaluation
 from fimaq_deploy.measure.latency import Latency
 from fimaq_deploy.measure.own import OwnFigures
@@ -70,7 +71,7 @@ def to_row(candidate: Candidate, original: str, done: Done | None, own: OwnFigur
         deployed=candidate.deployed,
         not_run=candidate.not_run,
         file=candidate.file.name if candidate.file else None,
-        size_bytes=candidate.file.stat().st_size if candidate.file and candidate.file.is_file() else None,
+        size_bytes=size_of(candidate.file) if candidate.file and candidate.file.is_file() else None,
     )
     if done is None:
         return row
