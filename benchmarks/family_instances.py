@@ -44,7 +44,8 @@ def _eva(**changes: Any) -> nn.Module:
 
 def _naflex(**changes: Any) -> nn.Module:
     settings = {name: value for name, value in {**_PLAIN, **changes}.items() if name != "img_size"}
-    return naflexvit.NaFlexVit(naflexvit.NaFlexVitCfg(**settings), img_size=64, num_classes=100)
+    made = naflexvit.NaFlexVitCfg(**settings, pos_embed_grid_size=None)
+    return naflexvit.NaFlexVit(made, img_size=64, num_classes=100)
 
 
 INSTANCES: dict[str, Callable[[], nn.Module]] = {

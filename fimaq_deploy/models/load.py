@@ -216,6 +216,8 @@ def _created(name: str, create: Callable[..., nn.Module], options: dict[str, Any
         patches: Any = getattr(model, "patch_embed", None)
         if getattr(patches, "num_patches", 1) == 0:
             raise ValueError("not one patch fits into the image")
+        if "img_size" in options and patches is None:  # of images of any size, it keeps nobody's in mind
+            model.image_size = options["img_size"]
         return model
     except (AssertionError, ValueError, TypeError, RuntimeError) as error:
         asked = ", ".join(f"{key} {value}" for key, value in options.items())

@@ -34,10 +34,10 @@ class TimmNaFlex(Source):
         return isinstance(model, NaFlexVit)
 
     def image_shape(self, model: Any) -> Shape:
-        """The size that it was made for, else the one that its configuration says."""
+        """`model.image_size` where it was set, else what it was made for, else what its configuration says."""
         config = getattr(model, "pretrained_cfg", None) or {}
-        side = (_USUAL_SIDE, _USUAL_SIDE)
-        height, width = model.embeds.default_img_size or tuple(config.get("input_size", ()))[1:] or side
+        asked = getattr(model, "image_size", None) or model.embeds.default_img_size
+        height, width = asked or tuple(config.get("input_size", ()))[1:] or (_USUAL_SIDE, _USUAL_SIDE)
         return model.in_chans, height, width
 
     def check(self, model: Any, what: str = "the model") -> None:

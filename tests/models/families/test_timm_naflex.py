@@ -11,6 +11,7 @@ from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.load import load_model
 
 SIZE = {"patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
 
@@ -18,7 +19,11 @@ SIZE = {"patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
 @pytest.fixture
 def naflex(lively: Any) -> Any:
     def make(img_size: Any = 32, **changes: Any) -> Any:
-        return lively(lambda: NaFlexVit(NaFlexVitCfg(**{**SIZE, **changes}), img_size=img_size, num_classes=20))
+        return lively(
+            lambda: NaFlexVit(
+                NaFlexVitCfg(**{**SIZE, "pos_embed_grid_size": None, **changes}), img_size=img_size, num_classes=20
+            )
+        )
 
     return make
 
@@ -40,6 +45,12 @@ def test_the_chain_answers_what_the_model_does(changes: Any, naflex: Any, equals
 def test_the_whole_road(naflex: Any, whole_road: Any, tmp_path: Path) -> None:
     _, cosine = whole_road(naflex(), tmp_path)
     assert cosine > 0.99
+
+
+def test_the_size_that_is_asked_for(naflex: Any) -> None:
+    model = load_model("naflexvit_base_patch16_gap", "random", image_size=(64, 96))
+    assert family_of(model).image_shape(model) == (3, 64, 96)
+    assert family_of(naflex()).image_shape(naflex()) == (3, 32, 32)
 
 
 def test_positions_are_resampled_as_the_model_does(naflex: Any) -> None:
