@@ -78,6 +78,7 @@ def build(
     bit_depth: Annotated[
         int | None, typer.Option(help="Of files with more than 8 bits that hold fewer than they declare.")
     ] = None,
+    opset: Annotated[int | None, typer.Option(help="Of the ONNX files: 17, 19, 21 or 23; 21 if not said.")] = None,
     sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
     replay: Annotated[
         int, typer.Option(help="Keep so many evaluation images with their outputs for `verify`; 0 keeps none.")
@@ -116,6 +117,7 @@ def build(
             preprocessing=Preprocessing(
                 numbers("--mean", mean), numbers("--std", std), interpolation, crop, crop_mode, bit_depth
             ),
+            opset=opset,
             sensitivity=sensitivity,
             replay=replay,
             embed_preprocessing=embed_preprocessing,

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from torch import nn
 
 from fimaq_deploy.contract import KEY, Contract, Output, parse_contract
+from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, to_opset
 from fimaq_deploy.export.passes import CLEANING, passes_for, run_passes
 from fimaq_deploy.export.passes.standard import require_standard
 from fimaq_deploy.export.tracing import count_weights, trace_module
@@ -42,6 +43,7 @@ def export_onnx(
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
     contract: Contract | None = None,
+    opset: int | None = None,
 ) -> Path:
     """Write a frozen quantized model as QDQ ONNX. For several targets, `trace` it once and write each from that.
 
@@ -49,12 +51,13 @@ def export_onnx(
     input_shape: (C, H, W); None reads it from the timm model inside.
     contract: how images are prepared, for the file's `metadata_props`; None is what the model's `pretrained_cfg` says,
         and nothing where it has none.
+    opset: 17, 19, 21 or 23, for runtimes that know no other (`export.opset`); None is 21.
 
     Raises:
-        UserError: unknown target, or the file cannot be written.
+        UserError: unknown target, what the graph needs came after the opset, or the file cannot be written.
     """
     rules = _rules(target)
-    return trace(quantized, input_shape, contract).write(path, rules)
+    return trace(quantized, input_shape, contract).write(path, rules, opset)
 
 
 def export_fp_onnx(
@@ -64,9 +67,10 @@ def export_fp_onnx(
     target: str | Target | None = None,
     input_shape: tuple[int, int, int] | None = None,
     contract: Contract | None = None,
+    opset: int | None = None,
 ) -> Path:
     """Write a model that is not quantized: what the quantized one is compared with. Arguments as in `export_onnx`."""
-    return export_onnx(model, path, target=target, input_shape=input_shape, contract=contract)
+    return export_onnx(model, path, target=target, input_shape=input_shape, contract=contract, opset=opset)
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,9 @@ class Traced:
     weights: int = 0
     contract: Contract | None = None
 
-    def write(self, path: str | Path, target: str | Target | None = None) -> Path:
+    def write(self, path: str | Path, target: str | Target | None = None, opset: int | None = None) -> Path:
         """Write the file of a target, and leave this graph as it is. Arguments and errors as of `export_onnx`."""
-        return _write(self.model.clone(), _rules(target), self.weights, Path(path), self.contract)
+        return _write(self.model.clone(), _rules(target), self.weights, Path(path), self.contract, opset)
 
 
 def trace(
@@ -99,7 +103,7 @@ def trace(
     return Traced(program.model, count_weights(program.exported_program), contract or contract_of(model, shape))
 
 
-def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Target) -> Path:
+def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Target, opset: int | None = None) -> Path:
     """Write a target's file from the float32 file that `export_fp_onnx` wrote, without the model.
 
     Raises:
@@ -108,17 +112,20 @@ def convert_fp_onnx(source: str | Path, path: str | Path, *, target: str | Targe
     model = load_model(source)
     told = model.metadata_props.get(KEY)
     contract = None if told is None else parse_contract(told, str(source))
-    return _write(model, _rules(target), 0, Path(path), contract)
+    return _write(model, _rules(target), 0, Path(path), contract, opset)
 
 
 def _rules(target: str | Target | None) -> Target:
     return target if isinstance(target, Target) else find_target(target or ANY_RUNTIME)
 
 
-def _write(model: ir.Model, target: Target, weights: int, path: Path, contract: Contract | None) -> Path:
+def _write(
+    model: ir.Model, target: Target, weights: int, path: Path, contract: Contract | None, opset: int | None
+) -> Path:
     """What every file goes through. `model` is changed; `weights` is `Traced.weights`."""
     run_passes(model, passes_for(target))
     require_standard(model, weights)
+    to_opset(model, DEFAULT_OPSET if opset is None else check_opset(opset))
     if contract is not None:
         model.metadata_props[KEY] = _of_graph(contract, model.graph).text()
     model.producer_name, model.producer_version, model.graph.name = "fimaq-deploy", __version__, "main"

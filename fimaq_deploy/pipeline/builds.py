@@ -105,6 +105,7 @@ def build(
     image_size: str | int | Sequence[int] | None = None,
     in_chans: int | None = None,
     preprocessing: Preprocessing | None = None,
+    opset: int | None = None,
     replay: int = REPLAYED,
     embed_preprocessing: bool = False,
     overwrite: bool = False,
@@ -128,6 +129,7 @@ def build(
     class_map: the classes of the folders in eval_images: a text file with a name a line, or JSON.
     image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
+    opset: of the ONNX files, for runtimes that do not know 21: 17, 19 or 23.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     replay: how many evaluation images to keep in the folder with their outputs, for `verify_artifact`; 0 keeps none.
     embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself.
@@ -159,6 +161,7 @@ def build(
         image_size=image_size,
         in_chans=in_chans,
         preprocessing=preprocessing,
+        opset=opset,
         replay=replay,
         embed_preprocessing=embed_preprocessing,
     )
@@ -197,7 +200,9 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("export"):
         earlier = originals.onnx if originals else None
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
-        files = write_files(folder, quantized, loaded.model, loaded.calibration, runtimes, earlier, contract)
+        files = write_files(
+            folder, quantized, loaded.model, loaded.calibration, runtimes, earlier, contract, request.opset
+        )
         inside = [write_pixels(files.onnx)] if request.embed_preprocessing else []
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count)

@@ -92,25 +92,27 @@ def write_files(
     runtimes: Sequence[Runtime],
     earlier: Path | None = None,
     contract: Contract | None = None,
+    opset: int | None = None,
 ) -> Files:
     """Write them all. Each model is traced once.
 
     model: the original. images: a source of calibration images. earlier: the original's float32 file of another build.
-    contract: what each file says of its input; None: what the model itself says.
+    contract: what each file says of its input; None: what the model itself says. opset: of every file; None is 21.
     """
     traced, original = trace(quantized, contract=contract), folder / FP_ONNX
-    traced.write(folder / ONNX)
+    traced.write(folder / ONNX, opset=opset)
     if earlier is not None and earlier.is_file():
         copy_model(earlier, original)
     else:
-        export_fp_onnx(model, original, contract=contract)
+        export_fp_onnx(model, original, contract=contract, opset=opset)
     own = [runtime for runtime in runtimes if not runtime.target.reads_the_common_file]
     half = [runtime for runtime in own if _is_half(runtime)]
     files = Files(folder, choose_floats(quantized, model, images.take(IMAGES)) if half else None)
     for runtime in own:
-        traced.write(runtime.onnx(folder), _rules(runtime, files.half))
+        traced.write(runtime.onnx(folder), _rules(runtime, files.half), opset)
     if half:
-        convert_fp_onnx(original, files.yardstick_onnx(half[0]), target=_rules(half[0], files.half))
+        rules = _rules(half[0], files.half)
+        convert_fp_onnx(original, files.yardstick_onnx(half[0]), target=rules, opset=opset)
     return files
 
 

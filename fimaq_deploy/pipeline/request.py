@@ -18,6 +18,7 @@ from typing import Any
 
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, non_negative, shown, within
+from fimaq_deploy.export.opset import check_opset
 from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
 from fimaq_deploy.models.devices import find_device
@@ -54,6 +55,7 @@ class Request:
     class_map: str | None = None
     sizes: Sizes = field(default_factory=Sizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    opset: int | None = None
     replay: int = REPLAYED
     embed_preprocessing: bool = False
 
@@ -81,6 +83,7 @@ class Request:
         image_size: str | int | Sequence[int] | None = None,
         in_chans: int | None = None,
         preprocessing: Preprocessing | None = None,
+        opset: int | None = None,
         replay: int = REPLAYED,
         embed_preprocessing: bool = False,
     ) -> Request:
@@ -109,6 +112,7 @@ class Request:
             class_map=_path("--class-map", class_map),
             sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
+            opset=None if opset is None else check_opset(_whole("--opset", opset, 99)),
             replay=_whole("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
         )
@@ -161,6 +165,7 @@ class Request:
             "--seed": str(self.seed),
             "--evaluate": self.evaluate_name,
             **{f"--{name.replace('_', '-')}": value for name, value in self._thresholds()},
+            "--opset": None if self.opset is None else str(self.opset),
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
             "--replay": None if self.replay == REPLAYED else str(self.replay),
             "--out": str(self.out),
