@@ -7,7 +7,7 @@ Modules have the names of `transformers` 5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -61,13 +61,13 @@ class TransformersVit(Source):
         norm = getattr(tower, "pre_layrnorm", None)
         first = tokens(proj, tower.embeddings, shape, positions=positions, norm=norm)
         prefix = 0 if first.prefix is None else first.prefix.shape[1]
-        blocks = chain_blocks(model, _rotary(tower, shape, prefix))
+        blocks = chain_blocks(model, lambda: _rotary(tower, shape, prefix))
         return {"patch_embed": first, **blocks, "head": _head(model, tower, prefix, self.answer(model))}
 
 
-def chain_blocks(model: Any, rotary: Rotary | None = None) -> dict[str, nn.Module]:
-    """The blocks of a plain transformer."""
-    return {f"blocks.{number}": _block(*layer, rotary) for number, layer in enumerate(_layers(model))}
+def chain_blocks(model: Any, rotary: Callable[[], Rotary | None] = lambda: None) -> dict[str, nn.Module]:
+    """The blocks of a plain transformer; each has positions of its own."""
+    return {f"blocks.{number}": _block(*layer, rotary()) for number, layer in enumerate(_layers(model))}
 
 
 def _has_classes(model: Any) -> bool:
