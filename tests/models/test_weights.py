@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -85,6 +86,18 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "backbone": {k: v for k, v in s.items() if not k.startswith("head")},
         "head": {"weight": s["head.weight"], "bias": s["head.bias"]},
     },
+    "a NumPy scalar beside the weights": lambda s: {"model": s, "best_acc": np.float64(0.9)},
+    # As nobody may write them, but somebody could.
+    "an adapter's base model": lambda s: {"peft_type": "NONE", "state": under("base_model.model.", s)},
+    "models in a list, and one that is empty": lambda s: {"models": [None, {"ema": {}, "net": under("encoder.", s)}]},
+    "a trainer's state of everything": lambda s: {
+        "state": {
+            "model": under("_forward_module.module.", s),
+            "rng": [torch.zeros(8, dtype=torch.uint8)],
+            "optimizers": {"AdamW": {"state": {0: {"exp_avg": s["pos_embed"], "step": torch.tensor(3.0)}}}},
+        }
+    },
+    "pairs in a list": lambda s: [("epoch", 3), ("weights", under("net.", s))],
     "half precision": lambda s: {"model": {k: v.half() for k, v in s.items()}},
     "a decoder that only training uses": lambda s: {
         **s,
