@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with stop_request() as request:
         try:
             code = app(args=arguments, prog_name="fimaq-deploy", standalone_mode=False)
+            if code and request.number is not None:  # the parser was interrupted, and ends without a word
+                code = _report(KeyboardInterrupt(), request)
         except SystemExit:
             raise
         except BaseException as error:

@@ -4,18 +4,20 @@ weights are random.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from fimaq_deploy.data import shapes
+from fimaq_deploy.data.batches import merge, rows_of
 from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.data.class_maps import ClassMap
 from fimaq_deploy.data.intake import Images, as_source
-from fimaq_deploy.data.memory import Arrays
+from fimaq_deploy.data.memory import Arrays, Batches
 from fimaq_deploy.data.pixels import Pixels
-from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.data.source import BATCH_SIZE, Batch, ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import ModelInfo
@@ -34,7 +36,7 @@ def calibration_source(
         UserError: a trained model without images, or images that are refused.
     """
     if images is not None:
-        return as_source(images, info, keep_labels=False, limit=count, seed=seed)
+        return kept(as_source(images, info, keep_labels=False, limit=count, seed=seed), count)
     if name in BUNDLED:
         return bundled_images(BUNDLED[name].task, "calibration", count)
     if weights == "random":
@@ -60,12 +62,28 @@ def evaluation_source(
         UserError: images that are refused.
     """
     if images is not None:
-        return as_source(images, info, class_map=class_map)
+        return kept(as_source(images, info, class_map=class_map))
     if name in BUNDLED:
         return bundled_images(BUNDLED[name].task, "test")
     if not own_calibration:
         return generated_images(info, "test", GENERATED_EVALUATION_IMAGES)
     return calibration
+
+
+def kept(source: ImageSource, count: int | None = None) -> ImageSource:
+    """The source, in memory where it can be read but once, as a generator: a build reads images several times.
+
+    count: images that are enough.
+    """
+    if not (isinstance(source, Batches) and isinstance(source.items, Iterator)):
+        return source
+    found: list[Batch] = []
+    for batch in source.batches(min(BATCH_SIZE, count or BATCH_SIZE)):
+        found.append(batch)
+        if count is not None and sum(len(each.images) for each in found) >= count:
+            break
+    whole = rows_of(merge(found), slice(count))
+    return Arrays(whole.images, whole.labels, Pixels(), source.description)
 
 
 def example_images(name: str, info: ModelInfo, images: Images | None, count: int) -> ImageSource:

@@ -30,6 +30,7 @@ from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
+from fimaq_deploy.data.intake import Images
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.runtimes import ONNX, find_runtime, runtime_packages
 from fimaq_deploy.files import write_whole
@@ -87,8 +88,8 @@ def build(
     model: str,
     *,
     weights: str | Path = "pretrained",
-    images: str | Path | None = None,
-    eval_images: str | Path | None = None,
+    images: Images | None = None,
+    eval_images: Images | None = None,
     recipe: Recipe | str | Path = "w8a8",
     settings: Sequence[str] = (),
     targets: str | Sequence[str] | None = None,
@@ -115,7 +116,8 @@ def build(
 ) -> BuildResult | None:
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
-    images, eval_images: a folder, an image, or a file of arrays; the shipped models bring their own.
+    images, eval_images: a folder, an image, a file of arrays, or what a program holds: arrays, pairs with labels,
+        mappings, data sets, iterables of batches (`data.intake`); the shipped models bring their own.
     targets: default, all that work on this machine.
     settings: changes to the recipe, such as "reconstruction.iterations=200".
     task: classes, embedding, multilabel, regression or dense, or the kinds of several outputs by name; default: what

@@ -26,7 +26,7 @@ def contract_for(request: Request, info: ModelInfo, evaluation: ImageSource, mea
 
 
 def _names(request: Request, info: ModelInfo, evaluation: ImageSource) -> tuple[str, ...]:
-    root = None if request.eval_images is None else Path(request.eval_images)
+    root = Path(request.eval_images) if isinstance(request.eval_images, str) else None
     if request.class_map is not None:
         return _whole(read_class_map(request.class_map, root), info.classes)
     return _whole(_folders(evaluation), info.classes) if isinstance(evaluation, Folder) else ()

@@ -16,6 +16,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from fimaq_deploy.data.intake import Images
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, non_negative, shown, within
 from fimaq_deploy.export.opset import check_opset
@@ -35,12 +36,15 @@ _FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a w
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `fimaq_deploy.build`, resolved. Paths are kept as the user wrote them. Made by `of`."""
+    """The arguments of `fimaq_deploy.build`, resolved. Paths are kept as the user wrote them. Made by `of`.
+
+    images, eval_images: a path as text, or whatever else `data.intake` takes.
+    """
 
     model: str
     weights: str
-    images: str | None
-    eval_images: str | None
+    images: Images | None
+    eval_images: Images | None
     recipe: Recipe
     targets: tuple[str, ...]
     out: Path
@@ -65,8 +69,8 @@ class Request:
         model: str,
         *,
         weights: str | Path = "pretrained",
-        images: str | Path | None = None,
-        eval_images: str | Path | None = None,
+        images: Images | None = None,
+        eval_images: Images | None = None,
         recipe: Recipe | str | Path = "w8a8",
         settings: Sequence[str] = (),
         targets: str | Sequence[str] | None = None,
@@ -96,8 +100,8 @@ class Request:
         return cls(
             model=model,
             weights=_path("--weights", weights) or "",
-            images=_path("--images", images),
-            eval_images=_path("--eval-images", eval_images),
+            images=_images("--images", images),
+            eval_images=_images("--eval-images", eval_images),
             recipe=_recipe(recipe, settings),
             targets=resolve_targets(targets),
             out=Path(_path("--out", out) or default_out(model)),
@@ -119,10 +123,11 @@ class Request:
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
-        keys = ("model", "weights", "images", "targets", "device", "seed")
+        keys = ("model", "weights", "targets", "device", "seed")
         reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
         asked = {name: value for name, value in reads.items() if value is not None}
-        return {**{key: getattr(self, key) for key in keys}, "recipe": self.recipe.model_dump(mode="json"), **asked}
+        decided = {"images": images_text(self.images), **{key: getattr(self, key) for key in keys}}
+        return {**decided, "recipe": self.recipe.model_dump(mode="json"), **asked}
 
     @property
     def evaluate_name(self) -> str | None:
@@ -157,8 +162,8 @@ class Request:
         options = {
             "--model": self.model,
             "--weights": self.weights,
-            "--images": self.images,
-            "--eval-images": self.eval_images,
+            "--images": images_text(self.images),
+            "--eval-images": images_text(self.eval_images),
             **self._reading(),
             "--recipe": self.recipe.name if preset else str(self.out / "recipe.yaml"),
             "--device": self.device,
@@ -227,6 +232,24 @@ def _path(option: str, given: object) -> str | None:
     if not path.strip() or "\0" in path:
         raise UserError(f"{option} {shown(repr(path))}: expected a path")
     return path
+
+
+def _images(option: str, given: object) -> Any:
+    """A path as the user wrote it; what a program holds is judged by whoever reads it (`data.intake`)."""
+    if isinstance(given, (str, os.PathLike)):
+        return _path(option, given)
+    held = any(hasattr(type(given), name) for name in ("__iter__", "__getitem__"))
+    if given is not None and (isinstance(given, (bytes, bytearray)) or not held):
+        raise UserError(f"{option} is a {type(given).__name__}: expected a path, an array or an iterable of batches")
+    return given
+
+
+def images_text(images: Images | None) -> str | None:
+    """Images as a command line has them: a path, or what stands for something that only a program holds."""
+    if images is None or isinstance(images, str):
+        return images
+    shape = tuple(getattr(images, "shape", ()))
+    return f"<{type(images).__name__}{f' {shape}' if shape else ''} of a program>"
 
 
 def _recipe(recipe: object, settings: Sequence[str]) -> Recipe:

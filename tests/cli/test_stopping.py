@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fimaq_deploy.cli import _report
+from fimaq_deploy.cli import _report, main
+from fimaq_deploy.cli.command import Command
 from fimaq_deploy.cli.stopping import StopRequest, stop_if_asked, stop_request
 from fimaq_deploy.errors import Stopped, UserError
 
@@ -115,3 +116,17 @@ def test_a_build_is_stopped_with_one_line_and_goes_on_with_resume(tmp_path: Path
     assert process.returncode == code
     assert "Traceback" not in stdout + stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+
+
+def test_a_signal_while_the_words_are_parsed_is_a_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Command, ctx: object, args: list[str]) -> list[str]:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal was dropped")
+
+    monkeypatch.setattr(Command, "parse_args", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["recipes"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("stopped: nothing is left half-written")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from fimaq_deploy.data.choose import (
     evaluation_source,
     example_images,
     generated_images,
+    kept,
 )
-from fimaq_deploy.data.intake import Images
+from fimaq_deploy.data.intake import Images, as_source
 from fimaq_deploy.data.shapes import generate
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
@@ -92,3 +93,25 @@ def test_generated_images_have_the_models_shape(shape: tuple[int, int, int], col
     assert images.shape == (2, *shape) and 0 <= images.min() < images.max() <= 1
     if channels != 3:
         assert torch.equal(images, images[:, :1].expand_as(images)), "every channel is the grey picture"
+
+
+def test_what_can_be_read_but_once_is_kept_as_far_as_it_is_needed() -> None:
+    batches = [(torch.rand(4, 3, 8, 8), torch.arange(4) + 4 * number) for number in range(5)]
+    drawn: list[int] = []
+
+    def generator() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for number, batch in enumerate(batches):
+            drawn.append(number)
+            yield batch
+
+    source = kept(as_source(generator()), 6)
+    assert (source.count, source.labelled) == (6, True) and max(drawn) < 4
+    first, again = (torch.cat([each.images for each in source.batches(4)]) for _ in range(2))
+    assert torch.equal(first, again) and torch.equal(first, torch.cat([images for images, _ in batches])[:6])
+    whole = kept(as_source(generator()))
+    assert whole.count == 20 and [each.labels.tolist() for each in whole.batches(20)] == [list(range(20))]
+
+
+def test_what_can_be_read_again_is_left_as_it_is() -> None:
+    source = as_source([torch.rand(2, 3, 8, 8)])
+    assert kept(source, 1) is source
