@@ -113,10 +113,11 @@ class Chaos:
     def interrupts(self, count: int) -> Found:
         """SIGINT in every step, as often as asked, of a build that would replace an earlier one."""
         found: Found = Found()
-        for step in (step for step in STEPS for _ in range(count)):
+        for step in STEPS * count:
             for _ in range(20):  # a signal may come too late for a short step
                 if self._interrupted(found, step):
                     break
+            print(f"  interrupts so far: {dict(found)}", file=sys.stderr, flush=True)
         return found
 
     def _interrupted(self, found: Found, step: str) -> bool:

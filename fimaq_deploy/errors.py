@@ -13,8 +13,12 @@ _SHOWN = 80
 class UserError(Exception):
     """Bad input. The message is one line: the thing, what was expected, what came, and what to do.
 
-    The command line prints it and exits with code 2.
+    The command line prints it and exits with code 2. A name in it may hold a line break; the message does not.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
 
 
 class Stopped(KeyboardInterrupt):

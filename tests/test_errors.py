@@ -49,3 +49,7 @@ def test_whatever_a_user_gave_is_shown_in_one_short_line(value: object) -> None:
 def test_a_long_path_keeps_the_name_of_its_file() -> None:
     text = shown("/of/somebody" * 20 + "/model.onnx")
     assert text.startswith("/of/somebody") and "…" in text and text.endswith("/model.onnx")
+
+
+def test_a_message_is_one_line_whatever_a_name_in_it_holds() -> None:
+    assert str(UserError("folder a\nb\x1b[2J.png: expected é")) == "folder a b [2J.png: expected é"

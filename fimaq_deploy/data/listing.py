@@ -176,5 +176,6 @@ def _counted(reason: str, paths: list[Path]) -> str:
 
 
 def printable(path: Path) -> str:
-    """The name of a file, also where it is not valid in the file system's encoding."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """The name of a file on one line, also where it is not valid in the file system's encoding."""
+    name = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)

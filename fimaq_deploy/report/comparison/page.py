@@ -169,7 +169,7 @@ def _answers_title(differences: Sequence[Difference]) -> str:
     if not lost:
         measure = differences[0].measure if differences else "accuracy"
         return f"No row loses more {measure} than chance explains"
-    most = max(lost, key=lambda difference: difference.loss)
+    most = max(lost, key=_weight)
     amount = (
         f"{most.loss:.2f} points of {most.measure}"
         if most.unit == "%"
@@ -189,13 +189,18 @@ def _lost(differences: Sequence[Difference]) -> list[Difference]:
     return [d for d in differences if d.verdict in ("regression", "worse", "allowed", "doubtful")]
 
 
+def _weight(difference: Difference) -> tuple[bool, float]:
+    """What chance may explain is not named where there is a regression."""
+    return difference.verdict == "regression", difference.loss
+
+
 def _latency_title(differences: Sequence[Difference]) -> str:
     lost = _lost(differences)
     if all(d.verdict == "not judged" for d in differences):
         return "Time on other hardware, not judged"
     if not lost:
         return "No row is slower than its own spread explains"
-    most = max(lost, key=lambda difference: difference.loss)
+    most = max(lost, key=_weight)
     longer = f"{most.loss:.0f} %" if most.loss >= 1 else "less than 1 %"
     return f"{most.title} takes {longer} longer at batch {most.batch_size}, relative to full precision"
 

@@ -7,8 +7,8 @@ import pytest
 from fimaq_deploy import UserError
 from fimaq_deploy import report as r
 from fimaq_deploy.report.comparison.judge import Build, compare
-from fimaq_deploy.report.comparison.page import comparison_page, write_comparison
-from fimaq_deploy.report.comparison.records import Judgement, Thresholds
+from fimaq_deploy.report.comparison.page import _latency_title, comparison_page, write_comparison
+from fimaq_deploy.report.comparison.records import Difference, Judgement, Thresholds
 from fimaq_deploy.report.comparison.words import HEADER, cells
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.markdown import page_markdown
@@ -137,3 +137,20 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(full_report: r.Report,
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_comparison(judged(full_report, full_report), html=tmp_path / "file" / "page.html")
+
+
+def test_a_title_names_a_regression_before_what_chance_may_explain() -> None:
+    """Found on a page where both had lost as much."""
+    found = Difference(
+        row="x",
+        title="x",
+        figure="latency",
+        of="latency",
+        measure="time",
+        new=1,
+        baseline=2,
+        loss=30,
+        verdict="doubtful",
+    )
+    worse = found.model_copy(update={"loss": 25, "verdict": "regression", "batch_size": 8})
+    assert _latency_title([found, worse]).startswith("x takes 25 % longer at batch 8")
