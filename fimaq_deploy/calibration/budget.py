@@ -75,7 +75,7 @@ class Work:
     pixels: of the image, all channels. tokens, width: where tokens · width is largest. values: that product, with all
     windows. scores: heads · tokens², with all windows, where that is largest. stages: of the chain. blocks: of
     them with attention. parameters: all.
-    at_once: images that are computed together at most.
+    at_once: images that are computed together at most. tuned: whose graph through all stages is in memory together.
     """
 
     pixels: int
@@ -87,22 +87,29 @@ class Work:
     blocks: int
     parameters: int
     at_once: int
+    tuned: int
 
     @classmethod
     def of(cls, explicit: nn.Module, seen: Mapping[str, Seen], shape: torch.Size) -> Work:
         """Of a model whose attention is spelled out. seen: what its attentions see; shape: of an image, (C, H, W)."""
         heads = {name: one.count for name, one in attentions_of(explicit).items()}
         large = max(seen.values(), key=lambda one: one.windows * one.tokens * one.width, default=Seen(1, 1, 1))
+        values = large.windows * large.tokens * large.width
+        scores = max((one.windows * heads[name] * one.tokens**2 for name, one in seen.items()), default=1)
+        tuned = images_tuned_at_once(shape[-2] * shape[-1])
+        if not is_host(next(explicit.parameters()).device):  # which is kept busy by as many as there is room for
+            tuned = max(tuned, DEVICE_BYTES // (4 * _kept(scores, values) * max(len(seen), 1)))
         return cls(
             pixels=shape.numel(),
             tokens=large.windows * large.tokens,
             width=large.width,
-            values=large.windows * large.tokens * large.width,
-            scores=max((one.windows * heads[name] * one.tokens**2 for name, one in seen.items()), default=1),
+            values=values,
+            scores=scores,
             stages=len(stages_of(explicit)),
             blocks=len(seen),
             parameters=sum(parameter.numel() for parameter in explicit.parameters()),
             at_once=images_at_once(explicit, {name: one.tokens for name, one in seen.items()}),
+            tuned=tuned,
         )
 
     def learning_bytes(self, recipe: Recipe, count: int, stored_bytes: int, at_once: int | None = None) -> int:
@@ -113,8 +120,8 @@ class Work:
         together = min(at_once or self.at_once, self.at_once, count, recipe.reconstruction.batch_size)
         stored = min(stored_bytes, 4 * count * (self.pixels + 3 * self.values))
         step = max(_IMAGE * self.pixels, _SCORE * self.scores + _CHANNEL * self.values) * together
-        graphs = max(self._pulled(recipe, together), self._tuned(recipe, count)) * self.blocks
-        kept = (_SCORE_KEPT * self.scores + _CHANNEL_KEPT * self.values) * graphs
+        graphs = max(self._pulled(recipe, together), self._tuned(recipe, count, together)) * self.blocks
+        kept = _kept(self.scores, self.values) * graphs
         return _ALWAYS + stored + 4 * (_COPIES * self.parameters + max(step, kept))
 
     def _pulled(self, recipe: Recipe, together: int) -> int:
@@ -123,11 +130,16 @@ class Work:
             return 0
         return min(together, max(1, HOST_VALUES // self.values), max(1, self.at_once // self.stages))
 
-    def _tuned(self, recipe: Recipe, count: int) -> int:
+    def _tuned(self, recipe: Recipe, count: int, together: int) -> int:
         """The same for joint tuning."""
         if not recipe.tuning.iterations:
             return 0
-        return min(count, recipe.tuning.batch_size, images_tuned_at_once(self.pixels // 3))
+        return min(count, recipe.tuning.batch_size, self.tuned, max(together, 1))
+
+
+def _kept(scores: int, values: int) -> int:
+    """Numbers that one image leaves in the graph of a block that is run through."""
+    return _SCORE_KEPT * scores + _CHANNEL_KEPT * values
 
 
 def work_of(model: nn.Module, images: Tensor) -> Work:

@@ -30,7 +30,7 @@ class Prepared:
     """A model before learning.
 
     teacher: rewritten, in full precision. copy: the same with quantized layers. outputs: what both return. at_once:
-    images that are computed together at most.
+    images that are computed together at most. tuned_at_once: whose graph through the whole chain is in memory together.
     """
 
     teacher: nn.Module
@@ -39,6 +39,7 @@ class Prepared:
     tokens: dict[str, int]
     outputs: Outputs
     at_once: int
+    tuned_at_once: int
     merged: dict[str, str]
 
 
@@ -66,7 +67,8 @@ def prepare(
     seen = attention_inputs(explicit, images[:1].to(device))
     tokens = {name: each.tokens for name, each in seen.items()}
     plan = make_plan(explicit, recipe, target, tokens)
-    at_once = fitting(Work.of(explicit, seen, images.shape[1:]), recipe, len(images), stored_bytes, device)
+    work = Work.of(explicit, seen, images.shape[1:])
+    at_once = fitting(work, recipe, len(images), stored_bytes, device)
     sample = images[: min(COMPARED_IMAGES, at_once)].to(device)
     require_same(reference, quantized_copy(explicit, plan), sample, family_of(reference).original(reference))
     outputs = Outputs.of(explicit(sample), family_of(original).classes(original))
@@ -74,4 +76,4 @@ def prepare(
     apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.rewrites, seed)
     parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
     quantized = quantized_copy(teacher, plan)
-    return Prepared(teacher, quantized, plan, tokens, outputs, at_once, merged)
+    return Prepared(teacher, quantized, plan, tokens, outputs, at_once, min(at_once, work.tuned), merged)

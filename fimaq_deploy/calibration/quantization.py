@@ -15,7 +15,7 @@ from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity, measure_sensitivity
 from fimaq_deploy.calibration.findings.usage import grid_use
 from fimaq_deploy.calibration.learning.activations import ActivationStore
-from fimaq_deploy.calibration.learning.arithmetic import flushed_denormals
+from fimaq_deploy.calibration.learning.arithmetic import exact_arithmetic
 from fimaq_deploy.calibration.learning.batches import run_batches
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.prepare import prepare
@@ -73,7 +73,7 @@ def quantize(
     group, count = parallel.current(), recipe.reconstruction.images
     source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
-    with ActivationStore(device=device, **budget) as store, of(device).own_randomness(), flushed_denormals():
+    with ActivationStore(device=device, **budget) as store, of(device).own_randomness(), exact_arithmetic(device):
         taken = _take(source, count, store)
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
@@ -90,7 +90,7 @@ def quantize(
         )
         history = list(walk.blocks(checkpoints))
         if recipe.tuning.iterations:
-            history.append(walk.tuned(made.teacher))
+            history.append(walk.tuned(made.teacher, made.tuned_at_once))
         measured: Sequence[Sensitivity] = ()
         if sensitivity and group.leads:
             seen = taken[:sensitivity].to(device)

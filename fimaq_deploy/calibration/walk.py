@@ -88,15 +88,16 @@ class Walk:
         device = next(self.model.parameters()).device
         return images_in_a_pass(inputs, device, self.recipe.reconstruction.batch_size, self.at_once)
 
-    def tuned(self, teacher: nn.Module) -> BlockRecord:
-        """Joint tuning, recorded like a block whose output is the logits."""
+    def tuned(self, teacher: nn.Module, at_once: int) -> BlockRecord:
+        """Joint tuning, recorded like a block whose output is the logits. at_once: images in one graph of the chain."""
         settings = self.recipe.tuning
         _sow(self.seed, len(self.stages))
         self.progress(len(self.stages), self.steps, "joint tuning")
         started = time.perf_counter()
         whole, size = self.outputs.joining(self.model), min(settings.batch_size, self.at_once)
         before = float(relative_error(run_batches(whole, self.images, size), self.logits))
-        tune(self.stages, self.outputs.stages(stages_of(teacher)), self.images, settings, self.outputs.divergence)
+        chain, divergence = self.outputs.stages(stages_of(teacher)), self.outputs.divergence
+        tune(self.stages, chain, self.images, settings, divergence, at_once)
         after = float(relative_error(run_batches(whole, self.images, size), self.logits))
         return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
 

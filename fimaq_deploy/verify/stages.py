@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.learning.arithmetic import exact_arithmetic
 from fimaq_deploy.calibration.learning.outputs import Outputs
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers
 from fimaq_deploy.engines.options import OPTIMISATIONS, THREADS
@@ -161,8 +162,9 @@ def compare_stages(
     own = accumulated = images
     found = []
     for stage, following, result in zip(stages, (*stages[1:], None), theirs, strict=True):
-        accumulated = stage.module(accumulated)
-        from_same, flips = forced(stage.module, own)
+        with exact_arithmetic(images.device):
+            accumulated = stage.module(accumulated)
+            from_same, flips = forced(stage.module, own)
         own = torch.from_numpy(result).to(images)
         from_same = _rows_of(own, from_same)
         if not as_written:

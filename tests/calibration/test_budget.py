@@ -28,6 +28,7 @@ LARGE = Work(
     blocks=2,
     parameters=10**6,
     at_once=8,
+    tuned=1,
 )
 Make = Callable[..., Any]
 

@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "float32": {"reconstruction": {"precision": "float32"}},
     "tf32": {"reconstruction": {"precision": "tf32"}},
     "bfloat16": {"reconstruction": {"precision": "bfloat16"}},
-    "tuned": {"tuning": {"iterations": 3}},
+    "tuned": {"tuning": {"iterations": 6, "batch_size": 4}},
     "w8a8": {"weights": {"bits": 8}, "activations": {"bits": 8}},
 }
 QUICK = {"weight_scale_lr": 1e-3, "other_lr": 1e-3, "iterations": 12, "rank": 3, "warm_up": 0.5, "batch_size": 4}

@@ -223,6 +223,21 @@ def test_more_images_are_not_more_passes(
     assert launches[1] - launches[0] <= 8
 
 
+def test_recorded_tuning_learns_what_called_tuning_does(
+    tiny_vit: Make, random_images: Make, recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(reconstruction={"iterations": 0}, tuning={"iterations": 9, "batch_size": 6, "weight_lr": 0.03})
+    found = []
+    for record in (Elsewhere.record, unrecorded):
+        monkeypatch.setattr(Elsewhere, "record", record)
+        with second_device() as device, warnings.catch_warnings(), metered() as meter:
+            warnings.simplefilter("error" if record is not unrecorded else "ignore", RuntimeWarning)
+            quantized = learned(tiny_vit(depth=1), random_images(12), settings, device)
+            found.append((answers(quantized, random_images(12), device), meter.replays))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == 8 and found[1][1] == 0  # the first one warms up
+
+
 @pytest.fixture(scope="module")
 def quantized(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> tuple[nn.Module, QuantizedModel]:
     model = tiny_vit()

@@ -30,18 +30,29 @@ def flushed_denormals() -> Iterator[None]:
 
 
 @contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Inside, the same numbers as in any other process: float32 as it is, without denormal numbers."""
+    with flushed_denormals(), matmul_precision(device, "float32"):
+        yield
+
+
+@contextmanager
 def matmul_precision(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Matrix products inside in the precision asked for. auto: TF32 on a GPU, float32 elsewhere.
+    """Products and convolutions inside in the precision asked for, whatever the process has set. auto: TF32 on a GPU,
+    float32 elsewhere.
 
     TF32 keeps 11 bits of a significand, and every quantized value fits 11 bits (`calibration.grid`), so only the
     full-precision operands of the products are rounded.
     """
-    before = torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     tf32 = of(device).tensor_cores and precision in ("auto", "tf32")
     low = torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if precision == "bfloat16" else nullcontext()
-    torch.set_float32_matmul_precision("high" if tf32 else before)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    cudnn.allow_tf32 = tf32
     try:
         with low:
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]

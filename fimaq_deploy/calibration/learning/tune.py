@@ -8,6 +8,7 @@ what the engine executes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.gradients import suffix_of
+from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
 from fimaq_deploy.calibration.learning.outputs import Divergence
+from fimaq_deploy.calibration.learning.replay import Replay
 from fimaq_deploy.calibration.quantizers import rounding
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
@@ -37,35 +41,93 @@ def tune(
     images: Tensor,
     settings: Tuning,
     divergence: Divergence = fisher.kl_divergence,
+    at_once: int | None = None,
 ) -> None:
     """Tune a frozen chain in place; it is frozen again afterwards.
 
-    teacher: the full-precision chain; images: (N, C, H, W). divergence: of two outputs.
+    teacher: the full-precision chain; images: (N, C, H, W). divergence: of two outputs. at_once: images whose graph
+    through the whole chain may be in memory together; None is what the host computes fastest.
     """
-    body = suffix_of(stages[:-1])
-    head: Any = stages[-1].module
+    group, device = parallel.current(), next(stages[-1].module.parameters()).device
+    size = at_once or images_tuned_at_once(images.shape[-2] * images.shape[-1])
     groups = _parameter_groups(stages, settings)
-    learned = [parameter for group in groups for parameter in group["params"]]
-    optimiser = torch.optim.Adam(groups, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
-    device = next(head.parameters()).device
-    order = minibatches(len(images), settings.batch_size)
-    for _ in range(settings.iterations):
-        batch = _varied(images[next(order)].to(device), settings)
-        for part in batch.split(images_tuned_at_once(images.shape[-2] * images.shape[-1])):
-            features, logits = _answers(teacher, part)
-            power = features.square().sum(1).mean().clamp(min=1e-12)
-            with torch.enable_grad():
-                tokens = body(part)
-                loss = divergence(head(tokens), logits, settings.temperature)
-                loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features) / power
-                (loss * (len(part) / len(batch))).backward()
-        parallel.current().average_gradients(learned, torch.zeros((), device=device))
+    learned = [parameter for each in groups for parameter in each["params"]]
+    optimiser = torch.optim.Adam(groups, fused=True, capturable=of(device).records)
+    batches = (_Tabled if of(device).records else _Scheduled)(images, settings, optimiser, device)
+
+    def step() -> tuple[()]:
+        batch = batches.take()
+        for part in batch.split(size):
+            _pull_back(stages, teacher, part, settings, divergence, len(part) / len(batch))
+        group.average_gradients(learned, torch.zeros((), device=device))
         optimiser.step()
         optimiser.zero_grad()
-        schedule.step()
+        return ()
+
+    iterate = Replay(step, device, record=group.size == 1)
+    for iteration in range(settings.iterations):
+        batches.prepare(iteration)
+        iterate()
     for stage in stages:
         _settle(stage.module)
+
+
+class _Scheduled:
+    """Images and rates as the host sets them, one iteration after another."""
+
+    def __init__(self, images: Tensor, settings: Tuning, optimiser: torch.optim.Adam, device: torch.device) -> None:
+        self._images, self._settings, self._device = images, settings, device
+        self._order = minibatches(len(images), settings.batch_size)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
+
+    def prepare(self, iteration: int) -> None:
+        if iteration:
+            self._schedule.step()
+
+    def take(self) -> Tensor:
+        return _varied(self._images[next(self._order)].to(self._device), self._settings)
+
+
+class _Tabled:
+    """The same for a step that is recorded: images and rates arrive where it reads them."""
+
+    def __init__(self, images: Tensor, settings: Tuning, optimiser: torch.optim.Adam, device: torch.device) -> None:
+        groups, count = optimiser.param_groups, settings.iterations
+        first = torch.tensor([each["lr"] for each in groups])
+        factors = torch.tensor([(1 + math.cos(math.pi * done / count)) / 2 for done in range(count)])
+        self._table = of(device).send(factors[:, None] * first)
+        self._rates = torch.zeros(len(groups), device=device)
+        for each, rate in zip(groups, self._rates, strict=True):
+            each["lr"] = rate
+        self._settings, self._rows, self._batch = settings, Rows(images, device), torch.empty(0)
+        self._order = read_ahead(minibatches(len(images), settings.batch_size), lambda: [self._rows])
+
+    def prepare(self, iteration: int) -> None:
+        batch = _varied(self._rows[next(self._order)], self._settings)
+        self._batch = self._batch.copy_(batch) if iteration else batch.clone()
+        self._rates.copy_(self._table[iteration])
+
+    def take(self) -> Tensor:
+        return self._batch
+
+
+def _pull_back(
+    stages: Sequence[Stage],
+    teacher: Sequence[Stage],
+    images: Tensor,
+    settings: Tuning,
+    divergence: Divergence,
+    share: float,
+) -> None:
+    """Leave the gradients of the true cost of some images behind, times their share of the batch."""
+    head: Any = stages[-1].module
+    features, logits = _answers(teacher, images)
+    power = features.square().sum(1).mean().clamp(min=1e-12)
+    with torch.enable_grad():
+        tokens = suffix_of(stages[:-1])(images)
+        loss = divergence(head(tokens), logits, settings.temperature)
+        loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features) / power
+        (loss * share).backward()
 
 
 def _varied(images: Tensor, settings: Tuning) -> Tensor:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 
+from fimaq_deploy.calibration.device import Host
 from fimaq_deploy.calibration.learning.arithmetic import flushed_denormals, matmul_precision
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.recipe import Precision
 
 CPU = torch.device("cpu")
 SMALL = 2.0**-130  # a denormal number of float32
@@ -45,12 +49,44 @@ def test_bfloat16_rounds_products_and_float32_does_not() -> None:
     assert (x @ x).dtype == torch.float32
 
 
-def test_a_cpu_keeps_float32_whatever_was_set_before() -> None:
-    before = torch.get_float32_matmul_precision()
+@pytest.fixture
+def careless() -> Iterator[None]:
+    """What many training scripts set for the whole process."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("medium")
-    try:
-        with matmul_precision(CPU, "tf32"):
-            assert torch.get_float32_matmul_precision() == "medium"
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def switches() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("careless")
+@pytest.mark.parametrize("precision", ["auto", "float32", "tf32"])
+def test_a_cpu_computes_in_float32_whatever_was_set_before(precision: Precision) -> None:
+    with matmul_precision(CPU, precision):
+        assert switches() == ("highest", False)
+    assert switches() == ("medium", True)
+
+
+@pytest.mark.usefixtures("careless")
+def test_a_device_with_tensor_cores_rounds_where_it_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Host, "tensor_cores", True)
+    for precision, expected in (("auto", ("high", True)), ("tf32", ("high", True)), ("float32", ("highest", False))):
+        with matmul_precision(CPU, precision):
+            assert switches() == expected
+    assert switches() == ("medium", True)
+
+
+@pytest.mark.usefixtures("careless")
+def test_a_model_is_quantized_in_float32_whatever_was_set_before(
+    tiny_vit: Callable[..., Any], random_images: Callable[..., Any], quick_recipe: Callable[..., Any]
+) -> None:
+    """Proofs that a copy computes the same, and searches, know nothing of rounded products."""
+    seen: list[tuple[str, bool]] = []
+    quantize(tiny_vit(), random_images(16), quick_recipe(), progress=lambda *_: seen.append(switches()))
+    assert set(seen) == {("highest", False)}
+    assert switches() == ("medium", True)
