@@ -50,6 +50,11 @@ REFUSED = {
     "audit": [["missing.onnx"]],
     "parity": [["missing.safetensors"]],
     "compare": [["missing.json", "missing.json"]],
+    "predict": [["missing", "missing.png"]],
+    "verify": [["missing"]],
+    "serve": [["missing"]],
+    "package": [["missing", "--format", "tar"]],
+    "history": [["missing"]],
 }
 
 
