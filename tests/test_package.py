@@ -47,6 +47,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = fimaq_deploy.quantise
 
 
+@pytest.mark.parametrize("stage", ["calibration", "export", "engines"])
+def test_the_root_links_point_into_the_package(stage: str) -> None:
+    assert (ROOT / stage).resolve() == ROOT / "fimaq_deploy" / stage
+
+
 def test_nothing_is_pickled() -> None:
     unsafe = ("import pickle", "pickle.load", "weights_only=False", "allow_pickle=True", "torch.save(")
     for path in (ROOT / "fimaq_deploy").rglob("*.py"):
