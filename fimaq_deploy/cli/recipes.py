@@ -8,10 +8,10 @@ from rich.table import Table
 
 from fimaq_deploy.cli.console import stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
-from fimaq_deploy.recipe import EFFORTS, Reconstruction
 
 if TYPE_CHECKING:
     from fimaq_deploy.pipeline.inventory import Presets
+    from fimaq_deploy.recipe import Reconstruction
 
 
 def recipes(json: JsonOption = None) -> None:
@@ -37,6 +37,8 @@ def _print(found: Presets) -> None:
 
 
 def _iterations(settings: Reconstruction) -> str:
+    from fimaq_deploy.recipe import EFFORTS
+
     if settings.iterations is not None:
         return f"{settings.iterations:,}"
     efforts = (settings.model_copy(update={"effort": effort}) for effort in EFFORTS)

@@ -55,6 +55,7 @@ class Runtime:
     taps: whether it can also return values inside the graph, so that parity can look at every block.
     as_written: whether it computes node by node what a file says, where it has optimisations without them: parity then
         judges every integer.
+    triton: the backend of Triton Inference Server that runs its file; none where there is none.
     home: the module to import in a process that does not know the target yet; default: the loader's.
     remark: what to know before choosing it, as a sentence.
     """
@@ -72,6 +73,7 @@ class Runtime:
     layer_plan: bool = False
     taps: bool = True
     as_written: bool = False
+    triton: str = ""
     home: str = ""
     remark: str = ""
 
@@ -215,10 +217,11 @@ def _onnxruntime(provider: onnxruntime.Provider, title: str, *, as_written: bool
         packages=("onnxruntime", "onnxruntime-gpu"),
         as_written=as_written,
         remark=remark,
+        triton="onnxruntime",
     )
 
 
-def _tensorrt(name: str, title: str) -> Runtime:
+def _tensorrt(name: str, title: str, triton: str = "") -> Runtime:
     return Runtime(
         TARGETS[name],
         title,
@@ -231,11 +234,12 @@ def _tensorrt(name: str, title: str) -> Runtime:
         unbuildable=partial(not_buildable, name),
         suffix=".engine",
         layer_plan=True,
+        triton=triton,
     )
 
 
 _BUILT_IN = (
-    _tensorrt("tensorrt", "TensorRT"),
+    _tensorrt("tensorrt", "TensorRT", triton="tensorrt"),
     _tensorrt("tensorrt-rtx", "TensorRT-RTX"),
     _onnxruntime("cpu", "ONNX Runtime CPU", as_written=True),
     _onnxruntime(

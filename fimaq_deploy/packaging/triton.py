@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fimaq_deploy.contract import Contract, Output
+from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime
 from fimaq_deploy.errors import UserError, within
 from fimaq_deploy.packaging.facts import Facts
 from fimaq_deploy.runtime.onnx_metadata import contract_in
@@ -35,11 +36,18 @@ class _Backend:
     stored: str  # in the repository
 
 
-_BACKENDS = {
-    "onnxruntime-cpu": _Backend("onnxruntime", "KIND_CPU", "model.onnx", "model.onnx"),
-    "onnxruntime-cuda": _Backend("onnxruntime", "KIND_GPU", "model.onnx", "model.onnx"),
-    "tensorrt": _Backend("tensorrt", "KIND_GPU", "model.tensorrt.engine", "model.plan"),
-}
+def _backends() -> dict[str, _Backend]:
+    """By target: what has no engine takes the file that every runtime reads."""
+    return {
+        runtime.name: _Backend(
+            runtime.triton,
+            "KIND_CPU" if runtime.device == "cpu" else "KIND_GPU",
+            runtime.file(Path()).name if runtime.compiler else ONNX,
+            "model.plan" if runtime.compiler else "model.onnx",
+        )
+        for runtime in every_runtime()
+        if runtime.triton
+    }
 
 
 def write_repository(
@@ -70,12 +78,15 @@ def write_repository(
 
 
 def _backend(facts: Facts, target: str | None, pixels: bool) -> _Backend:
-    if target is not None and target not in _BACKENDS:
-        raise UserError(f"Triton has no backend for target {target}: expected one of {', '.join(_BACKENDS)}")
-    if pixels and target == "tensorrt":
-        raise UserError("an engine of tensorrt takes prepared images: leave --pixels out, or name onnxruntime-cuda")
-    engine = _BACKENDS["tensorrt"].file in facts.artifact.files and not pixels
-    found = _BACKENDS[target or ("tensorrt" if engine else "onnxruntime-cpu")]
+    backends = _backends()
+    if target is not None and target not in backends:
+        raise UserError(f"Triton has no backend for target {target}: expected one of {', '.join(backends)}")
+    engines = [name for name, one in backends.items() if one.stored != "model.onnx"]
+    if pixels and target in engines:
+        others = ", ".join(name for name in backends if name not in engines)
+        raise UserError(f"an engine of {target} takes prepared images: leave --pixels out, or name one of {others}")
+    built = (name for name in engines if backends[name].file in facts.artifact.files and not pixels)
+    found = backends[target or next(built, REFERENCE)]
     found = replace(found, file=PIXELS_ONNX) if pixels else found
     if found.file not in facts.artifact.files:
         raise UserError(

@@ -15,9 +15,6 @@ from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.runtime.artifact import Artifact
 
-# Of an ONNX file that no build timed. A GPU comes behind: there a file for the CPU is slower than its original.
-_PLAIN = ("onnxruntime-cpu", "openvino-cpu", "onnxruntime-cuda")
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -72,8 +69,9 @@ def _order(artifact: Artifact, target: str | None) -> list[tuple[Runtime, str]]:
     ]
 
 
-def _rank(runtime: Runtime) -> int:
-    return _PLAIN.index(runtime.name) if runtime.name in _PLAIN else len(_PLAIN)
+def _rank(runtime: Runtime) -> bool:
+    """Of what no build timed a GPU comes last: there a file for the CPU is slower than its original."""
+    return runtime.device == "gpu"
 
 
 def _file(artifact: Artifact, runtime: Runtime) -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,9 +72,18 @@ def test_a_target_that_is_asked_for_runs_or_says_why_not(artifact: Path, known: 
         choose_engine(opened, ABSENT.name)
 
 
-def test_where_nothing_runs_every_reason_is_said(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(RUNTIMES):
-        monkeypatch.delitem(RUNTIMES, name)
-    monkeypatch.setitem(RUNTIMES, ABSENT.name, ABSENT)
+@pytest.fixture
+def absent_alone() -> Iterator[None]:
+    """Nothing else is known; afterwards all are again, in the order that they had."""
+    before = dict(RUNTIMES)
+    RUNTIMES.clear()
+    RUNTIMES[ABSENT.name] = ABSENT
+    yield
+    RUNTIMES.clear()
+    RUNTIMES.update(before)
+
+
+@pytest.mark.usefixtures("absent_alone")
+def test_where_nothing_runs_every_reason_is_said(artifact: Path) -> None:
     with pytest.raises(UserError, match=r"nothing in .* runs here: absent \(it is not installed\)"):
         choose_engine(open_artifact(artifact))
