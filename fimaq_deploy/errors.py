@@ -47,7 +47,7 @@ def within(name: str, value: float, least: float, most: float) -> float:
     return value
 
 
-def shown(value: object, *, quoted: bool = False) -> str:
+def shown(value: object, *, quoted: bool = False, most: int = _SHOWN) -> str:
     """What a user gave, short enough for a message of one line, however large or deep it is. quoted: text as Python.
 
     What is too long loses its middle: a path is known by its end.
@@ -56,7 +56,7 @@ def shown(value: object, *, quoted: bool = False) -> str:
         text = " ".join((value if isinstance(value, str) and not quoted else repr(value)).split())
     except (ValueError, RecursionError):  # an integer of more digits than Python prints, a nest without an end
         return f"a very large {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2 - 1]}…{text[-_SHOWN // 2 :]}"
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
 
 
 def _is_number(value: object) -> bool:

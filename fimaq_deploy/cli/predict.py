@@ -34,7 +34,9 @@ def predict(
 
 
 def _table(found: Answers) -> Table:
-    table = Table("image", "answer", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("answer", overflow="fold")
     for answer in found.answers:
         table.add_row(str(answer.image), _text(answer))
     return table

@@ -24,7 +24,7 @@ def recipes(json: JsonOption = None) -> None:
 
 
 def _print(found: Presets) -> None:
-    table = Table("recipe", "weights", "activations", "iterations a block: quick, standard, thorough", box=None)
+    table = Table("recipe", "weights", "activations", "iterations by effort", box=None)
     for recipe in found:
         block = f", blocks of {recipe.weights.block_size}" if recipe.weights.block_size else ""
         table.add_row(

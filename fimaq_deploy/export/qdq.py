@@ -29,7 +29,7 @@ from fimaq_deploy.export.passes import CLEANING, passes_for, run_passes
 from fimaq_deploy.export.passes.standard import require_standard
 from fimaq_deploy.export.tracing import count_weights, trace_module
 from fimaq_deploy.graph.inspection import load_model
-from fimaq_deploy.graph.saving import save_model
+from fimaq_deploy.graph.saving import write_model
 from fimaq_deploy.models.describe import contract_of, image_shape
 from fimaq_deploy.models.families import find_family
 from fimaq_deploy.target import ANY_RUNTIME, Target, find_target
@@ -129,7 +129,7 @@ def _write(
     if contract is not None:
         model.metadata_props[KEY] = _of_graph(contract, model.graph).text()
     model.producer_name, model.producer_version, model.graph.name = "fimaq-deploy", __version__, "main"
-    return save_model(model, path)
+    return write_model(model, path)
 
 
 def _of_graph(contract: Contract, graph: ir.Graph) -> Contract:

@@ -54,9 +54,9 @@ def parse_yaml(text: str, name: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{name} is not YAML: {place}{shown(error.problem or 'cannot be read')}") from None
+        raise UserError(f"{name} is not YAML: {place}{shown(error.problem or 'cannot be read', most=160)}") from None
     except Exception as error:  # PyYAML's makers of dates and numbers raise whatever they meet
-        raise UserError(f"{name} is not YAML: {shown(str(error))}") from None
+        raise UserError(f"{name} is not YAML: {shown(str(error), most=160)}") from None
 
 
 class _Loader(yaml.SafeLoader):

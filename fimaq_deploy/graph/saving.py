@@ -32,7 +32,7 @@ def size_of(path: Path) -> int:
     return path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
 
-def save_model(model: ir.Model, path: Path) -> Path:
+def write_model(model: ir.Model, path: Path) -> Path:
     """Write a model. Its tensors are left where they are, so that another file can be written from it.
 
     Raises:
@@ -45,9 +45,10 @@ def save_model(model: ir.Model, path: Path) -> Path:
         if total > LARGEST_BYTES:
             _put_beside([value for value in stored if _is_large(value)], data_of(path))
         else:
-            data_of(path).unlink(missing_ok=True)
             _take_in(stored)
         write_whole(path, ir.serde.serialize_model(model).SerializeToString(deterministic=True))
+        if total <= LARGEST_BYTES:
+            data_of(path).unlink(missing_ok=True)
     finally:
         for value, tensor in before.items():
             value.const_value = tensor

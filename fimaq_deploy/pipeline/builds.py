@@ -327,7 +327,7 @@ def _report(
         evaluate=request.evaluate_name,
         model=findings.to_model(loaded.info, request.weights, loaded.parameters),
         recipe=quantized.recipe.model_dump(mode="json"),
-        data=findings.to_data(loaded.calibration, loaded.evaluation, notes),
+        data=findings.to_data(loaded.calibration, loaded.evaluation, notes, found.predictions),
         environment=describe_environment(runtime_packages()),
         targets=[findings.to_target(engine, _shipped_original(engine, files)) for engine in engines],
         rows=list(rows),

@@ -43,14 +43,23 @@ def to_model(info: ModelInfo, weights: str, parameters: int) -> schema.Model:
     )
 
 
-def to_data(calibration: ImageSource, evaluation: ImageSource, notes: Iterable[str] = ()) -> schema.Data:
-    """notes: what a reader should know beside what the sources say."""
+def to_data(
+    calibration: ImageSource,
+    evaluation: ImageSource,
+    notes: Iterable[str] = (),
+    predictions: Predictions | None = None,
+) -> schema.Data:
+    """notes: what a reader should know beside what the sources say. predictions: of the images that were evaluated.
+
+    An iterable knows neither its length nor whether it has labels before it is read; what was predicted tells.
+    """
+    seen = predictions or Predictions("")
     return schema.Data(
         calibration=calibration.description,
         calibration_images=calibration.count or 0,
         evaluation=evaluation.description,
-        evaluation_images=evaluation.count or 0,
-        labelled=evaluation.labelled,
+        evaluation_images=evaluation.count or len(next(iter(seen.rows.values()), ())),
+        labelled=evaluation.labelled or seen.labels is not None,
         notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *notes))),
     )
 

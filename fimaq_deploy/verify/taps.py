@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.inspection import load_model
-from fimaq_deploy.graph.saving import save_model
+from fimaq_deploy.graph.saving import write_model
 
 _NOT_DATA = frozenset({"Shape", "Size"})
 
@@ -48,7 +48,7 @@ def write_with_taps(path: str | Path, stages: Sequence[str], out: str | Path, *,
     quantizers = [node for node in nodes if node.op_type == "QuantizeLinear"] if integers else []
     found = {str(node.name).rpartition("/")[0]: node.outputs[0] for node in quantizers}
     model.graph.outputs[:] = [*outputs, *values, *found.values()]
-    save_model(model, Path(out))
+    write_model(model, Path(out))
     names, ends = (tuple(str(value.name) for value in each) for each in (values, outputs))
     return Taps(names, ends, {name: str(value.name) for name, value in found.items()})
 

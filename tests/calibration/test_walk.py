@@ -93,7 +93,7 @@ def test_tuning_is_one_more_step_that_is_recorded_like_a_block(walk: Make, image
     made, way = walk(recipe, lambda *event: events.append(event))
     list(way.blocks(Checkpoints(None, lambda: "")))
     before = float(relative_error(iter([made.copy(images)]), way.logits))
-    record = way.tuned(made.teacher)
+    record = way.tuned(made.teacher, made.tuned_at_once)
     assert events == [(done, 5, name) for done, name in enumerate([*STAGES, "joint tuning"])]
     assert (record.name, record.iterations) == ("joint tuning", 2)
     assert record.loss_before == pytest.approx(before, rel=1e-4)

@@ -7,9 +7,12 @@ import pytest
 from fixtures.commands import document, refused, run
 
 
-def test_a_table_and_what_runs_it(capsys: pytest.CaptureFixture[str], artifact: Path, photographs: Any) -> None:
+def test_a_table_and_what_runs_it(
+    capsys: pytest.CaptureFixture[str], artifact: Path, photographs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = photographs(2)
-    assert run("predict", artifact, *files, "--top", 1) == 0
+    monkeypatch.chdir(files[0].parent)
+    assert run("predict", artifact, *(file.name for file in files), "--top", 1) == 0
     captured = capsys.readouterr()
     assert captured.out.count("class ") == 2 and "1.png" in captured.out
     assert captured.err.startswith("ONNX Runtime CPU runs model.onnx")

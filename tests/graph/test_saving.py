@@ -17,7 +17,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
 from fimaq_deploy.graph import saving
 from fimaq_deploy.graph.inspection import integer_weights, load_model
-from fimaq_deploy.graph.saving import copy_model, data_of, save_model, size_of
+from fimaq_deploy.graph.saving import copy_model, data_of, size_of, write_model
 from fimaq_deploy.manifest import check_file
 
 
@@ -70,7 +70,7 @@ def test_a_file_is_made_from_one_with_its_numbers_beside_it(
     np.testing.assert_array_equal(answers(tmp_path / "copy" / "model.onnx", images), answers(source, images))
     monkeypatch.setattr(saving, "LARGEST_BYTES", 2**31)
     model = load_model(source)
-    path = save_model(model, tmp_path / "whole.onnx")
+    path = write_model(model, tmp_path / "whole.onnx")
     assert outside(path) == set()
     data_of(source).unlink()
     np.testing.assert_array_equal(answers(path, images), answers(tmp_path / "copy" / "model.onnx", images))
@@ -83,7 +83,7 @@ def test_what_lay_beside_an_earlier_file_goes_with_it(tiny_vit: Any, tmp_path: P
     assert data_of(path).is_file()
     model = ir.load(path)
     model.graph.initializers.clear()
-    save_model(model, path)
+    write_model(model, path)
     assert not data_of(path).exists() and size_of(path) == path.stat().st_size
 
 

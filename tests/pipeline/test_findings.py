@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
 from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.data.intake import as_source
+from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.measure.accuracy import Evaluation, evaluate
 from fimaq_deploy.measure.latency import Latency
@@ -23,6 +25,7 @@ from fimaq_deploy.pipeline.rows import Candidate, Done
 from fimaq_deploy.pipeline.speed import Speed
 from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.report import schema
+from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.verify.block_parity import Comparison
 from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
 from fimaq_deploy.verify.stages import AS_WRITTEN, Flips, ParityReport, StageParity
@@ -113,6 +116,16 @@ def test_the_data() -> None:
     assert (found.calibration, found.evaluation) == (calibration.description, evaluation.description)
     assert found.notes[-2:] == ["a", "b"]
     assert findings.to_data(evaluation, calibration).labelled is False
+
+
+def test_an_iterable_is_counted_by_what_was_predicted() -> None:
+    def source() -> ImageSource:
+        items = [{"images": torch.zeros(2, 3, 4, 4), "labels": torch.zeros(2)}]
+        return as_source(items, keep_labels=True)
+
+    seen = Predictions("", {"torch-fp32": np.zeros(2, np.int32)}, labels=np.zeros(2, np.int32))
+    found = findings.to_data(source(), source(), predictions=seen)
+    assert (found.evaluation_images, found.labelled) == (2, True)
 
 
 def test_a_step() -> None:

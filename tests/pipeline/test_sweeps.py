@@ -124,6 +124,7 @@ def test_a_finished_sweep_builds_nothing_and_says_what_failed(
 def test_a_changed_cell_is_stale(plan: Path, whole: SweepResult) -> None:
     """Only read here: what would be built again is waiting."""
     from fimaq_deploy.pipeline.sweep_plan import Plan
+    from fimaq_deploy.pipeline.sweep_ray import Store
     from fimaq_deploy.pipeline.sweeps import _earlier, _record, _shared
 
     plan.with_name("other.yaml").write_text(PLAN.replace("images=32", "images=33"), encoding="utf-8")
@@ -132,8 +133,8 @@ def test_a_changed_cell_is_stale(plan: Path, whole: SweepResult) -> None:
         loaded = Plan.load(plan.with_name(name))
         cell = loaded.cells()[0]
         identity = cell.identity(*_shared(loaded))
-        assert _record(cell, identity, earlier, whole.out).state == state
-        assert _record(cell, identity, earlier, whole.out.parent / "elsewhere").state == "waiting"
+        assert _record(cell, identity, earlier, Store(whole.out)).state == state
+        assert _record(cell, identity, earlier, Store(whole.out.parent / "elsewhere")).state == "waiting"
 
 
 def test_a_folder_of_something_else_is_one_line(plan: Path, tmp_path: Path) -> None:
