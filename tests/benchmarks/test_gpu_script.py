@@ -22,6 +22,7 @@ def run(*more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(SCRIPT), *TOY, *more], env=env, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_script_prints_its_tables_and_ends_in_json(tmp_path: Path) -> None:
     settings = [word for field in FIELDS for word in ("--set", field)]
     done = run(*ENGINES, *settings, "--json", str(tmp_path / "gpu.json"))
