@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-slow test-exports test-lowest test-newest test-bare test-runtime chaos check format reference hooks clean
+.PHONY: help demo compare test test-slow test-docs test-exports test-lowest test-newest test-bare test-runtime chaos check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
 	@echo "make compare      the demo against the build that was accepted last, .ci/baseline"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run those that take minutes"
+	@echo "make test-docs    those of them that run what the documents say"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make test-runtime the shipped models in an environment with NumPy, Pillow and ONNX Runtime alone: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
@@ -36,6 +37,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
+
+test-docs: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m slow tests/test_documents.py
 
 test-runtime: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/runtime/test_bare_environment.py

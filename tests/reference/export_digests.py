@@ -8,7 +8,7 @@ change what is exported proves it here.
 A file has two digests. `graph` covers operators, attributes, names, shapes and types and is the same on every machine.
 `bytes` covers the numbers too; float arithmetic rounds differently from one processor or torch to the next, so it is
 judged only where the machine and the versions are those of the reference. The producer's version and
-`metadata_props`, which no runtime computes with, are left out of both.
+`metadata_props` of the model, its nodes and values, which no runtime computes with, are left out of both.
 
 Learning runs for a few iterations on generated noise: what is proved is that numbers stay, not that they are good.
 """
@@ -137,6 +137,12 @@ def _exported(model: Any, images: Any, preset: str, targets: tuple[str, ...], fo
         yield fd.export_onnx(quantized, folder / f"model.{target}.onnx", target=target)
 
 
+def _described(graph: Any) -> Iterator[Any]:
+    """What an exporter notes the names of its own tracing at."""
+    for group in (graph.node, graph.initializer, graph.input, graph.output, graph.value_info):
+        yield from group
+
+
 def digest(file: Path) -> dict[str, str]:
     if file.suffix == ".safetensors":
         return {"bytes": _of_tensors(file)}
@@ -144,7 +150,8 @@ def digest(file: Path) -> dict[str, str]:
 
     model = onnx.load(file)
     model.producer_version = ""
-    del model.metadata_props[:]
+    for one in (model, model.graph, *_described(model.graph)):
+        del one.metadata_props[:]
     whole = _sha256(model.SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")
