@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import fimaq_deploy as fd
+from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.data.choose import generated_images
@@ -209,16 +210,16 @@ def own_bytes() -> int:
 def matrix_rate(device: str) -> float:
     """FLOP/s of a large matrix multiplication as learning computes it here (a GPU: in TF32), the best of five."""
     size = 4096 if device != "cpu" else 1024
-    torch.set_float32_matmul_precision("high" if device != "cpu" else "highest")
     a = torch.randn(size, size, device=device)
     best = 0.0
-    for _ in range(5):
-        started = time.perf_counter()
-        for _ in range(4):
-            b = a @ a
-        if device != "cpu":
-            torch.cuda.synchronize()
-        best = max(best, 8 * size**3 / (time.perf_counter() - started))
+    with matmul_precision(torch.device(device), "auto"):
+        for _ in range(5):
+            started = time.perf_counter()
+            for _ in range(4):
+                b = a @ a
+            if device != "cpu":
+                torch.cuda.synchronize()
+            best = max(best, 8 * size**3 / (time.perf_counter() - started))
     assert b.shape == a.shape
     return best
 

@@ -75,3 +75,18 @@ class Source(Family):
 
     def stream(self, model: nn.Module) -> Stream | str:
         return CHAINED.stream(self.as_chain(model))
+
+
+class TransformersSource(Source):
+    """Modules of transformers, which are known by the names of their classes: nothing of it is imported."""
+
+    class_names: tuple[str, ...] = ()
+
+    def claims(self, model: object) -> bool:
+        own = type(model)
+        return own.__module__.startswith("transformers.models.") and own.__name__ in self.class_names
+
+    def image_shape(self, model: Any) -> Shape:
+        size = model.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return model.config.num_channels, height, width

@@ -15,24 +15,16 @@ from fimaq_deploy.models.families.chain import Shape
 from fimaq_deploy.models.families.family import expect
 from fimaq_deploy.models.families.head import FirstToken, Head, Mean
 from fimaq_deploy.models.families.parts import Attention, Block, Mlp, RelativeBias, joined, tokens
-from fimaq_deploy.models.families.source import Source
+from fimaq_deploy.models.families.source import TransformersSource
 
 _WITH_CLASSES = "BeitForImageClassification"
 _KINDS = ("BeitModel", _WITH_CLASSES)
 
 
-class TransformersBeit(Source):
+class TransformersBeit(TransformersSource):
     name = "transformers-beit"
     kinds = tuple(f"transformers {kind}" for kind in _KINDS)
-
-    def claims(self, model: object) -> bool:
-        own = type(model)
-        return own.__module__.startswith("transformers.models.") and own.__name__ in _KINDS
-
-    def image_shape(self, model: Any) -> Shape:
-        size = model.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return model.config.num_channels, height, width
+    class_names = _KINDS
 
     def classes(self, model: Any) -> int:
         return model.config.num_labels if hasattr(model, "classifier") else 0

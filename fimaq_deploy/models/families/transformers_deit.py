@@ -19,11 +19,7 @@ from fimaq_deploy.models.families.transformers_vit import TransformersVit
 class TransformersDeit(TransformersVit):
     name = "transformers-deit"
     kinds = ("transformers DeiTForImageClassificationWithTeacher",)
-
-    def claims(self, model: object) -> bool:
-        own = type(model)
-        named = own.__name__ == "DeiTForImageClassificationWithTeacher"
-        return named and own.__module__.startswith("transformers.models.")
+    class_names = ("DeiTForImageClassificationWithTeacher",)
 
     def classes(self, model: Any) -> int:
         return model.config.num_labels

@@ -36,10 +36,7 @@ class InOrder(Answering):
 class TransformersMae(TransformersVit):
     name = "transformers-mae"
     kinds = ("transformers ViTMAEModel",)
-
-    def claims(self, model: object) -> bool:
-        own = type(model)
-        return own.__name__ == "ViTMAEModel" and own.__module__.startswith("transformers.models.")
+    class_names = ("ViTMAEModel",)
 
     def answer(self, model: Any) -> str:
         return "last_hidden_state"

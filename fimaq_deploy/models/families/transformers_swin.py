@@ -17,7 +17,7 @@ from fimaq_deploy.models.families.chain import Shape
 from fimaq_deploy.models.families.family import expect
 from fimaq_deploy.models.families.head import Head, MapMean, Rows
 from fimaq_deploy.models.families.parts import Attention, Direction, Mlp, RelativeBias, joined
-from fimaq_deploy.models.families.source import Source
+from fimaq_deploy.models.families.source import TransformersSource
 from fimaq_deploy.models.families.windows import (
     Grid,
     Merging,
@@ -33,18 +33,10 @@ _KINDS = tuple(f"{name}{end}" for name in ("Swin", "Swinv2") for end in ("Model"
 _LARGEST_SCALE = math.log(100.0)
 
 
-class TransformersSwin(Source):
+class TransformersSwin(TransformersSource):
     name = "transformers-swin"
     kinds = tuple(f"transformers {kind}" for kind in _KINDS)
-
-    def claims(self, model: object) -> bool:
-        own = type(model)
-        return own.__module__.startswith("transformers.models.") and own.__name__ in _KINDS
-
-    def image_shape(self, model: Any) -> Shape:
-        size = model.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return model.config.num_channels, height, width
+    class_names = _KINDS
 
     def classes(self, model: Any) -> int:
         return model.config.num_labels if _has_classes(model) else 0

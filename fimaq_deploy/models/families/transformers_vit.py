@@ -16,7 +16,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.chain import Shape
 from fimaq_deploy.models.families.head import FirstAndMean, FirstToken, Head, Kept, Mean
 from fimaq_deploy.models.families.parts import Attention, Block, GatedMlp, Mlp, Rotary, joined, tokens
-from fimaq_deploy.models.families.source import Source
+from fimaq_deploy.models.families.source import TransformersSource
 
 _WITH_CLASSES = "ForImageClassification"
 _UNPOOLED = ("ViTModel", "DeiTModel")
@@ -25,18 +25,10 @@ _CLASSIFIERS = ("ViT", "DeiT", "Dinov2", "Dinov2WithRegisters", "CLIP", "Siglip"
 _KINDS = (*_UNPOOLED, *_POOLED, "CLIPVisionModelWithProjection", *(f"{one}{_WITH_CLASSES}" for one in _CLASSIFIERS))
 
 
-class TransformersVit(Source):
+class TransformersVit(TransformersSource):
     name = "transformers-vit"
     kinds = tuple(f"transformers {kind}" for kind in _KINDS)
-
-    def claims(self, model: object) -> bool:
-        own = type(model)
-        return own.__module__.startswith("transformers.models.") and own.__name__ in _KINDS
-
-    def image_shape(self, model: Any) -> Shape:
-        size = model.config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return model.config.num_channels, height, width
+    class_names = _KINDS
 
     def classes(self, model: Any) -> int:
         return model.config.num_labels if _has_classes(model) else 0
