@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 import fimaq_deploy as fd
+from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.describe import describe_model
@@ -89,7 +90,9 @@ def audit_model(name: str, recipes: Sequence[str], groups: Sequence[str], folder
 
 def plan(path: Path, sms: str, twin: dict[str, int] | None = None) -> tuple[BlockPlan, ...]:
     return audit_log(
-        builder_log(path, TARGET, [divmod(int(sm), 10) for sm in sms.split("+")]), read_structure(path), twin
+        builder_log(path, find_runtime(TARGET), [divmod(int(sm), 10) for sm in sms.split("+")]),
+        read_structure(path),
+        twin,
     )
 
 

@@ -21,6 +21,11 @@ LEAST_PRODUCT = 16
 ANY_RUNTIME = "onnxruntime-cpu"  # whose file, in float32, every runtime here reads
 
 HighPrecision = Literal["float16", "bfloat16", "float32"]
+# How a runtime takes INT4 weights that it multiplies as INT8: it makes INT8 of them once, when it loads the file, or in
+# every run, with kernels of its own.
+Int4Channels = Literal["folded", "unpacked"]
+# How a file holds weights of at most four bits: auto is INT4 wherever that costs no kernel.
+WeightStorage = Literal["auto", "int8", "int4"]
 
 # A name is part of file names and command lines; `combine` joins several with a plus.
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -72,6 +77,8 @@ class Target:
         activations have a kernel there.
     patches: how the patch embedding is written. Behind an INT8 convolution TensorRT-RTX leaves Swin a transposing
         kernel, behind a product of windows none. TensorRT 10 and 11, where neither could be tried, get the convolution.
+    int4_channels: what becomes of weights of at most four bits that are stored as INT4 and multiplied as INT8. Four
+        kernels a block more where they are unpacked in every run: there they are stored so only where that is asked.
     """
 
     name: str
@@ -89,12 +96,13 @@ class Target:
     splits_products: bool = False
     patches: Literal["convolution", "product"] = "product"
     integer_products: bool = True
+    int4_channels: Int4Channels = "folded"
 
     @property
     def reads_the_common_file(self) -> bool:
         """Whether a file that was written for no target in particular is the one for it."""
         plain = self.high_precision == "float32" and self.clip == "floats" and self.patches == "product"
-        return plain and not self.splits_products
+        return plain and not self.splits_products and self.int4_channels == "folded"
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
@@ -134,6 +142,7 @@ TARGETS: dict[str, Target] = {
             integer_pooled_head=False,
             splits_products=True,
             patches="convolution",
+            int4_channels="unpacked",
         ),
         Target(
             "tensorrt-rtx",
@@ -146,6 +155,7 @@ TARGETS: dict[str, Target] = {
             any_int4=True,
             clip="integers",
             splits_products=True,
+            int4_channels="unpacked",
         ),
         Target(
             "onnxruntime-cpu",
@@ -157,7 +167,14 @@ TARGETS: dict[str, Target] = {
             LEAST_PRODUCT,
             integer_attention=False,
         ),
-        Target("onnxruntime-cuda", "float16", True, None, _ONNXRUNTIME_BLOCKS, integer_products=False),
+        Target(
+            "onnxruntime-cuda",
+            "float16",
+            True,
+            None,
+            _ONNXRUNTIME_BLOCKS,
+            integer_products=False,
+        ),
         Target(
             "openvino-cpu",
             "float32",
@@ -246,6 +263,7 @@ def combine(targets: Iterable[Target]) -> Target:
         clip="integers" if all(target.clip == "integers" for target in found) else "floats",
         splits_products=any(target.splits_products for target in found),
         integer_products=any(target.integer_products for target in found),
+        int4_channels="folded" if all(target.int4_channels == "folded" for target in found) else "unpacked",
         patches="product" if all(target.patches == "product" for target in found) else "convolution",
     )
 

@@ -79,6 +79,10 @@ def build(
         int | None, typer.Option(help="Of files with more than 8 bits that hold fewer than they declare.")
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of the ONNX files: 17, 19, 21 or 23; 21 if not said.")] = None,
+    weight_storage: Annotated[
+        str,
+        typer.Option(metavar="AS", help="Of weights of at most 4 bits: int8, int4, or auto: int4 where it is free."),
+    ] = "auto",
     sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
     replay: Annotated[
         int, typer.Option(help="Keep so many evaluation images with their outputs for `verify`; 0 keeps none.")
@@ -118,6 +122,7 @@ def build(
                 numbers("--mean", mean), numbers("--std", std), interpolation, crop, crop_mode, bit_depth
             ),
             opset=opset,
+            weight_storage=weight_storage,  # type: ignore[arg-type]  # checked there
             sensitivity=sensitivity,
             replay=replay,
             embed_preprocessing=embed_preprocessing,

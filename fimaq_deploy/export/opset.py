@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast, get_args
 
 import numpy as np
 import onnx_ir as ir
 from onnx import defs
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.edit import nodes_of, numpy_of, optional_at, read_at, replace, stored, stored_scalar, typed
+from fimaq_deploy.target import WeightStorage
 
 OPSETS = (17, 19, 21, 23)
 DEFAULT_OPSET = 21
+_INT4_SINCE = 21
 _IR_VERSIONS = {17: 8, 19: 9, 21: 10, 23: 11}
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 # What the zero point says too, or what is the only way in older opsets: there are no floats of 8 bits here.
@@ -35,6 +38,21 @@ def check_opset(opset: int) -> int:
     if opset not in OPSETS:
         raise UserError(f"--opset {opset}: expected one of {', '.join(map(str, OPSETS))}")
     return opset
+
+
+def check_storage(storage: str, opset: int) -> WeightStorage:
+    """How weights of at most four bits are stored in files of an opset.
+
+    Raises:
+        UserError: no such storage, or the opset has no INT4.
+    """
+    if storage not in get_args(WeightStorage):
+        raise UserError(f"--weight-storage {shown(storage)}: expected one of {', '.join(get_args(WeightStorage))}")
+    if opset >= _INT4_SINCE:
+        return cast(WeightStorage, storage)
+    if storage == "int4":
+        raise UserError(f"--weight-storage int4 with --opset {opset}: INT4 came with opset 21; take that, or int8")
+    return "int8"
 
 
 def to_opset(model: ir.Model, opset: int) -> None:
@@ -136,7 +154,7 @@ def _name_axes(graph: ir.Graph, opset: int) -> None:
 
 # What is done below an opset, in this order.
 _SINCE: tuple[tuple[int, Callable[[ir.Graph, int], None]], ...] = (
-    (21, _refuse_int4),
+    (_INT4_SINCE, _refuse_int4),
     (20, _spell_out_gelu),
     (19, _widen_quantizers),
     (18, _name_axes),

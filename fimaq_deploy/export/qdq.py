@@ -24,7 +24,7 @@ import onnx_ir as ir
 from torch import nn
 
 from fimaq_deploy.contract import KEY, Contract, Output, parse_contract
-from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, to_opset
+from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage, to_opset
 from fimaq_deploy.export.passes import CLEANING, passes_for, run_passes
 from fimaq_deploy.export.passes.standard import require_standard
 from fimaq_deploy.export.tracing import count_weights, trace_module
@@ -32,7 +32,7 @@ from fimaq_deploy.graph.inspection import load_model
 from fimaq_deploy.graph.saving import write_model
 from fimaq_deploy.models.describe import contract_of, image_shape
 from fimaq_deploy.models.families import find_family
-from fimaq_deploy.target import ANY_RUNTIME, Target, find_target
+from fimaq_deploy.target import ANY_RUNTIME, Target, WeightStorage, find_target
 from fimaq_deploy.version import __version__
 
 
@@ -44,6 +44,7 @@ def export_onnx(
     input_shape: tuple[int, int, int] | None = None,
     contract: Contract | None = None,
     opset: int | None = None,
+    weight_storage: WeightStorage = "auto",
 ) -> Path:
     """Write a frozen quantized model as QDQ ONNX. For several targets, `trace` it once and write each from that.
 
@@ -52,12 +53,14 @@ def export_onnx(
     contract: how images are prepared, for the file's `metadata_props`; None is what the model's `pretrained_cfg` says,
         and nothing where it has none.
     opset: 17, 19, 21 or 23, for runtimes that know no other (`export.opset`); None is 21.
+    weight_storage: of weights of at most four bits: "int4" takes half the bytes of "int8"; "auto" takes them wherever
+        the target makes INT8 of them once, when it loads the file, and not in every run.
 
     Raises:
         UserError: unknown target, what the graph needs came after the opset, or the file cannot be written.
     """
     rules = _rules(target)
-    return trace(quantized, input_shape, contract).write(path, rules, opset)
+    return trace(quantized, input_shape, contract).write(path, rules, opset, weight_storage)
 
 
 def export_fp_onnx(
@@ -84,9 +87,17 @@ class Traced:
     weights: int = 0
     contract: Contract | None = None
 
-    def write(self, path: str | Path, target: str | Target | None = None, opset: int | None = None) -> Path:
+    def write(
+        self,
+        path: str | Path,
+        target: str | Target | None = None,
+        opset: int | None = None,
+        weight_storage: WeightStorage = "auto",
+    ) -> Path:
         """Write the file of a target, and leave this graph as it is. Arguments and errors as of `export_onnx`."""
-        return _write(self.model.clone(), _rules(target), self.weights, Path(path), self.contract, opset)
+        return _write(
+            self.model.clone(), _rules(target), self.weights, Path(path), self.contract, opset, weight_storage
+        )
 
 
 def trace(
@@ -120,12 +131,19 @@ def _rules(target: str | Target | None) -> Target:
 
 
 def _write(
-    model: ir.Model, target: Target, weights: int, path: Path, contract: Contract | None, opset: int | None
+    model: ir.Model,
+    target: Target,
+    weights: int,
+    path: Path,
+    contract: Contract | None,
+    opset: int | None,
+    weight_storage: WeightStorage = "auto",
 ) -> Path:
     """What every file goes through. `model` is changed; `weights` is `Traced.weights`."""
-    run_passes(model, passes_for(target))
+    opset = DEFAULT_OPSET if opset is None else check_opset(opset)
+    run_passes(model, passes_for(target, check_storage(weight_storage, opset)))
     require_standard(model, weights)
-    to_opset(model, DEFAULT_OPSET if opset is None else check_opset(opset))
+    to_opset(model, opset)
     if contract is not None:
         model.metadata_props[KEY] = _of_graph(contract, model.graph).text()
     model.producer_name, model.producer_version, model.graph.name = "fimaq-deploy", __version__, "main"

@@ -98,8 +98,16 @@ def is_integer_weight(node: ir.Node | None) -> bool:
     """Whether a node dequantizes integers that the file stores."""
     if node is None or not is_operator(node, "DequantizeLinear"):
         return False
-    stored = node.inputs[0]
+    stored = unwidened(node.inputs[0])
     return stored is not None and stored.const_value is not None and stored.dtype in INTEGERS
+
+
+def unwidened(integers: ir.Value | None) -> ir.Value | None:
+    """INT4 in front of the Cast to INT8 behind which a weight may be stored; other values are returned as they are."""
+    cast = maker(integers, "Cast")
+    if cast is None or cast.inputs[0] is None or cast.inputs[0].dtype is not ir.DataType.INT4:
+        return integers
+    return cast.inputs[0]
 
 
 # Constants

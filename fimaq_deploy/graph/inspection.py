@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.whole import is_file
-from fimaq_deploy.graph.edit import is_integer_weight, numpy_of
+from fimaq_deploy.graph.edit import is_integer_weight, numpy_of, unwidened
 from fimaq_deploy.graph.protos import is_text_whole
 from fimaq_deploy.manifest import check_file
 
@@ -91,7 +91,7 @@ def integer_weights(path: str | Path) -> dict[str, NDArray[np.int8]]:
     """The integers of every quantized weight by its name in the file; INT4 is unpacked, one integer an int8."""
     found = {}
     for node in load_graph(path):
-        stored = node.inputs[0] if is_integer_weight(node) else None
+        stored = unwidened(node.inputs[0]) if is_integer_weight(node) else None
         if stored is not None and (array := numpy_of(stored)) is not None:
             found[str(stored.name)] = array
     return found
@@ -109,11 +109,13 @@ def _grids(graph: ir.Graph) -> Iterator[QuantizedTensor]:
 
 
 def _weight(node: ir.Node) -> QuantizedTensor:
-    integers, scale, zero = _stored(node, 0), _stored(node, 1), numpy_of(_input(node, 2))
+    kept, scale, zero = unwidened(node.inputs[0]), _stored(node, 1), numpy_of(_input(node, 2))
+    integers = numpy_of(kept)
+    assert integers is not None, node.name
     return QuantizedTensor(
         node=str(node.name),
         kind="weight",
-        dtype=_type_name(node.inputs[0]),
+        dtype=_type_name(kept),
         zero_point=0 if zero is None else int(zero.max()),
         low=int(integers.min()),
         high=int(integers.max()),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from fimaq_deploy.graph.edit import unwidened
 from fimaq_deploy.graph.values import MOVES, dimension, integer_type, producer, readers, stored_tensor
 from fimaq_deploy.target import LEAST_PRODUCT
 
@@ -155,7 +156,8 @@ def _quantizer_before(dequantizer: ir.Node) -> ir.Node | None:
 def stored_integers(dequantizer: ir.Node) -> ir.Value | None:
     """The constant that a DequantizeLinear reads: integers, or floats that a QuantizeLinear before it rounds."""
     before = _quantizer_before(dequantizer)
-    value = (before or dequantizer).inputs[0]
+    value = unwidened((before or dequantizer).inputs[0])
+    assert value is not None, f"{dequantizer.name} reads nothing"
     return value if stored_tensor(value) is not None else None
 
 

@@ -62,6 +62,7 @@ from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.runtime.replay import REPLAY
+from fimaq_deploy.target import WeightStorage
 from fimaq_deploy.verify.block_parity import QUANTIZED, compare_files, compare_weights
 
 PARITY_IMAGES = 4
@@ -107,6 +108,7 @@ def build(
     in_chans: int | None = None,
     preprocessing: Preprocessing | None = None,
     opset: int | None = None,
+    weight_storage: WeightStorage = "auto",
     replay: int = REPLAYED,
     embed_preprocessing: bool = False,
     overwrite: bool = False,
@@ -132,6 +134,8 @@ def build(
     image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     opset: of the ONNX files, for runtimes that do not know 21: 17, 19 or 23.
+    weight_storage: of weights of at most four bits in the ONNX files: int8; int4, half as large; auto, int4 wherever
+        that costs no kernel.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     replay: how many evaluation images to keep in the folder with their outputs, for `verify_artifact`; 0 keeps none.
     embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself.
@@ -164,6 +168,7 @@ def build(
         in_chans=in_chans,
         preprocessing=preprocessing,
         opset=opset,
+        weight_storage=weight_storage,
         replay=replay,
         embed_preprocessing=embed_preprocessing,
     )
@@ -203,7 +208,15 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         earlier = originals.onnx if originals else None
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
         files = write_files(
-            folder, quantized, loaded.model, loaded.calibration, runtimes, earlier, contract, request.opset
+            folder,
+            quantized,
+            loaded.model,
+            loaded.calibration,
+            runtimes,
+            earlier,
+            contract,
+            request.opset,
+            request.weight_storage,
         )
         inside = [write_pixels(files.onnx)] if request.embed_preprocessing else []
     with steps.step("compile") as count:

@@ -25,7 +25,7 @@ from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
 from fimaq_deploy.graph.products import dequantized_products, is_quantized
 from fimaq_deploy.graph.saving import copy_model
 from fimaq_deploy.graph.structure import read_structure
-from fimaq_deploy.target import HighPrecision, Target
+from fimaq_deploy.target import HighPrecision, Target, WeightStorage
 
 FP_ONNX = "model.fp32.onnx"
 IMAGES = 32  # whose largest values decide the float type
@@ -93,14 +93,16 @@ def write_files(
     earlier: Path | None = None,
     contract: Contract | None = None,
     opset: int | None = None,
+    weight_storage: WeightStorage = "auto",
 ) -> Files:
     """Write them all. Each model is traced once.
 
     model: the original. images: a source of calibration images. earlier: the original's float32 file of another build.
     contract: what each file says of its input; None: what the model itself says. opset: of every file; None is 21.
+    weight_storage: of weights of at most four bits, as of `export_onnx`.
     """
     traced, original = trace(quantized, contract=contract), folder / FP_ONNX
-    traced.write(folder / ONNX, opset=opset)
+    traced.write(folder / ONNX, opset=opset, weight_storage=weight_storage)
     if earlier is not None and earlier.is_file():
         copy_model(earlier, original)
     else:
@@ -109,7 +111,7 @@ def write_files(
     half = [runtime for runtime in own if _is_half(runtime)]
     files = Files(folder, choose_floats(quantized, model, images.take(IMAGES)) if half else None)
     for runtime in own:
-        traced.write(runtime.onnx(folder), _rules(runtime, files.half), opset)
+        traced.write(runtime.onnx(folder), _rules(runtime, files.half), opset, weight_storage)
     if half:
         rules = _rules(half[0], files.half)
         convert_fp_onnx(original, files.yardstick_onnx(half[0]), target=rules, opset=opset)

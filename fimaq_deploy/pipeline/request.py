@@ -19,7 +19,7 @@ from typing import Any
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, non_negative, shown, within
-from fimaq_deploy.export.opset import check_opset
+from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage
 from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
 from fimaq_deploy.models.devices import find_device
@@ -28,6 +28,7 @@ from fimaq_deploy.models.names import require_known
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.models.preprocessing import image_size as sides
 from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.target import WeightStorage
 
 LARGEST_SEED = 2**63 - 1
 REPLAYED = 8  # images that a build keeps with their outputs
@@ -60,6 +61,7 @@ class Request:
     sizes: Sizes = field(default_factory=Sizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     opset: int | None = None
+    weight_storage: WeightStorage = "auto"
     replay: int = REPLAYED
     embed_preprocessing: bool = False
 
@@ -88,6 +90,7 @@ class Request:
         in_chans: int | None = None,
         preprocessing: Preprocessing | None = None,
         opset: int | None = None,
+        weight_storage: WeightStorage = "auto",
         replay: int = REPLAYED,
         embed_preprocessing: bool = False,
     ) -> Request:
@@ -117,6 +120,7 @@ class Request:
             sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
             opset=None if opset is None else check_opset(_whole("--opset", opset, 99)),
+            weight_storage=check_storage(weight_storage, opset or DEFAULT_OPSET),
             replay=_whole("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
         )
@@ -156,6 +160,10 @@ class Request:
             "--bit-depth": None if said.bit_depth is None else str(said.bit_depth),
         }
 
+    def _asks_for_storage(self) -> bool:
+        """Whether it is not what `auto` comes to."""
+        return self.weight_storage != check_storage("auto", self.opset or DEFAULT_OPSET)
+
     def command(self) -> str:
         """The command line that does this again."""
         preset = self.recipe.name in Recipe.presets()
@@ -171,6 +179,7 @@ class Request:
             "--evaluate": self.evaluate_name,
             **{f"--{name.replace('_', '-')}": value for name, value in self._thresholds()},
             "--opset": None if self.opset is None else str(self.opset),
+            "--weight-storage": self.weight_storage if self._asks_for_storage() else None,
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
             "--replay": None if self.replay == REPLAYED else str(self.replay),
             "--out": str(self.out),

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from fixtures.exported import SHAPE
 from fixtures.versions import onnxruntime_version, quantizes_float16_exactly
 
 from fimaq_deploy.calibration.quantization import quantize
@@ -17,8 +18,9 @@ from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.onnxruntime import optimised_operators
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export import export_fp_onnx, export_onnx
+from fimaq_deploy.export import export_fp_onnx, export_onnx, trace
 from fimaq_deploy.graph.inspection import check_grids, integer_weights
+from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.verify.stages import differing_weights
@@ -69,7 +71,7 @@ def test_the_batch_is_dynamic(exported, images, batch):
 
 @pytest.mark.parametrize(
     ("name", "bits", "container"),
-    [("w8a8", 8, "INT8"), ("w4a4", 4, "INT8"), ("offset", 3, "INT8"), ("w4a16", 4, "INT4")],
+    [("w8a8", 8, "INT8"), ("w4a4", 4, "INT4"), ("offset", 3, "INT4"), ("w4a16", 4, "INT4")],
 )
 def test_weights_stay_integers_within_their_bits(exported, name, bits, container):
     model, path = exported(name)
@@ -269,3 +271,30 @@ def test_a_calibrated_model_is_what_the_file_computes(tmp_path, name):
     assert (difference <= EXACT).mean() >= 0.9
     assert difference.max() < 0.01
     assert operators(path)["QuantizeLinear"] == len([t for t in check_grids(path) if t.kind == "activation"])
+
+
+@pytest.mark.parametrize("name", ["w4a4", "offset"])
+def test_weights_of_few_bits_take_half_a_byte_and_stay_integer_kernels(exported, images, tmp_path, name):
+    model, small = exported(name)
+    large = trace(model, SHAPE).write(tmp_path / "int8.onnx", weight_storage="int8")
+    narrow = [one for one in check_grids(small) if one.dtype == "INT4"]
+    assert len(narrow) == 2 and all(one.low >= -8 and one.high <= 7 for one in narrow), "qkv and proj, not the edges"
+    bytes_of = [integers.size for integers in integer_weights(small).values()]
+    assert large.stat().st_size - small.stat().st_size > 0.4 * sum(sorted(bytes_of)[-2:])
+    assert {key: one.tolist() for key, one in integer_weights(small).items()} == {
+        key: one.tolist() for key, one in integer_weights(large).items()
+    }
+    for optimised in (False, True):
+        answers = [run(path, images, optimised) for path in (small, large)]
+        np.testing.assert_array_equal(*answers)
+    assert optimised_operators(small) == optimised_operators(large)
+    assert read_structure(small).products[1].weight.stored.dtype is ir.DataType.INT4
+
+
+def test_an_opset_before_int4_stores_bytes_and_says_so_where_more_was_asked(exported, tmp_path):
+    traced = trace(exported("w4a4")[0], SHAPE)
+    assert {one.dtype for one in check_grids(traced.write(tmp_path / "a.onnx", opset=19))} == {"INT8"}
+    with pytest.raises(UserError, match=r"^--weight-storage int4 with --opset 19: INT4 came with opset 21"):
+        traced.write(tmp_path / "b.onnx", opset=19, weight_storage="int4")
+    with pytest.raises(UserError, match=r"^--weight-storage int2: expected one of auto, int8, int4$"):
+        traced.write(tmp_path / "c.onnx", weight_storage="int2")

@@ -16,7 +16,7 @@ from fimaq_deploy.export.passes.folding import fold_constants
 from fimaq_deploy.export.passes.guards import guard_split_products
 from fimaq_deploy.export.passes.idle_clips import drop_idle_clips
 from fimaq_deploy.export.passes.idle_pads import drop_idle_pads
-from fimaq_deploy.export.passes.int4 import pack_int4
+from fimaq_deploy.export.passes.int4 import pack_behind_cast, pack_channels, pack_int4
 from fimaq_deploy.export.passes.integer_clips import clip_integers
 from fimaq_deploy.export.passes.names import name_nodes, name_tensors
 from fimaq_deploy.export.passes.patches import patches_as_product
@@ -25,7 +25,7 @@ from fimaq_deploy.export.passes.rewrite import Pass
 from fimaq_deploy.export.passes.rows import rows_as_batch
 from fimaq_deploy.export.passes.tidy import forget_notes, remove_unused
 from fimaq_deploy.export.passes.transposes import transpose_before_quantizing
-from fimaq_deploy.target import Target
+from fimaq_deploy.target import Target, WeightStorage
 
 __all__ = ["CLEANING", "WRITING", "Pass", "obstacles", "passes_for", "run_passes"]
 
@@ -49,9 +49,18 @@ WRITING: tuple[tuple[Pass, Callable[[Target], bool]], ...] = (
 )
 
 
-def passes_for(target: Target) -> tuple[Pass, ...]:
-    """What a clean float32 graph goes through to become a target's file."""
-    return tuple(each for each, is_for in WRITING if is_for(target))
+def passes_for(target: Target, storage: WeightStorage = "int8") -> tuple[Pass, ...]:
+    """What a clean float32 graph goes through to become a target's file.
+
+    storage: of weights of at most four bits. They are packed last, so that no other pass has to know.
+    """
+    return (*(each for each, is_for in WRITING if is_for(target)), *_packing(target, storage))
+
+
+def _packing(target: Target, storage: WeightStorage) -> tuple[Pass, ...]:
+    if storage != "int8" and target.int4_channels == "folded":
+        return (pack_behind_cast,)
+    return (pack_channels,) if storage == "int4" else ()
 
 
 def run_passes(model: ir.Model, passes: tuple[Pass, ...]) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def int4_channels_read_floats(found: Structure, target: Target) -> Found:
                 product,
                 weight,
                 "INT4 weights meet a quantized activation: the product runs in floating point",
-                "store the same integers as INT8",
+                "store the same integers as INT8, or behind a Cast to INT8, which is folded when the file is loaded",
             )
 
 

@@ -187,8 +187,8 @@ def _against_size(places: Sequence[Place], number: int) -> Exhibit | None:
     return Exhibit(
         f"accuracy-size{number or ''}",
         f"The smallest file is {smallest.model} with {smallest.recipe}: {size_text(round(smallest.cost.value * 1e6))}",
-        f"{_better(points[0].figure)} and further left is better. A weight takes a byte whatever its bits, and half a "
-        "byte in INT4 blocks.",
+        f"{_better(points[0].figure)} and further left is better. A weight takes half a byte at 4 bits and fewer, "
+        "and a byte else; engines of TensorRT hold a byte unless int4 was asked for.",
         paint=_paint(points, [], "megabytes"),
         height=300,
     )

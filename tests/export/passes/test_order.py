@@ -33,6 +33,20 @@ def test_the_tensorrt_family() -> None:
     assert wide[-5:] == ["clip_integers", "attention_in_float16", "to_bfloat16", *half[1:]]
 
 
+@pytest.mark.parametrize(
+    ("target", "storage", "last"),
+    [
+        ("onnxruntime-cpu", "auto", "pack_behind_cast"),
+        ("onnxruntime-cpu", "int4", "pack_behind_cast"),
+        ("onnxruntime-cpu", "int8", "drop_unread_rows"),
+        ("tensorrt-rtx", "auto", "drop_unread_rows"),
+        ("tensorrt-rtx", "int4", "pack_channels"),
+    ],
+)
+def test_weights_are_packed_last_where_that_is_free_or_asked(target, storage, last) -> None:
+    assert [each.name for each in passes_for(find_target(target), storage)][-1] == last
+
+
 def test_every_pass_has_a_name_of_its_own() -> None:
     every = [each.name for each in CLEANING] + [each.name for each, _ in WRITING]
     assert len(every) == len(set(every))

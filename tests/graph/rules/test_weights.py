@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 TENSORRT, CPU, CUDA = "tensorrt-rtx", "onnxruntime-cpu", "onnxruntime-cuda"
 
@@ -91,6 +92,16 @@ def test_int4_channels_and_a_quantized_activation(sketch, judged):
         drawn = drawn_for(sketch, target)
         y = drawn.node("MatMul", drawn.quantized("x"), drawn.weight_int4(64, 64, block=None, axis=1))
         assert rules(judged(drawn, y, target)) == expected
+
+
+def test_int4_channels_behind_a_cast_are_integers_once_the_file_is_loaded(sketch, judged):
+    drawn = drawn_for(sketch, CPU)
+    dequantized = drawn.weight_int4(64, 64, block=None, axis=1)
+    (node,) = [one for one in drawn.nodes if dequantized in one.output]
+    node.input[0] = drawn.node("Cast", node.input[0], to=TensorProto.INT8)
+    drawn.nodes.insert(drawn.nodes.index(node), drawn.nodes.pop())
+    y = drawn.node("MatMul", drawn.quantized("x"), dequantized)
+    assert rules(judged(drawn, y, CPU)) == []
 
 
 @pytest.mark.parametrize("target", [TENSORRT, CPU])
