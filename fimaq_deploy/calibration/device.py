@@ -14,12 +14,18 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
+
+
+def place_of(module: nn.Module) -> torch.device:
+    """Where a module computes. What has no numbers of its own has an empty buffer that says so."""
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def is_host(device: torch.device) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
+from fimaq_deploy.calibration.device import place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
 from fimaq_deploy.calibration.learning.outputs import Outputs
@@ -70,7 +71,7 @@ class Walk:
     def _learn(self, position: int, boundary: tuple[Tensor, Tensor], z: Tensor) -> BlockRecord:
         search, settings = self.recipe.scale_search, self.recipe.reconstruction
         module = self.stages[position].module
-        sample = boundary[1][: search.images].to(next(module.parameters()).device)
+        sample = boundary[1][: search.images].to(place_of(module))
         group, size = parallel.current(), min(settings.batch_size, self.at_once)
         search_stage(module, sample.split(size), search.candidates, self._passed(sample) // size)
         group.broadcast(list(module.parameters()))

@@ -41,7 +41,7 @@ def trace_module(module: nn.Module, shape: Sequence[int]) -> Any:
             opset_version=OPSET,
             dynamic_shapes=({0: "batch"},),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=list(getattr(module, "outputs", (OUTPUT,))),
             custom_translation_table=TRANSLATIONS,
             optimize=False,
             verbose=False,

@@ -127,7 +127,8 @@ def _with_one_output(stages: Sequence[Stage], images: Tensor) -> list[Stage]:
     x: Any = images[:1]
     for stage in stages:
         x = stage.module(x)
-    return list(stages) if isinstance(x, Tensor) else Outputs.of(x, 0).stages(stages)
+    joined = not isinstance(x, Tensor) or any(stage.tap for stage in stages)
+    return Outputs.of(x, 0).stages(stages) if joined else list(stages)
 
 
 @torch.no_grad()
@@ -160,17 +161,20 @@ def compare_stages(
     theirs, integers = _run(Path(path), names, images.cpu().numpy(), runtime, as_written, options)
     forced = _Forced(quantized, integers)
     own = accumulated = images
-    found = []
+    found, taken = [], []
     for stage, following, result in zip(stages, (*stages[1:], None), theirs, strict=True):
         with exact_arithmetic(images.device):
             accumulated = stage.module(accumulated)
             from_same, flips = forced(stage.module, own)
+            taken += [] if stage.tap is None else [stage.tap(accumulated).cpu().numpy()]
+        if following is None and taken:  # what was handed out before is made of what earlier stages handed on
+            result = result[:, -from_same.shape[1] :]
         own = torch.from_numpy(result).to(images)
         from_same = _rows_of(own, from_same)
         if not as_written:
             flips = _flips_behind(following, from_same, own)
         found.append(_compare(stage.name, from_same, _rows_of(own, accumulated), result, tolerance, flips))
-    last = accumulated.cpu().numpy()
+    last = _side_by_side([*taken, accumulated.cpu().numpy()])
     half = runtime.target.high_precision != "float32"
     return ParityReport(
         stages=tuple(found),

@@ -44,10 +44,12 @@ def write_with_taps(path: str | Path, stages: Sequence[str], out: str | Path, *,
     """
     model = load_model(path)
     nodes, outputs = list(model.graph), list(model.graph.outputs)
-    values = [_only_one(path, model.graph, nodes, place) for place in _cuts(path, nodes, stages)]
+    # A stage that only hands on, as maps in the layout that they have, has no node: its input is the last output.
+    places = _cuts(path, nodes, stages)
+    values = [_only_one(path, model.graph, nodes, n) if n < len(nodes) else outputs[-1] for n in places]
     quantizers = [node for node in nodes if node.op_type == "QuantizeLinear"] if integers else []
     found = {str(node.name).rpartition("/")[0]: node.outputs[0] for node in quantizers}
-    model.graph.outputs[:] = [*outputs, *values, *found.values()]
+    model.graph.outputs[:] = dict.fromkeys((*outputs, *values, *found.values()))
     write_model(model, Path(out))
     names, ends = (tuple(str(value.name) for value in each) for each in (values, outputs))
     return Taps(names, ends, {name: str(value.name) for name, value in found.items()})

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.fisher import softmax_fisher
-from fimaq_deploy.calibration.learning.gradients import suffix_of
+from fimaq_deploy.calibration.learning.gradients import answer_of
 from fimaq_deploy.calibration.quantizers.layers import AttentionQuantizers, QuantizedLayer, enable_quantization
 from fimaq_deploy.models.families.roles import Stage
 
@@ -117,8 +117,8 @@ class _Boundary:
             unit.switch(not self.on)
         total = 0.0
         for x, reference in zip(self.inputs, self.reference, strict=True):
-            logits = suffix_of(self.stages[position:])(x)
-            total += self.cost(logits - reference, reference).item() * len(x)
+            logits = answer_of(self.stages[position:])(x)
+            total += self.cost(logits - reference[:, -logits.shape[1] :], reference).item() * len(x)
         if unit:
             unit.switch(self.on)
         return total / sum(map(len, self.inputs))

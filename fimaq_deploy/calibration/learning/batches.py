@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.device import of
+from fimaq_deploy.calibration.device import of, place_of
 
 
 @torch.no_grad()
 def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
     """The module's outputs for a whole set, batch by batch, on the module's device."""
-    device = next(module.parameters()).device
+    device = place_of(module)
     for batch in inputs.split(batch_size):
         yield module(batch if batch.device == device else of(device).send(batch))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.outputs import Divergence
@@ -24,6 +24,24 @@ def suffix_of(stages: Sequence[Stage]) -> Suffix:
         for stage in stages:
             x = stage.module(x)
         return x
+
+    return run
+
+
+def answer_of(stages: Sequence[Stage], tap: nn.Module | None = None) -> Suffix:
+    """The same, to everything that is handed out from here on, joined: what came before cannot change any more.
+
+    tap: of what goes in. Taps answer matrices, as those of `Outputs.stages` do.
+    """
+    if tap is None and not any(stage.tap for stage in stages):
+        return suffix_of(stages)
+
+    def run(x: Tensor) -> Tensor:
+        found = [] if tap is None else [tap(x)]
+        for stage in stages:
+            x = stage.module(x)
+            found += [] if stage.tap is None else [stage.tap(x)]
+        return torch.cat([*found, x], 1)
 
     return run
 

@@ -80,19 +80,25 @@ class Outputs:
         return torch.stack([part.second_order(*two) for part, two in self._pairs(d, reference)]).sum()
 
     def _pairs(self, one: Tensor, other: Tensor) -> Iterator[tuple[Part, tuple[Tensor, Tensor]]]:
-        sizes = [part.columns for part in self.parts]
-        yield from zip(self.parts, zip(one.split(sizes, 1), other.split(sizes, 1), strict=True), strict=True)
+        """Of each part that `one` has: of a chain that hands out several, those from some stage on are the last."""
+        columns, parts = one.shape[1], list(self.parts)
+        while sum(part.columns for part in parts) > columns:
+            del parts[0]
+        sizes, other = [part.columns for part in parts], other[:, -columns:]
+        yield from zip(parts, zip(one.split(sizes, 1), other.split(sizes, 1), strict=True), strict=True)
 
     def joining(self, model: nn.Module) -> nn.Module:
         """The model with its output joined."""
         return model if self.is_plain else Joined(model, self)
 
     def stages(self, stages: Sequence[Stage]) -> list[Stage]:
-        """The chain with the last stage's output joined."""
+        """The chain with the last stage's output joined, and each that it hands out before."""
         if self.is_plain:
             return list(stages)
         *others, last = stages
-        return [*others, Stage(last.name, Joined(last.module, self))]
+        taps = (None if one.tap is None else Joined(one.tap, self) for one in others)
+        before = [Stage(one.name, one.module, tap) for one, tap in zip(others, taps, strict=True)]
+        return [*before, Stage(last.name, Joined(last.module, self))]
 
 
 def _part(name: str, tensor: Tensor, classes: int) -> Part:

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.budget import images_in_a_pass
-from fimaq_deploy.calibration.device import of
+from fimaq_deploy.calibration.device import of, place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.learning.batches import merged, minibatches, relative_error, run_batches
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
-from fimaq_deploy.calibration.learning.gradients import Suffix, suffix_of
+from fimaq_deploy.calibration.learning.gradients import Suffix, answer_of, suffix_of
 from fimaq_deploy.calibration.learning.minibatches import Rows
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.learning.outputs import Divergence
@@ -107,7 +107,7 @@ class BlockLearner:
         at_once: int = EVERY_IMAGE,
     ) -> None:
         self.stage, self.objective, self.settings, self.at_once = stage, objective, settings, at_once
-        self.device = next(stage.parameters()).device
+        self.device = place_of(stage)
         self.fp_in, self.q_in = (each if isinstance(each, Rows) else Rows(each, self.device) for each in inputs)
         self.quantizers = [quantizer for _, quantizer in activation_quantizers(stage)]
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
@@ -300,7 +300,7 @@ def reconstruct_block(
     """
     started, at_once = time.perf_counter(), limits.at_once
     stage = stages[position]
-    device = next(stage.module.parameters()).device
+    device = place_of(stage.module)
     enable_quantization(stage.module, True)
     sample = boundary[1][:RECORDED_IMAGES]
     size = images_in_a_pass(sample, device, settings.batch_size, at_once)
@@ -309,7 +309,7 @@ def reconstruct_block(
     watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
     if settings.iterations_a_block:
         last = position == len(stages) - 1
-        suffix, features = suffix_of(stages[position + 1 :]), _features(stages, position)
+        suffix, features = answer_of(stages[position + 1 :], stage.tap), _features(stages, position)
         fp_in, q_in, z_rows, references = (store.rows(each, device) for each in (*boundary, z, logits))
         near = parallel.current().size == 1 and not any(each.ahead for each in (q_in, z_rows, references))
         pulled = max(1, at_once // len(stages))

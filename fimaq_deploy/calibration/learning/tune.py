@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
-from fimaq_deploy.calibration.device import of
+from fimaq_deploy.calibration.device import of, place_of
 from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning.batches import merged, minibatches
-from fimaq_deploy.calibration.learning.gradients import suffix_of
 from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
 from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.calibration.learning.replay import Replay
@@ -48,7 +47,7 @@ def tune(
     teacher: the full-precision chain; images: (N, C, H, W). divergence: of two outputs. at_once: images whose graph
     through the whole chain may be in memory together; None is what the host computes fastest.
     """
-    group, device = parallel.current(), next(stages[-1].module.parameters()).device
+    group, device = parallel.current(), place_of(stages[-1].module)
     size = at_once or images_tuned_at_once(images.shape[-2] * images.shape[-1])
     groups = _parameter_groups(stages, settings)
     learned = [parameter for each in groups for parameter in each["params"]]
@@ -124,8 +123,8 @@ def _pull_back(
     features, logits = _answers(teacher, images)
     power = features.square().sum(1).mean().clamp(min=1e-12)
     with torch.enable_grad():
-        tokens = suffix_of(stages[:-1])(images)
-        loss = divergence(head(tokens), logits, settings.temperature)
+        tokens, taken = _passed(stages[:-1], images)
+        loss = divergence(_joined(taken, head(tokens)), logits, settings.temperature)
         loss = loss + settings.feature_weight * fisher.mse(head.features(tokens) - features) / power
         (loss * share).backward()
 
@@ -142,9 +141,22 @@ def _varied(images: Tensor, settings: Tuning) -> Tensor:
 
 
 def _answers(teacher: Sequence[Stage], images: Tensor) -> tuple[Tensor, Tensor]:
-    tokens = suffix_of(teacher[:-1])(images)
+    tokens, taken = _passed(teacher[:-1], images)
     head: Any = teacher[-1].module
-    return head.features(tokens), head(tokens)
+    return head.features(tokens), _joined(taken, head(tokens))
+
+
+def _passed(stages: Sequence[Stage], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """What stages hand on, and what they hand out of the chain on the way."""
+    taken = []
+    for stage in stages:
+        x = stage.module(x)
+        taken += [] if stage.tap is None else [stage.tap(x)]
+    return x, taken
+
+
+def _joined(taken: Sequence[Tensor], answer: Tensor) -> Tensor:
+    return torch.cat([*taken, answer], 1) if taken else answer
 
 
 def images_tuned_at_once(pixels: int) -> int:

@@ -35,7 +35,7 @@ class Chain(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = images
         for name in self.names:
-            x = _link(self, name)(x)
+            x = linked(self, name)(x)
         return x
 
     def trace_origins(self, model: nn.Module) -> Chain:
@@ -56,7 +56,7 @@ def _hang(root: nn.Module, name: str, link: nn.Module) -> None:
     root.add_module(parts[-1], link)
 
 
-def _link(root: Any, name: str) -> Any:
+def linked(root: Any, name: str) -> Any:
     """What `get_submodule` finds, in the way in which torch's exporter keeps its name."""
     for part in name.split("."):
         root = root[int(part)] if part.isdigit() else getattr(root, part)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -45,6 +45,10 @@ class Family(ABC):
     def original(self, model: nn.Module) -> nn.Module:
         """The model as what is deployed is compared with: images to that output alone, by the name it has there."""
         return model
+
+    def reply(self, model: nn.Module, tensors: Sequence[Tensor]) -> Any:
+        """What the model itself returns, made of what its copy computes: one tensor, or several in their order."""
+        return tensors[0]
 
     @abstractmethod
     def stages(self, model: nn.Module) -> list[Stage]:

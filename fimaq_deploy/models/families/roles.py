@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Stage:
-    """One link of the chain. `module` maps the previous stage's output (batch first) to this one's."""
+    """One link of the chain. `module` maps the previous stage's output (batch first) to this one's.
+
+    tap: what is handed out of the chain behind it besides, made of its output; None: nothing.
+    """
 
     name: str
     module: nn.Module
+    tap: nn.Module | None = None
 
 
 class Edge(nn.Module):

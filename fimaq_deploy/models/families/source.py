@@ -8,7 +8,7 @@ it is compared with the model itself before anything is done to it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from fimaq_deploy.models.families.attention import ExplicitAttention
 from fimaq_deploy.models.families.chain import Chain, Shape
 from fimaq_deploy.models.families.chained import FAMILY as CHAINED
 from fimaq_deploy.models.families.family import Family
+from fimaq_deploy.models.families.reply import Reply
 from fimaq_deploy.models.families.roles import Heads, NormReaders, Stage, Stream
 
 
@@ -55,6 +56,10 @@ class Source(Family):
     def original(self, model: nn.Module) -> nn.Module:
         answer = self.answer(model)
         return Answering(model, answer).train(model.training) if answer else model
+
+    def reply(self, model: nn.Module, tensors: Sequence[Tensor]) -> Any:
+        answer = self.answer(model)
+        return Reply({answer: tensors[0]}) if answer else tensors[0]
 
     # What is asked of the model itself is answered of its chain.
 

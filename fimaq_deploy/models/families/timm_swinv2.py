@@ -21,7 +21,7 @@ from fimaq_deploy.models.families.head import Head, MapMean
 from fimaq_deploy.models.families.parts import Attention, Direction, RelativeBias, with_bias
 from fimaq_deploy.models.families.source import Source
 from fimaq_deploy.models.families.timm import chain_mlp, embedded_shape, expect_plain_stem
-from fimaq_deploy.models.families.windows import PostNormWindowBlock
+from fimaq_deploy.models.families.windows import Grid, PostNormWindowBlock
 
 _LARGEST_SCALE = math.log(100.0)
 
@@ -57,16 +57,17 @@ class TimmSwinV2(Source):
             if not isinstance(layer.downsample, nn.Identity):
                 links[f"layers.{index}.downsample"] = layer.downsample
             for number, block in enumerate(layer.blocks):
-                links[f"layers.{index}.blocks.{number}"] = _block(block)
+                links[f"layers.{index}.blocks.{number}"] = chain_block(block, block.input_resolution)
         return {**links, "head": Head(model.norm, MapMean(), None, model.head.fc)}
 
     def translated(self, model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return swin_transformer_v2.checkpoint_filter_fn(dict(state), model)
 
 
-def _block(block: Any) -> PostNormWindowBlock:
+def chain_block(block: Any, grid: Grid) -> PostNormWindowBlock:
+    """A block of SwinV2 for a map of this size, with the windows and shifts that it was made with."""
     attention, mlp = _attention(block.attn), chain_mlp(block.mlp)
-    grid, window, shift = block.input_resolution, block.window_size, block.shift_size
+    window, shift = block.window_size, block.shift_size
     return PostNormWindowBlock(
         block.norm1, attention, block.norm2, mlp, grid=grid, window=window, shift=shift, pad_last=True
     )

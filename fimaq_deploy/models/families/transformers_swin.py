@@ -42,10 +42,7 @@ class TransformersSwin(TransformersSource):
         return model.config.num_labels if _has_classes(model) else 0
 
     def check(self, model: Any, what: str = "the model") -> None:
-        for index, layer in enumerate(_tower(model).encoder.layers):
-            for number, block in enumerate(layer.blocks):
-                if type(block).__name__ not in ("SwinLayer", "Swinv2Layer"):
-                    expect(f"encoder.layers.{index}.blocks.{number}", block, ())
+        check_layers(_tower(model))
 
     def answer(self, model: Any) -> str:
         if _has_classes(model):
@@ -54,17 +51,35 @@ class TransformersSwin(TransformersSource):
 
     def links(self, model: Any, shape: Shape) -> Mapping[str, nn.Module]:
         tower = _tower(model)
-        grid = patch_grid(tower.embeddings.patch_embeddings.projection, shape)
-        links: dict[str, nn.Module] = {"patch_embed": _embedding(tower.embeddings, grid, shape)}
-        for index, layer in enumerate(tower.encoder.layers):
-            for number, block in enumerate(layer.blocks):
-                links[f"layers.{index}.blocks.{number}"] = _block(block, grid)
-            if layer.downsample is not None:
-                own, norm_last = layer.downsample, layer.downsample.norm.normalized_shape[0] != 4 * _width(layer)
-                links[f"layers.{index + 1}.downsample"] = Merging(own.norm, own.reduction, grid, norm_last=norm_last)
-                grid = halved(grid)
         pool = Rows() if self.answer(model) == "last_hidden_state" else MapMean()
-        return {**links, "head": Head(tower.layernorm, pool, None, getattr(model, "classifier", None))}
+        last = Head(tower.layernorm, pool, None, getattr(model, "classifier", None))
+        return {**chain_links(tower, shape), "head": last}
+
+
+def check_layers(tower: Any) -> None:
+    """Refuse blocks of other classes.
+
+    Raises:
+        UserError: names the block.
+    """
+    for index, layer in enumerate(tower.encoder.layers):
+        for number, block in enumerate(layer.blocks):
+            if type(block).__name__ not in ("SwinLayer", "Swinv2Layer"):
+                expect(f"encoder.layers.{index}.blocks.{number}", block, ())
+
+
+def chain_links(tower: Any, shape: Shape, *, always_shift: bool = False) -> dict[str, nn.Module]:
+    """Without a head. always_shift: also a map that is one window, as backbones do."""
+    grid = patch_grid(tower.embeddings.patch_embeddings.projection, shape)
+    links: dict[str, nn.Module] = {"patch_embed": _embedding(tower.embeddings, grid, shape)}
+    for index, layer in enumerate(tower.encoder.layers):
+        for number, block in enumerate(layer.blocks):
+            links[f"layers.{index}.blocks.{number}"] = _block(block, grid, always_shift)
+        if layer.downsample is not None:
+            own, norm_last = layer.downsample, layer.downsample.norm.normalized_shape[0] != 4 * _width(layer)
+            links[f"layers.{index + 1}.downsample"] = Merging(own.norm, own.reduction, grid, norm_last=norm_last)
+            grid = halved(grid)
+    return links
 
 
 def _has_classes(model: Any) -> bool:
@@ -88,16 +103,16 @@ def _embedding(embeddings: Any, grid: Grid, shape: Shape) -> TokenMap:
     return TokenMap(projection, embeddings.norm, positions.view(*grid, -1))
 
 
-def _block(block: Any, grid: Grid) -> WindowBlock:
-    return _second(block, grid) if type(block).__name__ == "Swinv2Layer" else _first(block, grid)
+def _block(block: Any, grid: Grid, always_shift: bool) -> WindowBlock:
+    return _second(block, grid) if type(block).__name__ == "Swinv2Layer" else _first(block, grid, always_shift)
 
 
-def _first(block: Any, grid: Grid) -> WindowBlock:
+def _first(block: Any, grid: Grid, always_shift: bool) -> WindowBlock:
     own, relative = block.attention, block.attention.relative_position_bias
     window: Grid = relative.window_size
-    if min(grid) < window[0]:
+    if min(grid) < window[0] and not always_shift:
         raise UserError(f"a map of {grid[0]}×{grid[1]} tokens is smaller than the model's windows: take larger images")
-    by = 0 if min(grid) == window[0] else int(block.shift_size)
+    by = 0 if min(grid) == window[0] and not always_shift else int(block.shift_size)
     index = relative.relative_position_index.view(window[0] * window[1], -1)
     bias = RelativeBias(relative.relative_position_bias_table, index)
     attention = Attention(joined(own.q_proj, own.k_proj, own.v_proj), own.o_proj, own.num_attention_heads, bias=bias)

@@ -34,9 +34,7 @@ class TransformersVit(TransformersSource):
         return model.config.num_labels if _has_classes(model) else 0
 
     def check(self, model: Any, what: str = "the model") -> None:
-        for name, layer in _layers(model):
-            for leaf in ("q_proj", "norm1", "fc2"):
-                _part(name, layer, leaf)
+        check_blocks(model)
 
     def answer(self, model: Any) -> str:
         if _has_classes(model):
@@ -55,6 +53,17 @@ class TransformersVit(TransformersSource):
         prefix = 0 if first.prefix is None else first.prefix.shape[1]
         blocks = chain_blocks(model, lambda: _rotary(tower, shape, prefix))
         return {"patch_embed": first, **blocks, "head": _head(model, tower, prefix, self.answer(model))}
+
+
+def check_blocks(model: Any) -> None:
+    """Refuse blocks without the parts of a plain transformer's.
+
+    Raises:
+        UserError: names the block and what it lacks.
+    """
+    for name, layer in _layers(model):
+        for leaf in ("q_proj", "norm1", "fc2"):
+            _part(name, layer, leaf)
 
 
 def chain_blocks(model: Any, rotary: Callable[[], Rotary | None] = lambda: None) -> dict[str, nn.Module]:

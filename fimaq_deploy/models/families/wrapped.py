@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of, find_family
 from fimaq_deploy.models.families.attention import ExplicitAttention
 from fimaq_deploy.models.families.chain import Shape
@@ -21,7 +20,6 @@ from fimaq_deploy.models.families.source import Answering, Source
 
 # Those that answer what the model inside does, and where they have it: data parallel ones, and torch.compile's.
 _TRANSPARENT = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
-_FEATURES = "timm.models._features"
 
 
 def transparent(model: Any) -> Any:
@@ -35,7 +33,7 @@ def innermost(model: Any) -> Any:
     """The model of a known family inside of any wrappers; the model itself where it is none."""
     inner = transparent(model)
     while isinstance(inner, nn.Module) and isinstance(find_family(inner), Wrapped):
-        inside = None if _answers_maps(inner) else _only_part(inner)
+        inside = _only_part(inner)
         if inside is None:
             break
         inner = transparent(inside)
@@ -50,10 +48,6 @@ def _only_part(model: nn.Module) -> nn.Module | None:
     return parts[0] if len(parts) == 1 else None
 
 
-def _answers_maps(model: object) -> bool:
-    return type(model).__module__ == _FEATURES
-
-
 class Wrapped(Family):
     """Answers of a wrapper what the family of the model inside answers."""
 
@@ -64,8 +58,8 @@ class Wrapped(Family):
         if not isinstance(model, nn.Module):
             return False
         inside = transparent(model)
-        if inside is not model or _answers_maps(model):
-            return _answers_maps(inside) or find_family(inside) is not None
+        if inside is not model:
+            return find_family(inside) is not None
         part = _only_part(model)
         return part is not None and find_family(part) is not None
 
@@ -84,11 +78,6 @@ class Wrapped(Family):
 
     def check(self, model: nn.Module, what: str = "the model") -> None:
         inner = innermost(model)
-        if _answers_maps(inner):
-            raise UserError(
-                f"{what} is a {type(inner).__name__} of timm's features_only, which answers maps of several blocks: "
-                "create the model without features_only, and with num_classes=0 for its features"
-            )
         family_of(inner).check(inner, what)
 
     def stages(self, model: nn.Module) -> list[Stage]:

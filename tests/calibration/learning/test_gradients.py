@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
-from fimaq_deploy.calibration.learning.gradients import divergence_gradient, suffix_of
+from fimaq_deploy.calibration.learning.gradients import answer_of, divergence_gradient, suffix_of
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
+from fimaq_deploy.models.families.roles import Stage
 
 TEMPERATURE = 2.0
 
@@ -42,6 +43,18 @@ def test_the_gradient_is_autograd_through_the_whole_model(chain: dict) -> None:
     (kl_divergence(logits, reference, TEMPERATURE) * len(z)).backward()
     found = divergence_gradient(chain["suffix"], output, reference, TEMPERATURE)
     torch.testing.assert_close(found, output.grad)
+
+
+def test_what_is_handed_out_from_a_stage_on_is_joined() -> None:
+    """And where nothing is, it is the plain suffix."""
+    double, triple, flat = (nn.Linear(2, 2, bias=False).requires_grad_(False) for _ in range(3))
+    for layer, factor in ((double, 2.0), (triple, 3.0), (flat, 1.0)):
+        nn.init.eye_(layer.weight).mul_(factor)
+    stages = [Stage("a", double, flat), Stage("b", triple), Stage("c", double)]
+    x = torch.randn(4, 2)
+    torch.testing.assert_close(answer_of(stages)(x), torch.cat([2 * x, 12 * x], 1))
+    torch.testing.assert_close(answer_of(stages[1:], flat)(x), torch.cat([x, 6 * x], 1))
+    assert torch.equal(answer_of(stages[1:])(x), suffix_of(stages[1:])(x))
 
 
 def test_each_sample_has_its_own_gradient(chain: dict) -> None:

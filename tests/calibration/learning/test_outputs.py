@@ -46,6 +46,17 @@ def test_several_outputs_are_added_up() -> None:
     assert outputs.divergence(outputs.joined(moved), outputs.joined((first, second)), 1.0) < 1e-6, "a shift of logits"
 
 
+def test_later_outputs_alone_are_compared_with_their_own_columns() -> None:
+    """From some stage of a chain on, what was handed out before it is missing."""
+    first, second = torch.randn(3, 4), torch.randn(3, 2)
+    outputs = Outputs.of({"first": first, "second": second}, 0)
+    reference, moved = outputs.joined({"first": first, "second": second}), second + 0.1
+    found = outputs.divergence(moved, reference, 1.0)
+    both = outputs.divergence(torch.cat([first, moved], 1), reference, 1.0)
+    torch.testing.assert_close(found, both)
+    torch.testing.assert_close(outputs.second_order(moved - second, reference), found)
+
+
 def test_names_follow_the_output() -> None:
     y = torch.zeros(2, 3)
     assert list(tensors_of(y)) == ["output"]
