@@ -46,7 +46,7 @@ def _chunk(split: Split, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int6
     labels = rng.integers(0, len(CLASSES), _CHUNK)
     silhouette, fill = labels // len(FILLS), labels % len(FILLS)
     x, y = _object_coordinates(rng)
-    inside = _soft(_signed_distance(x, y, silhouette), 12.0)
+    inside = soft(_signed_distance(x, y, silhouette), 12.0)
     texture = _texture(rng, x, y, fill)
     image = _compose(rng, inside, texture)
     return np.round(image * 255).astype(np.uint8), labels.astype(np.int64)
@@ -75,7 +75,7 @@ def _signed_distance(x: Array, y: Array, silhouette: NDArray[np.int64]) -> Array
     out = np.empty_like(x)
     for kind, name in enumerate(SILHOUETTES):
         rows = silhouette == kind
-        out[rows] = _OUTLINES[name](x[rows], y[rows])
+        out[rows] = OUTLINES[name](x[rows], y[rows])
     return out
 
 
@@ -114,7 +114,7 @@ def _ellipse(x: Array, y: Array) -> Array:
     return (1.0 - np.hypot(x, y / 0.48)) * 0.6
 
 
-_OUTLINES = {
+OUTLINES = {
     "disc": _disc,
     "square": _square,
     "triangle": _triangle,
@@ -126,7 +126,7 @@ _OUTLINES = {
 }
 
 
-def _soft(distance: Array, sharpness: float) -> Array:
+def soft(distance: Array, sharpness: float) -> Array:
     """An anti-aliased step."""
     return 1 / (1 + np.exp(-np.clip(distance * sharpness, -30, 30)))
 
@@ -135,7 +135,7 @@ def _texture(rng: np.random.Generator, x: Array, y: Array, fill: NDArray[np.int6
     """How much of the second colour each pixel takes, in [0, 1]. (chunk, 32, 32)."""
     pitch, phase = _uniform(rng, 7.5, 10.5, 1, 1), _uniform(rng, 0, 2 * np.pi, 2, 1)
     wave_x, wave_y = np.sin(pitch * x + phase[:, :1]), np.sin(pitch * y + phase[:, 1:])
-    stripes, spots = _soft(wave_x, 6.0), _soft(wave_x * wave_y - 0.15, 8.0)
+    stripes, spots = soft(wave_x, 6.0), soft(wave_x * wave_y - 0.15, 8.0)
     return np.select([(fill == 1)[:, None, None], (fill == 2)[:, None, None]], [stripes, spots], 0.0)
 
 
@@ -165,7 +165,7 @@ def _clutter(rng: np.random.Generator, image: Array) -> Array:
             _uniform(rng, -1, 1, 1, 1),
             _uniform(rng, 0.1, 0.35, 1, 1),
         )
-        blob = _soft(size - np.hypot(grid_x - cx, grid_y - cy), 12.0)[:, None]
+        blob = soft(size - np.hypot(grid_x - cx, grid_y - cy), 12.0)[:, None]
         image = image + _uniform(rng, -0.35, 0.35, 3, 1, 1) * blob
     return image
 
@@ -176,5 +176,5 @@ def _occlude(rng: np.random.Generator, image: Array) -> Array:
     angle, offset = _uniform(rng, 0, np.pi, 1, 1), _uniform(rng, -0.7, 0.7, 1, 1)
     width = _uniform(rng, 0.04, 0.1, 1, 1) * (_uniform(rng, 0, 1, 1, 1) < 0.5)
     across = np.cos(angle) * grid_x + np.sin(angle) * grid_y - offset
-    bar = (_soft(width - np.abs(across), 30.0) * (width > 0))[:, None]
+    bar = (soft(width - np.abs(across), 30.0) * (width > 0))[:, None]
     return image + (_uniform(rng, 0, 1, 3, 1, 1) - image) * bar

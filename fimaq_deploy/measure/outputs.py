@@ -2,6 +2,7 @@
 
 A single output is called `output`, the entries of a tuple `output_0`, `output_1`, …, those of a dictionary (also a
 ModelOutput of Hugging Face) or of a dataclass as they are called there; names of nested ones are joined with dots.
+Boxes, scores and labels of objects, and masks where there are any, are one output, `objects`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fimaq_deploy.data.objects import KEYS, OBJECTS, pack_objects
 from fimaq_deploy.engines.runner import Runner
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.tasks.task import Array
@@ -42,7 +44,23 @@ def named_outputs(found: Any, images: int) -> Outputs:
             raise UserError(
                 f"the predictor returned shape {array.shape} as {name} for {images} images: expected ({images}, ...)"
             )
-    return outputs
+    return _with_objects(outputs) if outputs.keys() >= KEYS else outputs
+
+
+def _with_objects(outputs: Outputs) -> Outputs:
+    """Objects as one output, the first, before whatever else there is."""
+    shapes = [outputs[name].shape for name in ("boxes", "scores", "labels")]
+    boxes = shapes[0]
+    if len(boxes) != 3 or boxes[2] != 4 or shapes[1:] != [boxes[:2]] * 2:
+        raise UserError(
+            f"the predictor returned boxes {shapes[0]}, scores {shapes[1]} and labels {shapes[2]}: expected "
+            "(images, objects, 4) and twice (images, objects)"
+        )
+    masks = outputs.get("masks")
+    if masks is not None and (masks.ndim != 4 or masks.shape[:2] != boxes[:2]):
+        raise UserError(f"the predictor returned masks {masks.shape}: expected (images, objects, height, width)")
+    rest = {name: array for name, array in outputs.items() if name not in KEYS | {"masks"}}
+    return {OBJECTS: pack_objects(outputs), **rest}
 
 
 def named_like(outputs: Outputs, like: Iterable[str], who: str) -> Outputs:

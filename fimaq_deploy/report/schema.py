@@ -81,7 +81,9 @@ class Output(_Part):
     """One output of the model, and what it is measured by."""
 
     name: str
-    task: str = Field(description="classes, embedding, multilabel, regression, dense or choices.")
+    task: str = Field(
+        description="classes, embedding, multilabel, regression, dense, choices, detection, segmentation or depth."
+    )
     shape: list[int] = Field(description="Without the images' axis.")
     figures: list[Meaning]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.objects import found_objects, packed, true_objects
 from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
@@ -83,3 +84,17 @@ def test_a_module_is_run_in_eval_mode_and_left_as_it_was() -> None:
     with running(model) as run:
         assert (run(torch.ones(2, 1, 2, 2))["output"] == 1).all()
     assert model.training and model[0].training
+
+
+def test_objects_are_one_output() -> None:
+    found = found_objects(true_objects(2))
+    outputs = named_outputs({"extra": np.zeros((2, 3)), **found}, 2)
+    assert list(outputs) == ["objects", "extra"]
+    assert np.array_equal(outputs["objects"], packed(found))
+
+
+@pytest.mark.parametrize("name", ["boxes", "labels", "masks"])
+def test_objects_that_do_not_fit_each_other_are_refused(name: str) -> None:
+    found = found_objects(true_objects(2))
+    with pytest.raises(UserError, match=r"expected \(images, objects"):
+        named_outputs({**found, name: found[name][:, :3]}, 2)

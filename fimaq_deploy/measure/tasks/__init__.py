@@ -7,10 +7,13 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 
+from fimaq_deploy.data.objects import OBJECTS
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.tasks.choices import CHOICES
 from fimaq_deploy.measure.tasks.classes import CLASSES
-from fimaq_deploy.measure.tasks.dense import channel_axis, dense
+from fimaq_deploy.measure.tasks.dense import channel_axis, dense, segmentation
+from fimaq_deploy.measure.tasks.depth import DEPTH
+from fimaq_deploy.measure.tasks.detection import DETECTION
 from fimaq_deploy.measure.tasks.embedding import EMBEDDING
 from fimaq_deploy.measure.tasks.multilabel import MULTILABEL
 from fimaq_deploy.measure.tasks.regression import REGRESSION
@@ -35,7 +38,10 @@ __all__ = [
 TaskChoice: TypeAlias = "str | Mapping[str, str] | None"
 Tasks: TypeAlias = "dict[str, Task]"
 
-_FLAT: dict[str, Task] = {task.kind: task for task in (CLASSES, EMBEDDING, MULTILABEL, REGRESSION, CHOICES)}
+_FLAT: dict[str, Task] = {
+    task.kind: task for task in (CLASSES, EMBEDDING, MULTILABEL, REGRESSION, CHOICES, DETECTION, DEPTH)
+}
+_MAPS = {"dense": dense, "segmentation": segmentation}
 _EVERY = "*"
 
 
@@ -88,7 +94,7 @@ def _split(word: str) -> tuple[str, str]:
 
 def _task(name: str, output: Array, traits: Traits, asked: str | None, labels: Array | None) -> Task:
     kind = asked or _kind(name, output, traits, labels)
-    task = dense(channel_axis(output.shape, traits.features)) if kind == "dense" else _FLAT[kind]
+    task = _MAPS[kind](channel_axis(output.shape, traits.features)) if kind in _MAPS else _FLAT[kind]
     if not task.fits(output.shape):
         fitting = [one.kind for one in (*_FLAT.values(), dense(1)) if one.fits(output.shape)]
         raise UserError(
@@ -102,11 +108,19 @@ def _kind(name: str, output: Array, traits: Traits, labels: Array | None) -> str
     """The most that shape, labels and model tell; where nothing says that they are classes, vectors are vectors."""
     if not np.issubdtype(output.dtype, np.floating):
         return "choices"
+    if name == OBJECTS and DETECTION.fits(output.shape):
+        return "detection"
     if output.ndim != 2:
-        return "regression" if output.ndim == 1 else "dense"
+        return "regression" if output.ndim == 1 else _of_positions(output, labels)
     if output.shape[1] == 1:
         return "regression"
     return _told_by_labels(output, labels) or _told_by_model(name, output.shape[1], traits, labels)
+
+
+def _of_positions(output: Array, labels: Array | None) -> str:
+    """Maps whose labels are maps of classes tell classes."""
+    are_classes = labels is not None and labels.ndim == 3 and np.issubdtype(labels.dtype, np.integer)
+    return "segmentation" if output.ndim == 4 and are_classes else "dense"
 
 
 def _told_by_labels(output: Array, labels: Array | None) -> str | None:

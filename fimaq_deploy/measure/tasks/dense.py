@@ -1,5 +1,7 @@
 """Tokens (N, tokens, size) and maps (N, size, H, W) or (N, H, W, size): a vector at each position.
 
+Where the vectors are scores of classes, as of a segmenter, the class of each pixel counts (`segmentation`).
+
 A single channel, as of a depth map, is one vector of all its positions: alone a number has no direction.
 """
 
@@ -93,6 +95,26 @@ def _refuse_labels(maps: Array, labels: Array) -> str | None:
     return None
 
 
+def _same_classes(own: Array, original: Array) -> Array:
+    """(images,) the share of positions with the same class as the original; one that is not finite has none."""
+    alike = (own.argmax(-1) == original.argmax(-1)) & np.isfinite(own).all(-1)
+    return alike.reshape(len(own), -1).mean(1)
+
+
+_MIOU = Figure(
+    name="miou",
+    title="mIoU",
+    told="{value} mIoU",
+    of="labels",
+    parts=_overlaps,
+    value=_mean_iou,
+    unit="%",
+    headline=True,
+    column=True,
+    applies=_are_classes,
+)
+
+
 def dense(axis: int) -> Task:
     """The task of outputs whose vectors lie along an axis.
 
@@ -103,18 +125,7 @@ def dense(axis: int) -> Task:
         fits=lambda shape: len(shape) >= 3,
         expected="(N, tokens, size), (N, size, H, W) or (N, H, W, size)",
         figures=(
-            Figure(
-                name="miou",
-                title="mIoU",
-                told="{value} mIoU",
-                of="labels",
-                parts=_overlaps,
-                value=_mean_iou,
-                unit="%",
-                headline=True,
-                column=True,
-                applies=_are_classes,
-            ),
+            _MIOU,
             Figure(
                 name="mae",
                 title="MAE",
@@ -128,6 +139,37 @@ def dense(axis: int) -> Task:
             ),
             replace(COSINE, headline=True, column=True, floor=0.95),
             replace(RELATIVE_ERROR, column=True, floor=50.0),
+        ),
+        arrange=_vectors(axis),
+        refuse_labels=_refuse_labels,
+    )
+
+
+def segmentation(axis: int) -> Task:
+    """The task of maps whose vectors are scores of classes: which class a pixel has is what counts.
+
+    Below the floor every other pixel has another class than the original's.
+    """
+    return Task(
+        kind="segmentation",
+        fits=lambda shape: len(shape) == 4,
+        expected="(N, classes, H, W) or (N, H, W, classes)",
+        figures=(
+            _MIOU,
+            Figure(
+                name="agreement",
+                title="agree",
+                told="{value} of pixels as {other}",
+                of="original",
+                parts=_same_classes,
+                unit="%",
+                gate="agreement",
+                floor=50.0,
+                headline=True,
+                column=True,
+            ),
+            replace(COSINE, column=True),
+            replace(RELATIVE_ERROR, column=True),
         ),
         arrange=_vectors(axis),
         refuse_labels=_refuse_labels,

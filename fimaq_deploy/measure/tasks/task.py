@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = "NDArray[Any]"
-Kind = Literal["classes", "embedding", "multilabel", "regression", "dense", "choices"]
+Kind = Literal[
+    "classes", "embedding", "multilabel", "regression", "dense", "choices", "detection", "segmentation", "depth"
+]
 Of = Literal["original", "labels"]
 Gate = Literal["agreement", "cosine"]
 

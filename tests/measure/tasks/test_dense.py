@@ -9,7 +9,7 @@ import pytest
 from fixtures.figures import IMAGES, noisy, value
 from sklearn.metrics import jaccard_score
 
-from fimaq_deploy.measure.tasks.dense import channel_axis, dense
+from fimaq_deploy.measure.tasks.dense import channel_axis, dense, segmentation
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,12 @@ def test_labels_tell_which_figures_apply(channels: int, labels: Any, figures: se
 )
 def test_labels_are_maps_of_classes_or_as_many_values(labels: Any, told: str | None) -> None:
     assert dense(3).refuse_labels(np.zeros((1, 2, 2, 3), np.float32), labels) == told
+
+
+def test_a_segmenter_is_asked_for_the_class_of_each_pixel() -> None:
+    own, original = noisy(4, 6, 6)
+    expected = 100 * np.mean(own.argmax(1) == original.argmax(1))
+    assert value(segmentation(1), "agreement", own, original) == pytest.approx(expected)
+    assert value(segmentation(1), "miou", own, original.argmax(1)) == value(dense(1), "miou", own, original.argmax(1))
+    own[:] = np.nan
+    assert value(segmentation(1), "agreement", own, original) == 0

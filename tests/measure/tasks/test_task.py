@@ -10,13 +10,15 @@ import pytest
 
 from fimaq_deploy.measure.tasks.choices import CHOICES
 from fimaq_deploy.measure.tasks.classes import CLASSES
-from fimaq_deploy.measure.tasks.dense import dense
+from fimaq_deploy.measure.tasks.dense import dense, segmentation
+from fimaq_deploy.measure.tasks.depth import DEPTH
+from fimaq_deploy.measure.tasks.detection import DETECTION
 from fimaq_deploy.measure.tasks.embedding import EMBEDDING
 from fimaq_deploy.measure.tasks.multilabel import MULTILABEL
 from fimaq_deploy.measure.tasks.regression import REGRESSION
 from fimaq_deploy.measure.tasks.task import Figure, Kind, Task, weighted_mean
 
-TASKS = (CLASSES, EMBEDDING, MULTILABEL, REGRESSION, dense(1), CHOICES)
+TASKS = (CLASSES, EMBEDDING, MULTILABEL, REGRESSION, dense(1), CHOICES, DETECTION, segmentation(1), DEPTH)
 
 
 def differences(own: object, reference: object) -> object:
@@ -76,6 +78,9 @@ def test_figures_have_names_of_their_own_and_sentences_to_fill(task: Task) -> No
         (REGRESSION, [(4,), (4, 1), (4, 2)], [(4, 5, 2)]),
         (dense(1), [(4, 5, 2), (4, 5, 2, 2)], [(4,), (4, 2)]),
         (CHOICES, [(4,), (4, 2), (4, 5, 2)], []),
+        (DETECTION, [(4, 5, 6), (4, 5, 582)], [(4,), (4, 5, 2), (4, 5, 6, 6)]),
+        (segmentation(1), [(4, 5, 2, 2)], [(4, 5), (4, 5, 2)]),
+        (DEPTH, [(4, 5, 2), (4, 1, 5, 2)], [(4, 5), (4, 2, 5, 2)]),
     ],
 )
 def test_shapes_that_fit(task: Task, fitting: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> None:

@@ -53,6 +53,13 @@ def test_a_name_tells_and_integers_are_choices() -> None:
     assert find_tasks({"x": np.zeros((3, 4), np.int64)}, Traits())["x"].kind == "choices"
 
 
+def test_objects_and_maps_of_classes_are_told() -> None:
+    assert kinds((5, 6), name="objects") == "detection"
+    assert kinds((5, 6), name="tokens") == "dense"
+    assert kinds((4, 6, 6), labels=np.zeros((3, 6, 6), np.int64)) == "segmentation"
+    assert kinds((4, 6, 6), labels=np.zeros((3, 6, 6), np.float32)) == "dense"
+
+
 def test_what_is_asked_for_is_done() -> None:
     outputs = {"a": np.zeros((3, 4), np.float32), "b": np.zeros((3, 2), np.float32)}
     found = find_tasks(outputs, Traits(4), parse_tasks(["regression", "b=multilabel"]))
