@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from fimaq_deploy.data import shapes
 from fimaq_deploy.data.batches import merge, rows_of
-from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.data.bundled import shipped_images
 from fimaq_deploy.data.class_maps import ClassMap
 from fimaq_deploy.data.intake import Images, as_source
 from fimaq_deploy.data.memory import Arrays, Batches
 from fimaq_deploy.data.pixels import Pixels
 from fimaq_deploy.data.source import BATCH_SIZE, Batch, ImageSource
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.bundled import SHIPPED
 from fimaq_deploy.models.describe import ModelInfo
 
 GENERATED_EVALUATION_IMAGES = 64
@@ -37,8 +37,8 @@ def calibration_source(
     """
     if images is not None:
         return kept(as_source(images, info, keep_labels=False, limit=count, seed=seed), count)
-    if name in BUNDLED:
-        return bundled_images(BUNDLED[name].task, "calibration", count)
+    if name in SHIPPED:
+        return shipped_images(name, "calibration", count)
     if weights == "random":
         return generated_images(info, "calibration", count)
     raise UserError(f"model '{name}' brings no images: give some with --images, such as a folder of them")
@@ -63,8 +63,8 @@ def evaluation_source(
     """
     if images is not None:
         return kept(as_source(images, info, class_map=class_map))
-    if name in BUNDLED:
-        return bundled_images(BUNDLED[name].task, "test")
+    if name in SHIPPED:
+        return shipped_images(name, "test")
     if not own_calibration:
         return generated_images(info, "test", GENERATED_EVALUATION_IMAGES)
     return calibration
@@ -96,8 +96,8 @@ def example_images(name: str, info: ModelInfo, images: Images | None, count: int
         raise UserError(f"{count} images: expected at least 1")
     if images is not None:
         return as_source(images, info, keep_labels=False, limit=count)
-    if name in BUNDLED:
-        return bundled_images(BUNDLED[name].task, "test", count)
+    if name in SHIPPED:
+        return shipped_images(name, "test", count)
     return generated_images(info, "test", count)
 
 

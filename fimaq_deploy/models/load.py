@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.errors import UserError, shown
-from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.bundled import SHIPPED
 from fimaq_deploy.models.checkpoint import State, read_checkpoint, split_choice
 from fimaq_deploy.models.describe import require_finite, require_supported
 from fimaq_deploy.models.devices import find_device
@@ -89,14 +89,14 @@ def open_model(
 
 
 def _open_bundled(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
-    model = seeded(BUNDLED[name].create, seed)
-    channels = model.patch_embed.proj.in_channels  # type: ignore[union-attr]
-    half = (0.5,) * int(channels)  # type: ignore[arg-type]
+    bundled = SHIPPED[name]
+    model = seeded(bundled.create, seed)
+    half = (0.5,) * bundled.channels
     config = {"architecture": name, "mean": half, "std": half, "crop_pct": 1.0}
-    model.pretrained_cfg = {**config, "label_names": BUNDLED[name].class_names}  # type: ignore[assignment]
+    model.pretrained_cfg = {**config, "label_names": bundled.class_names}  # type: ignore[assignment]
     if weights == "random":
         return Loaded(model)
-    return _with_checkpoint(model, name, BUNDLED[name].weights if weights == "pretrained" else weights)
+    return _with_checkpoint(model, name, bundled.weights if weights == "pretrained" else weights)
 
 
 def _open_factory(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:

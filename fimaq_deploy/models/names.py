@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from fimaq_deploy.errors import UserError, shown
-from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.bundled import SHIPPED
 from fimaq_deploy.models.describe import require_supported
 from fimaq_deploy.models.factory import current_directory_importable, find_factory
 from fimaq_deploy.models.paths import kind_of
@@ -56,7 +56,7 @@ _LONGEST = 255
 
 def model_names() -> list[str]:
     """The bundled and the short names. Every timm name of a known family and `package.module:factory` work too."""
-    return [*BUNDLED, *SHORT_NAMES]
+    return [*SHIPPED, *SHORT_NAMES]
 
 
 def full_name(name: str) -> str:
@@ -72,7 +72,7 @@ def kind_of_name(name: str) -> Kind:
     """
     if not name.strip() or len(name) > 4096 or "\0" in name:
         raise UserError(f"unknown model '{shown(name)}': expected {listed(model_names())} or a timm name")
-    if name in BUNDLED:
+    if name in SHIPPED:
         return "bundled"
     if name.partition(":")[0] in _SOURCES:
         return "hub"

@@ -27,7 +27,7 @@ from fimaq_deploy.errors import Stopped, UserError, shown
 from fimaq_deploy.files import locked, write_whole
 from fimaq_deploy.files.whole import make_folder
 from fimaq_deploy.manifest import MANIFEST
-from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.models.bundled import SHIPPED
 from fimaq_deploy.pipeline.builds import run_request
 from fimaq_deploy.pipeline.candidates import Originals
 from fimaq_deploy.pipeline.request import Request
@@ -214,7 +214,7 @@ class _Sweep:
     def _originals(self, cell: Cell) -> Originals:
         """What is known of the cell's model before quantization, on the images that the cell is evaluated on."""
         model = cell.model
-        own = model.eval_images is not None or model.name in BUNDLED
+        own = model.eval_images is not None or model.name in SHIPPED
         # Without images of its own it is evaluated on the calibration images, whose number is the recipe's.
         key = f"{model.model_dump_json()} {'' if own else cell.recipe.reconstruction.images}"
         return self.originals.setdefault(key, Originals())

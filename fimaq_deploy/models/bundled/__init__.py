@@ -1,7 +1,9 @@
 """Small models that ship with the package: real timm classes, trained by `examples/train_bundled.py`.
 
 `vit_digits` and `swin_digits` read handwritten digits and are quick to try things on; `vit_shapes` and `swin_shapes`
-solve the harder procedural task of `fimaq_deploy.data.shapes`, where low bits hurt.
+solve the harder procedural task of `fimaq_deploy.data.shapes`, where low bits hurt. `maskrcnn_shapes`, `detr_shapes`
+and `segmenter_shapes`, trained by `examples/train_scenes.py`, find the objects in the pictures of
+`fimaq_deploy.data.scenes`.
 """
 
 from __future__ import annotations
@@ -16,26 +18,42 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-Task = Literal["digits", "shapes"]
+Task = Literal["digits", "shapes", "scenes", "maps"]
 
 DIGITS = tuple(map(str, range(10)))
 SILHOUETTES = ("disc", "square", "triangle", "star", "cross", "ring", "crescent", "ellipse")
 FILLS = ("plain", "striped", "spotted")
 SHAPES = tuple(f"{fill} {silhouette}" for silhouette in SILHOUETTES for fill in FILLS)
 
+_CLASSES: dict[Task, tuple[str, ...]] = {
+    "digits": DIGITS,
+    "shapes": SHAPES,
+    "scenes": SILHOUETTES,
+    "maps": SILHOUETTES,
+}
+
 
 @dataclass(frozen=True)
 class Bundled:
-    """A shipped model: how to construct it, its task and where its weights lie."""
+    """A shipped model: how to construct it, its task and where its weights lie.
+
+    before: what its labels begin with, before the classes of the task.
+    """
 
     name: str
     task: Task
     create: Callable[[], nn.Module]
+    before: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the logits."""
-        return DIGITS if self.task == "digits" else SHAPES
+        """In the order of the logits, or of the labels."""
+        return (*self.before, *_CLASSES[self.task])
+
+    @property
+    def channels(self) -> int:
+        """Of its images."""
+        return 1 if self.task == "digits" else 3
 
     @property
     def weights(self) -> Path:
@@ -85,9 +103,40 @@ def swin_shapes() -> nn.Module:
     )
 
 
+def maskrcnn_shapes() -> nn.Module:
+    """96×96 colour images, torchvision's Mask R-CNN on a timm Swin of `swin_shapes`' sizes."""
+    from fimaq_deploy.models.bundled import scenes
+
+    return scenes.maskrcnn_shapes()
+
+
+def detr_shapes() -> nn.Module:
+    """96×96 colour images, RT-DETR of transformers on its own Swin of `swin_shapes`' sizes."""
+    from fimaq_deploy.models.bundled import scenes
+
+    return scenes.detr_shapes()
+
+
+def segmenter_shapes() -> nn.Module:
+    """96×96 colour images, 256 tokens and a class token, 4 blocks of width 96 under a small decoder."""
+    from fimaq_deploy.models.bundled import scenes
+
+    return scenes.segmenter_shapes()
+
+
 BUNDLED: dict[str, Bundled] = {
     "vit_digits": Bundled("vit_digits", "digits", vit_digits),
     "swin_digits": Bundled("swin_digits", "digits", swin_digits),
     "vit_shapes": Bundled("vit_shapes", "shapes", vit_shapes),
     "swin_shapes": Bundled("swin_shapes", "shapes", swin_shapes),
 }
+"""The classifiers: encoders themselves."""
+
+INSIDE: dict[str, Bundled] = {
+    "maskrcnn_shapes": Bundled("maskrcnn_shapes", "scenes", maskrcnn_shapes, ("background",)),
+    "detr_shapes": Bundled("detr_shapes", "scenes", detr_shapes),
+    "segmenter_shapes": Bundled("segmenter_shapes", "maps", segmenter_shapes, ("background",)),
+}
+"""Models with an encoder inside."""
+
+SHIPPED: dict[str, Bundled] = {**BUNDLED, **INSIDE}
