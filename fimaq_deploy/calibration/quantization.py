@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.backbone import encoder_inputs
 from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints
 from fimaq_deploy.calibration.device import is_host, of
@@ -27,8 +28,11 @@ from fimaq_deploy.calibration.walk import Progress, Walk
 from fimaq_deploy.data.intake import Images, as_source, reads_of
 from fimaq_deploy.data.source import BATCH_SIZE, ImageSource
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.inside import Inside, find_backbone, needs_search
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import combine, find_target
+
+_AT_ONCE = 8  # images on the way to an encoder inside of a model
 
 
 @torch.no_grad()
@@ -44,8 +48,12 @@ def quantize(
     resume: str | Path | None = None,
     memory_bytes: int | None = None,
     sensitivity: int = 0,
+    backbone: str | None = None,
 ) -> QuantizedModel:
-    """Quantize a model of a family that we know (`models.families`). The model passed in is not modified.
+    """Quantize a model of a family that we know (`models.families`), or the encoder of one inside of somebody's model.
+
+    The model passed in is not modified. Of a detector, a segmenter or anything else with an encoder inside, the encoder
+    is what is returned; `QuantizedModel.inside` puts it in its place.
 
     1. copy it, merge adapters, apply the recipe's exact rewrites, and plan every layer;
     2. prove that the copy, still in full precision, computes what the model computes;
@@ -62,6 +70,8 @@ def quantize(
     resume: a folder that keeps every finished block, so that an interrupted call continues where it stopped.
     memory_bytes: what boundary activations may take in memory before they go to memory-mapped files.
     sensitivity: how many images to measure on what each block and layer costs; a pass over them for every layer.
+    backbone: the module of the model that is, or holds, the encoder, as `named_modules` has it; None: the model itself,
+        or the one encoder that is inside of it. `images` are the whole model's; it learns from what the encoder gets.
 
     Raises:
         UserError: the images or the model are not usable, the target cannot execute the recipe, or the copy would not
@@ -69,12 +79,16 @@ def quantize(
     """
     rules = combine(map(find_target, [target] if isinstance(target, str) else target))
     device = torch.device(device) if device is not None else next(model.parameters()).device
+    inside = find_backbone(model, backbone) if backbone is not None or needs_search(model) else Inside("", model)
     recipe = recipe.resolved(on_host=is_host(device))
     group, count = parallel.current(), recipe.reconstruction.images
     source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, of(device).own_randomness(), exact_arithmetic(device):
         taken = _take(source, count, store)
+        if inside.encoder is not model:
+            taken = store.collect(encoder_inputs(model, inside, taken.split(_AT_ONCE)), len(taken))
+            model = inside.encoder
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
         checkpoints = Checkpoints(
@@ -108,6 +122,7 @@ def quantize(
         tokens=made.tokens,
         input_shape=(taken.shape[1], taken.shape[2], taken.shape[3]),
         merged=made.merged,
+        place=inside.name,
         history=history,
         grids=grids,
         sensitivity=measured,

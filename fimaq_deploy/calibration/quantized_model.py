@@ -24,6 +24,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.describe import image_shape
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.roles import Stage
+from fimaq_deploy.models.inside import encoder_at, needs_search, spliced
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, combine, find_target
 
@@ -36,7 +37,8 @@ class QuantizedModel(nn.Module):
     model: the user's module, its layers replaced as `plan` says. recipe: with every choice made. target: what executes
     it. tokens: the sequence length of each attention. input_shape: (C, H, W) of the images. merged: layers whose
     adapters went into their weights, with their class. history: how each block was reconstructed. grids: how its
-    tensors fill their grids. sensitivity: what each block and layer costs, where that was asked for.
+    tensors fill their grids. sensitivity: what each block and layer costs, where that was asked for. place: which
+    module of somebody's model it is; empty where it is a model of its own.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class QuantizedModel(nn.Module):
         history: Sequence[BlockRecord] = (),
         grids: Sequence[GridUse] = (),
         sensitivity: Sequence[Sensitivity] = (),
+        place: str = "",
     ) -> None:
         super().__init__()
         self.model = model.eval()
         self.plan, self.recipe, self.target, self.seed = plan, recipe, target, seed
         self.tokens, self.input_shape, self.merged = dict(tokens), input_shape, dict(merged or {})
+        self.place = place
         self.history, self.grids, self.sensitivity = tuple(history), tuple(grids), tuple(sensitivity)
         self.eval()
 
@@ -80,6 +84,16 @@ class QuantizedModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
+    def inside(self, model: nn.Module) -> nn.Module:
+        """A copy of the model that this encoder was taken from, in eval mode, with this in its place.
+
+        All other numbers are shared with the model.
+
+        Raises:
+            UserError: it has no encoder at that place.
+        """
+        return spliced(model, encoder_at(model, self.place), self)
+
     def save(self, path: str | Path) -> None:
         """Write integers, scales and the high-precision parameters as safetensors. Equal models give equal bytes."""
         metadata = {
@@ -91,12 +105,15 @@ class QuantizedModel(nn.Module):
             "plan": self.plan.as_dict(),
             "input_shape": self.input_shape,
             "merged": self.merged,
+            **({"place": self.place} if self.place else {}),
         }
         write_state(Path(path), frozen_state(self.model), metadata)
 
 
 def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     """Read what `QuantizedModel.save` wrote; `model` is the full-precision model that it was made from.
+
+    Of an encoder inside of somebody's model, that is the whole model or the encoder alone.
 
     The layers become what the saved plan says, whatever a target's rules are today. Files of 0.1.0 hold no plan: theirs
     is made from today's rules, and they are refused where those do not fit.
@@ -106,6 +123,8 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     """
     state, metadata = read_state(Path(path))
     saved = _Saved.of(path, metadata)
+    if saved.place and needs_search(model):
+        model = encoder_at(model, saved.place).encoder
     family_of(model).check(model)
     rewritten = copy.deepcopy(model).float().eval()
     merged = merge_adapters(rewritten)
@@ -130,6 +149,7 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
         tokens=saved.tokens,
         input_shape=shape,
         merged=merged,
+        place=saved.place,
     )
 
 
@@ -154,6 +174,7 @@ class _Saved:
     tokens: dict[str, int]
     plan: Plan | None
     input_shape: tuple[int, int, int] | None
+    place: str = ""
 
     @classmethod
     def of(cls, path: str | Path, metadata: Mapping[str, Any]) -> _Saved:
@@ -170,6 +191,7 @@ class _Saved:
                 tokens={name: int(count) for name, count in metadata["tokens"].items()},
                 plan=None if plan is None else Plan.from_dict(plan),
                 input_shape=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
+                place=str(metadata.get("place", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             raise UserError(

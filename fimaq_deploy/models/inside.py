@@ -1,0 +1,167 @@
+"""The encoder inside somebody's model: where it is, and the model with something else in its place.
+
+A detector, a segmenter or a depth estimator is an encoder of a known family and a rest of its own. What is quantized is
+the encoder; the rest is neither read nor changed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, nn
+
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.models.families import families, family_of, find_family
+from fimaq_deploy.models.families.family import Family
+from fimaq_deploy.models.families.wrapped import Wrapped
+
+_TOLD = 6  # parts or encoders that a message names
+
+# Of images (N, C, H, W) that an encoder gets: one tensor, several by name, or a dictionary of arrays.
+Run = Callable[[Tensor], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """An encoder and its place. name: of the module within the model; empty where the model is the encoder itself."""
+
+    name: str
+    encoder: nn.Module
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.encoder)
+
+
+def find_backbone(model: nn.Module, path: str | None = None) -> Inside:
+    """The encoder that a path names, or the one that is inside; wrappers around an encoder are passed through.
+
+    path: of a module of the model, as `named_modules` has it: the encoder, or what holds one.
+
+    Raises:
+        UserError: there is no such module, it holds no encoder that we know, or several.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model is a {type(model).__name__}: expected a torch.nn.Module")
+    root = _named(model, path)
+    found = list(_known(root, path or "", [each for each in families() if not isinstance(each, Wrapped)], set()))
+    if not found:
+        where = f"module '{path}', a {type(root).__name__}" if path else f"the model, a {type(root).__name__}"
+        raise UserError(f"no encoder that we know is inside of {where}: it has {_parts(root)}")
+    if len(found) > 1:
+        raise UserError(
+            f"{len(found)} encoders are inside of the model: name one as backbone: "
+            f"{', '.join(f'{each.name} ({type(each.encoder).__name__})' for each in found[:_TOLD])}"
+        )
+    return found[0]
+
+
+def encoder_at(model: nn.Module, place: str) -> Inside:
+    """The encoder at the place where `find_backbone` found it.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = find_backbone(model, place) if place else Inside("", model)
+    if found.name != place or (not place and needs_search(model)):
+        raise UserError(f"the model, a {type(model).__name__}, has no encoder as its module '{place}': another model?")
+    return found
+
+
+def needs_search(model: nn.Module) -> bool:
+    """Whether a model is no encoder itself, so that one inside of it is meant."""
+    return find_family(model) is None
+
+
+def _named(model: nn.Module, path: str | None) -> nn.Module:
+    if path is None:
+        return model
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        names = [name for name, _ in model.named_modules() if name]
+        near = get_close_matches(path, names, 3, 0.4) or get_close_matches(path.split(".")[-1], names, 3, 0.0)
+        raise UserError(f"backbone '{shown(path)}': the model has no such module; nearest: {', '.join(near)}") from None
+
+
+def _known(module: nn.Module, name: str, known: Sequence[Family], seen: set[int]) -> Iterator[Inside]:
+    """The outermost modules that a family claims."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    if any(family.claims(module) for family in known):
+        yield Inside(name, module)
+        return
+    for leaf, part in module.named_children():
+        yield from _known(part, f"{name}.{leaf}" if name else leaf, known, seen)
+
+
+def _parts(module: nn.Module) -> str:
+    children = [f"{name} ({type(part).__name__})" for name, part in module.named_children()]
+    more = f" and {len(children) - _TOLD} more" if len(children) > _TOLD else ""
+    return ", ".join(children[:_TOLD]) + more if children else "no parts"
+
+
+class Standing(nn.Module):
+    """What stands in an encoder's place: it gets what the encoder gets, and answers in the encoder's form.
+
+    run: of the images. A module belongs to the model then. Everything else that the rest asks of the encoder, such as
+    its channels or its configuration, is the encoder's own.
+    """
+
+    def __init__(self, encoder: nn.Module, run: Run) -> None:
+        super().__init__()
+        self._hidden = (encoder,)  # a tuple hides it from module traversal: its numbers are not the model's any more
+        self.run = run
+        self.train(encoder.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        images = images_of(args, kwargs)
+        found = self.run(images)
+        tensors = list(found.values()) if isinstance(found, Mapping) else [found]
+        return family_of(self._hidden[0]).reply(self._hidden[0], [_tensor(each, images) for each in tensors])
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "_hidden" or "_hidden" not in self.__dict__:
+                raise
+            return getattr(self._hidden[0], name)
+
+
+def images_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """The images (N, C, H, W) among what an encoder is called with.
+
+    Raises:
+        UserError: there are none, or several tensors that could be.
+    """
+    given = [each for each in chain(args, kwargs.values()) if isinstance(each, Tensor) and each.is_floating_point()]
+    found = [each for each in given if each.ndim == 4]
+    if len(found) != 1:
+        told = ", ".join(str(tuple(each.shape)) for each in given) or "no tensors"
+        raise UserError(f"the encoder gets {told}: expected one tensor of images (N, C, H, W)")
+    return found[0]
+
+
+def _tensor(found: Any, images: Tensor) -> Tensor:
+    import torch
+
+    return (found if isinstance(found, Tensor) else torch.from_numpy(found)).to(images)
+
+
+def spliced(model: nn.Module, inside: Inside, run: Run) -> nn.Module:
+    """A copy of the model in eval mode with something else in the encoder's place; all other numbers are shared.
+
+    run: as of `Standing`.
+    """
+    standing = Standing(inside.encoder, run)
+    if inside.encoder is model:
+        return standing.eval()
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, {**shared, id(inside.encoder): standing}).eval()

@@ -1,0 +1,80 @@
+"""The encoder inside somebody's model: found by itself or by its path, and replaced in a copy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fixtures.detectors import Segmenter, detector, segmenter, swin_body, vit_body
+from torch import nn
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.inside import Standing, encoder_at, find_backbone, images_of, needs_search, spliced
+
+
+def test_the_one_encoder_is_found() -> None:
+    model = detector()
+    found = find_backbone(model)
+    assert (found.name, type(found.encoder).__name__) == ("backbone.body", "FeatureListNet")
+    assert found.family.name == "features"
+    # What holds it names it as well, and what it is needs no search.
+    assert find_backbone(model, "backbone").name == find_backbone(model, "backbone.body").name == "backbone.body"
+    assert needs_search(model)
+    assert not needs_search(found.encoder)
+    assert find_backbone(found.encoder).name == ""
+    assert encoder_at(model, "backbone.body").encoder is found.encoder
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("backbone.bdy", r"^backbone 'backbone.bdy': the model has no such module; nearest: backbone.body"),
+        ("x.encoder", r"^backbone 'x.encoder': the model has no such module; nearest: "),
+        (
+            "rpn",
+            r"^no encoder that we know is inside of module 'rpn', a RegionProposalNetwork: it has anchor_generator",
+        ),
+    ],
+)
+def test_a_wrong_path_is_one_line(path: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        find_backbone(detector(), path)
+    assert "\n" not in str(raised.value)
+
+
+def test_none_and_several_are_told() -> None:
+    with pytest.raises(
+        UserError, match=r"no encoder that we know is inside of the model, a Sequential: it has 0 \(Lin"
+    ):
+        find_backbone(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(
+        UserError, match=r"^2 encoders are inside of the model: name one .* a \(FeatureListNet\), b \(F"
+    ):
+        find_backbone(nn.ModuleDict({"a": swin_body(), "b": vit_body()}))
+    with pytest.raises(UserError, match="has no encoder as its module 'backbone'"):
+        encoder_at(detector(), "backbone")
+    with pytest.raises(UserError, match="the model is a str"):
+        find_backbone("model")  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_the_encoder_in_its_own_place_changes_nothing() -> None:
+    """With its answers by name, and with all numbers shared."""
+    model = segmenter()
+    inside, images = find_backbone(model), torch.randn(2, 3, 32, 32)
+    made = spliced(model, inside, lambda x: {str(n): each for n, each in enumerate(inside.encoder(x))})
+    assert torch.equal(made(images), model(images))
+    assert made.decoder[0].weight is model.decoder[0].weight  # type: ignore[index, union-attr]
+    assert isinstance(made, Segmenter)
+    assert isinstance(made.encoder, Standing)
+    assert made.encoder.feature_info.channels() == [32, 32]
+    assert model.encoder is inside.encoder
+    # As an engine answers, in arrays.
+    arrays = spliced(model, inside, lambda x: {str(n): each.numpy() for n, each in enumerate(inside.encoder(x))})
+    assert torch.equal(arrays(images), model(images))
+
+
+def test_images_are_told_from_what_else_an_encoder_gets() -> None:
+    images, mask = torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool)
+    assert images_of((), {"pixel_values": images, "pixel_mask": mask}) is images
+    with pytest.raises(UserError, match=r"^the encoder gets \(1, 3, 4, 4\), \(1, 3, 4, 4\): expected one tensor"):
+        images_of((images, images), {})
