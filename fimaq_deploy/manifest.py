@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 SCHEMA = "fimaq-deploy/manifest/1"
 
 _OURS = "fimaq-deploy"  # stands in every manifest twice; other programs have a `manifest.json` too
-_OWN = "manifest_sha256"  # absent in 0.1.0
+_OWN = "manifest_sha256"
 _MEND = "copy the folder again, build it again, or move the file elsewhere to read it all the same"
 _CHUNK = 2**20
 _TICK_NS = 2 * 10**9
@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not _lists_files(found.get("files")):
         raise UserError(f"{path} is no manifest of this version of fimaq-deploy: expected schema {SCHEMA}")
-    if found.pop(_OWN, None) not in (None, _digest(found)):
+    if found.pop(_OWN, None) != _digest(found) and not _is_of_first_version(found):
         raise UserError(f"{path} is not what its build wrote (its own SHA-256 differs): {_MEND}")
     return found
 
@@ -168,6 +168,12 @@ def _lists_files(files: object) -> bool:
         _is_plain(name) and isinstance(one, dict) and {"sha256", "size_bytes"} <= one.keys()
         for name, one in files.items()
     )
+
+
+def _is_of_first_version(manifest: Mapping[str, Any]) -> bool:
+    """Whether 0.1 wrote it, which knew no digest of its own. Where one stands, under whatever name, it did not."""
+    versions = manifest.get("versions")
+    return isinstance(versions, dict) and str(versions.get("fimaq-deploy", "")).startswith("0.1.")
 
 
 def _is_plain(name: object) -> bool:

@@ -81,8 +81,7 @@ def test_every_flipped_byte_of_the_manifest_is_refused_or_changes_nothing(built:
         except UserError as error:
             assert "\n" not in str(error)
         else:
-            # The name of its own digest was hit, or white space.
-            assert {**(found or {})}.items() >= (told or {}).items(), whole[at - 20 : at + 20]
+            assert found == told, whole[at - 20 : at + 20]  # white space was hit
 
 
 def test_a_file_outside_a_build_is_nobodys_promise(tmp_path: Path) -> None:
@@ -157,6 +156,7 @@ def test_the_facts_of_a_build_are_read_back(built: Path) -> None:
 def test_a_manifest_of_the_first_version_names_its_weights_in_the_command(built: Path) -> None:
     manifest = json.loads((built / MANIFEST).read_text())
     del manifest["manifest_sha256"], manifest["weights"]
+    manifest["versions"] = {"fimaq-deploy": "0.1.0"}
     manifest["command"] = "fimaq-deploy build --model swin_digits --weights mine.pth"
     (built / MANIFEST).write_text(json.dumps(manifest))
     found = read_manifest(built)

@@ -53,6 +53,7 @@ def test_an_onnx_file_without_a_contract_is_refused(exported: object) -> None:
 def test_a_build_of_an_earlier_version_is_refused(artifact: Path) -> None:
     document = json.loads((artifact / MANIFEST).read_text())
     document.pop("contract"), document.pop("manifest_sha256")
+    document["versions"] = {"fimaq-deploy": "0.1.0"}
     (artifact / MANIFEST).write_text(json.dumps(document))
     with pytest.raises(UserError, match="build again with this version"):
         open_artifact(artifact)
