@@ -72,6 +72,11 @@ def limit_text(limit: float, unit: str = "") -> str:
     return f"{limit:g} %" if unit == "%" else f"{limit:g}"
 
 
+def moment_text(created: str) -> str:
+    """A time in ISO 8601 and UTC, to the minute."""
+    return f"{created[:16].replace('T', ' ')} UTC" if created else ""
+
+
 def points_text(points: float) -> str:
     """As in "1 point" and "0.5 points"."""
     return f"{points:g} point{'' if points == 1 else 's'}"

@@ -26,7 +26,6 @@ from fimaq_deploy.report.page.canvas import (
     shorten,
     use_log_scale,
 )
-from fimaq_deploy.report.page.labels import tell_apart
 from fimaq_deploy.report.schema import AuditBlock, Block, GridUse, Latency, Parity, Report, Row, Sensitivity, Step
 
 if TYPE_CHECKING:
@@ -83,8 +82,8 @@ def tradeoff(report: Report) -> Paint:
         meaning = points[0].reading.meaning
         unit = f", {meaning.unit}" if meaning.unit else ""
         name_axes(axes, f"milliseconds for {_images(points[0].row.latency[0].batch_size)}", f"{meaning.title}{unit}")
-        bars = [((p.x, p.interval[0]), (p.x, p.interval[1])) for p in points if p.interval]
-        tell_apart(axes, [(point.x, point.y, point.row.title) for point in points], bars=bars)
+        axes.set_xlim(0, 1.15 * max(point.x for point in points))
+        add_key(axes)
 
     return paint
 
@@ -303,7 +302,8 @@ def _relative(block: Block) -> list[tuple[int, float]]:
 def _draw_point(axes: Axes, point: _Point, style: Style) -> None:
     if point.interval:
         axes.vlines(point.x, *point.interval, color=style.color, linewidth=1.4, alpha=0.6)
-    axes.plot([point.x], [point.y], color=style.color, marker=style.marker, markersize=9, linestyle="none", zorder=3)
+    look = {"color": style.color, "marker": style.marker, "markersize": 9, "linestyle": "none", "zorder": 3}
+    axes.plot([point.x], [point.y], label=point.row.title, **look)
 
 
 def _latency_line(axes: Axes, row: Row, style: Style, places: dict[int, float]) -> None:

@@ -226,10 +226,10 @@ def _latency_card(report: Report, row: Row) -> Card | None:
     if not latency.speedup:
         return Card("Latency", f"{latency.p50_ms:.2f} ms", f"median for {images}")
     other = report.row(latency.ratio_to or "")
-    note = (
-        f"median for {images}; {times_text(latency.speedup)} the speed of {other.title if other else latency.ratio_to}"
-    )
-    return Card("Latency", f"{latency.p50_ms:.2f} ms", note, _speed_tone(latency))
+    title = other.title if other else latency.ratio_to
+    times = times_text(latency.speedup)
+    speed = f"as fast as {title}" if times == times_text(1) else f"{times} the speed of {title}"
+    return Card("Latency", f"{latency.p50_ms:.2f} ms", f"median for {images}; {speed}", _speed_tone(latency))
 
 
 def _images(count: int) -> str:

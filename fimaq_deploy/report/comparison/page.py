@@ -24,7 +24,7 @@ from fimaq_deploy.report.page.canvas import BAD, FAINT, GOOD, INK, MUTED, SURFAC
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.markdown import page_markdown
 from fimaq_deploy.report.page.parts import Card, Exhibit, Page, Section, Tone
-from fimaq_deploy.report.words import number_text, times_text
+from fimaq_deploy.report.words import moment_text, number_text, times_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def comparison_page(judgement: Judgement) -> Page:
         reasons=[*judgement.regressions, *judgement.obstacles, *_doubts(judgement)],
         cards=_cards(judgement.comparisons[0]),
         sections=[_section(one, number) for number, one in enumerate(judgement.comparisons, 1)],
-        created=judgement.created,
+        created=moment_text(judgement.created),
         command=judgement.command,
     )
 

@@ -46,5 +46,6 @@ def _chart(exhibit: Exhibit) -> Markup:
 
 
 def _tie(text: str) -> str:
-    """Numbers stay on one line with their units, and "top-1" with its 1."""
-    return re.sub(r"(?<=\d) (?=(?:%|ms|s|[kM]B|points)(?!\w))", "\u00a0", text).replace("top-", "top\u2011")
+    """Numbers stay on one line with their units, "p" with its number, and "top-1" with its 1."""
+    tied = re.sub(r"(?<=\d) (?=(?:%|ms|s|[kM]B|points?|images?)(?!\w))|(?<=\bp) (?== )|(?<=\bp =) ", "\u00a0", text)
+    return tied.replace("top-", "top\u2011")

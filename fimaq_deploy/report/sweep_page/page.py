@@ -11,7 +11,7 @@ from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.labels import tell_apart
 from fimaq_deploy.report.page.parts import Card, Exhibit, Page, Section, Tone, compact
 from fimaq_deploy.report.sweep_page.records import Cost, Place, Ranked, Sweep, by_figure, leaderboard, originals, pareto
-from fimaq_deploy.report.words import change_text, size_text, times_text, value_text
+from fimaq_deploy.report.words import change_text, moment_text, size_text, times_text, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def sweep_page(sweep: Sweep) -> Page:
         reasons=[*failed, *sweep.missed],
         cards=_cards(leaderboard(sweep)),
         sections=_sections(sweep),
-        created=sweep.created[:16].replace("T", " ") + " UTC",
+        created=moment_text(sweep.created),
         command=sweep.command,
     )
 

@@ -12,7 +12,7 @@ from fimaq_deploy.report.page.canvas import BAD, FAINT, GOOD, SERIES, name_axes
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.parts import Exhibit, Page, Section
 from fimaq_deploy.report.timeline.records import History, Series
-from fimaq_deploy.report.words import number_text
+from fimaq_deploy.report.words import moment_text, number_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,11 +28,11 @@ def history_page(found: History, command: str) -> Page:
     changes = sum(len(one.changes) for one in found.series)
     newest = max((point.created for one in found.series for point in one.points), default="")
     return Page(
-        kind="history",
+        kind="History",
         heading=f"{found.builds} builds",
         status="The newest change is for the worse" if found.worse else "No newest change is for the worse",
         headline=f"{len(found.series)} figures of {found.builds} builds, with {changes} changes of their level.",
-        created=newest,
+        created=moment_text(newest),
         command=command,
         tone="bad" if found.worse else "good",
         reasons=found.worse,
@@ -67,7 +67,7 @@ def _exhibit(series: Series, name: str) -> Exhibit:
         " ".join(f"{series.told(change)}." for change in changes),
         ("build", "made", series.figure.title, "change"),
         tuple(
-            (point.build, point.created, number_text(point.value, unit), told.get(number, ""))
+            (point.build, moment_text(point.created), number_text(point.value, unit), told.get(number, ""))
             for number, point in enumerate(series.points)
         ),
         tuple(told),

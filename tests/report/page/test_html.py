@@ -121,7 +121,7 @@ def test_other_pages_use_the_same_base() -> None:
     )
     text = render(page)
     Outline(text)
-    assert '<td class="n">9.5</td>' in text
+    assert '<td data-label="top-1 %" class="n">9.5</td>' in text
     assert '<th scope="col">why</th>' in text
 
 

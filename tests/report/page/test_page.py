@@ -55,6 +55,10 @@ OUTSIDE = """() => [...document.querySelectorAll('body *')].filter(element =>
     !element.closest('.scroll, svg') && element.getBoundingClientRect().right > innerWidth + 1
 ).map(element => element.outerHTML.slice(0, 80))"""
 
+# Tables that do not fit the window.
+SCROLLING = """() => [...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1
+).map(box => box.textContent.slice(0, 80))"""
+
 # The contrast of each text that is not in a chart with the background behind it, by WCAG 2.
 CONTRAST = """() => {
     const light = color => {
@@ -127,6 +131,8 @@ def check(opened: Opened, path: Path, charts: int) -> None:
         assert chart["covered"] == [], chart
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= opened.page.evaluate("innerWidth")
     assert opened.page.evaluate(OUTSIDE) == []
+    if opened.page.evaluate("innerWidth") <= PHONE:
+        assert opened.page.evaluate(SCROLLING) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

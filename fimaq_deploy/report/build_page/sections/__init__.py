@@ -20,6 +20,7 @@ from fimaq_deploy.report.build_page.sections.targets import targets
 from fimaq_deploy.report.build_page.verdict import cards, concerns, failures, status, verdict
 from fimaq_deploy.report.page.parts import Page, Section
 from fimaq_deploy.report.schema import Report
+from fimaq_deploy.report.words import moment_text
 
 # The most telling first.
 SECTIONS: list[Callable[[Report], Section]] = [
@@ -47,7 +48,7 @@ def report_page(report: Report) -> Page:
         reasons=(*failures(report, report.max_drop), *concerns(report)),
         cards=cards(report),
         sections=sections(report),
-        created=_date(report.created),
+        created=moment_text(report.created),
         command=report.command,
     )
 
@@ -55,7 +56,3 @@ def report_page(report: Report) -> Page:
 def sections(report: Report) -> list[Section]:
     """Every section that has something to show."""
     return [section for make in SECTIONS if (section := make(report)).exhibits]
-
-
-def _date(created: str) -> str:
-    return created[:16].replace("T", " ") + " UTC"
