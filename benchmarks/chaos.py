@@ -2,15 +2,15 @@
 
     python benchmarks/chaos.py --kills 30 --interrupts 10 --pairs 5
 
-Prints one line for each kind of trouble: how often it was tried, how often the command refused with one line, how often
-it survived or went on, and how often something was lost: a half or mixed folder, an earlier build gone, another byte
-after --resume, a traceback, an exit code that says something else. Ends in one line of JSON. Takes minutes.
+Prints a table: how often each kind of trouble was tried, how often the command refused or stopped with one line, how
+often it went on, and how often something was lost: a half or mixed folder, an earlier build gone, another byte in any
+file that two undisturbed builds have alike, a traceback, an exit code that says something else. Of flipped bits, by
+command, see `flips.py`. Ends in one line of JSON. Takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import random
@@ -22,24 +22,25 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from flips import every_bit_of_the_manifest, matrix
+from PIL import Image
 from trial import Trial, warm_up
 
-from fimaq_deploy.cli import main as command_line
-from fimaq_deploy.engines.load import load_engine
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import check_folder
-from fimaq_deploy.measure.accuracy import evaluate
 
-EXPORTS = ("model.onnx", "model.fp32.onnx", "quantized.safetensors")
 STEPS = ("load", "quantize", "export", "compile", "evaluate", "parity", "latency")
 LIMITS = (0, 500, 5_000, 20_000, 40_000, 60_000, 90_000, 120_000)
 EVERYWHERE = ("onnxruntime-cpu", "tensorrt-rtx")
 Found = Counter[str]
+# A build goes on after trouble; a byte that is not noticed is lost.
+COLUMNS = ("refused", "went on", "not read", "survived", "lost")
+BAD = ("survived", "lost")
 
 
 class Chaos:
@@ -50,19 +51,38 @@ class Chaos:
         self.folder, self.targets, self.reference = folder, targets, folder / "reference"
         np.save(folder / "images.npy", np.random.default_rng(0).standard_normal((64, 3, 32, 32), dtype=np.float32))
         started = time.perf_counter()
-        trial = Trial(self.build(self.reference))
+        self._undisturbed(self.reference)
+        self.seconds = time.perf_counter() - started
+        self._undisturbed(folder / "again")
+        # What holds no time of day and no latency: every other file has to have the same bytes.
+        self.exact = sorted(
+            path.name
+            for path in self.reference.iterdir()
+            if path.read_bytes() == (folder / "again" / path.name).read_bytes()
+        )
+        report = json.loads((self.reference / "report.json").read_text())
+        self.step_s = {step["name"]: step["seconds"] for step in report["steps"]}
+
+    def _undisturbed(self, out: Path) -> None:
+        trial = Trial(self.build(out))
         said = trial.finish()
         if trial.code:
             raise SystemExit(said)
-        self.seconds = time.perf_counter() - started
-        report = json.loads((self.reference / "report.json").read_text())
-        self.step_s = {step["name"]: step["seconds"] for step in report["steps"]}
 
     def build(self, out: Path, *more: str) -> list[str]:
         words = ["build", "--model", "chaos_model:make", "--images", str(self.folder / "images.npy"), "--out", str(out)]
         words += [word for name in self.targets for word in ("--target", name)]
         words += ["--set", "tuning.iterations=0", "--set", "reconstruction.iterations=10", "--overwrite"]
         return [*words, *more]
+
+    def pictures(self) -> Path:
+        """A folder of image files."""
+        place = self.folder / "pictures"
+        place.mkdir()
+        for number in range(2):
+            pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+        return place
 
     def earlier(self, name: str, place: Path | None = None) -> Path:
         """An earlier build that the next one would replace."""
@@ -77,37 +97,43 @@ class Chaos:
             check_folder(out)
         except UserError:
             return False
-        return all((out / name).read_bytes() == (self.reference / name).read_bytes() for name in EXPORTS)
+        return all((out / name).read_bytes() == (self.reference / name).read_bytes() for name in self.exact)
 
     def judged(self, found: Found, trial: Trial, out: Path, code: int, what: str) -> None:
         """Count a trial that has to end in one line, or well, with a right build there in either case."""
         found["tried"] += 1
         clean = trial.code == code and len(trial.last_lines) == 1 and "Traceback" not in trial.said
         right = (clean or trial.code == 0) and self.is_right(out)
-        found["lost" if not right else "refused" if clean else "survived"] += 1
+        found["lost" if not right else "refused" if clean else "went on"] += 1
         found["can be resumed"] += clean and "--resume" in trial.said
         if not right:
             print(f"  {what}: exit {trial.code}: {trial.said[-400:]}", file=sys.stderr)
 
     def kills(self, count: int) -> Found:
-        """SIGKILL at random moments, each followed by --resume. What stands at the end has to be the same bytes."""
-        found, out, killed = Found(), self.folder / "killed", 0
-        while killed < count or not out.exists():
+        """SIGKILL at random moments, each followed by --resume, in turns beside an earlier build and beside none.
+
+        What stands there must always be a whole build, and after --resume the same bytes.
+        """
+        found, out, beside, killed, finished = Found(), self.folder / "killed", False, 0, True
+        while killed < count or not finished:
+            if finished:
+                shutil.rmtree(out, ignore_errors=True)
+                beside = not beside
+                _ = self.earlier("killed") if beside else None
             trial = Trial(self.build(out, "--resume"))
-            if not trial.ended_within(random.uniform(0, self.seconds) if killed < count else 600):
+            if killed < count and not trial.ended_within(random.uniform(0, self.seconds)):
                 trial.signal(signal.SIGKILL)
                 killed += 1
             trial.finish()
-            if trial.code == -signal.SIGKILL:
+            finished = trial.code != -signal.SIGKILL
+            if finished:
+                found["finished with equal bytes" if trial.code == 0 and self.is_right(out) else "lost"] += 1
+            else:
                 found["tried"] += 1
-                found["lost" if out.exists() and not self.is_right(out) else "survived"] += 1
-                continue
-            right = trial.code == 0 and self.is_right(out)
-            found["finished with equal bytes" if right else "lost"] += 1
-            if not right:
-                print(f"  resumed: exit {trial.code}: {trial.said[-400:]}", file=sys.stderr)
-            if killed < count:
-                shutil.rmtree(out, ignore_errors=True)
+                whole = self.is_right(out) if out.exists() else not beside
+                found["went on" if whole else "lost"] += 1
+            if found["lost"]:
+                print(f"  killed or resumed: exit {trial.code}: {trial.said[-400:]}", file=sys.stderr)
         return found
 
     def interrupts(self, count: int) -> Found:
@@ -135,7 +161,7 @@ class Chaos:
             found["in another step"] += 1
             return False
         self.judged(found, trial, out, 130, f"interrupt in {step}")
-        found[step] += 1
+        found[f"in {step}"] += 1
         return True
 
     def pairs(self, count: int) -> Found:
@@ -149,7 +175,7 @@ class Chaos:
             found["tried"] += 1
             found["refused"] += len(refusals)
             right = sorted(trial.code for trial in both) == [0, 2] and len(refusals) == 1 and self.is_right(out)
-            found["survived" if right else "lost"] += 1
+            found["went on" if right else "lost"] += 1
         return found
 
     def disks(self, rounds: int) -> Found:
@@ -179,68 +205,6 @@ class Chaos:
             trial.finish()
             self.judged(found, trial, out, 2, f"files of {limit} bytes at most")
         return found
-
-    def flips(self, rounds: int) -> Found:
-        """One flipped bit in each file against everything that reads a build."""
-        found = Found()
-        names = sorted(path.name for path in self.reference.iterdir())
-        for name in (name for _ in range(rounds) for name in names):
-            out = self.earlier("flipped")
-            content = bytearray((out / name).read_bytes())
-            content[random.randrange(len(content))] ^= 1 << random.randrange(8)
-            (out / name).write_bytes(content)
-            for label, (reads, run) in readers(out).items():
-                code, said = ran(run)
-                one_line = len([line for line in said.splitlines() if line.startswith(("error: ", "failed: "))]) >= 1
-                refused = code == (1 if label == "verify" else 2) and one_line and "Traceback" not in said
-                found["tried"] += 1
-                outcome = "refused" if refused else "survived" if name not in reads and code in (0, 1) else "lost"
-                found[outcome] += 1
-                if outcome == "lost":
-                    print(f"  {name} against {label}: exit {code}: {said[-300:]}", file=sys.stderr)
-        return found
-
-
-def readers(built: Path) -> dict[str, tuple[set[str], Callable[[], None]]]:
-    """Everything that reads a build: which of its files, and how it is called."""
-    onnx, fp32, graph = str(built / "model.onnx"), str(built / "model.fp32.onnx"), {"model.onnx", "manifest.json"}
-    everything = {path.name for path in built.iterdir()}
-    images = np.zeros((2, 3, 32, 32), np.float32)
-
-    def command(*words: str) -> Callable[[], None]:
-        return lambda: command_line(list(words))
-
-    return {
-        "load_engine": (graph, lambda: load_engine(onnx) and None),
-        "evaluate": (graph, lambda: evaluate(load_engine(onnx), images, np.zeros(2, np.int64)) and None),
-        "bench": (
-            graph | {"model.fp32.onnx"},
-            command("bench", onnx, "--against", fp32, "--rounds", "1", "--seconds", "0.01", "--batch", "1"),
-        ),
-        "lint": (graph, command("lint", onnx, "--target", "onnxruntime-cpu")),
-        "audit": (graph, command("audit", onnx, "--target", "tensorrt-rtx", "--sm", "89")),
-        "parity": (graph | {"quantized.safetensors"}, command("parity", str(built), "--count", "1")),
-        "compare": (
-            {"manifest.json", "report.json", "predictions.safetensors"},
-            command("compare", str(built), str(built)),
-        ),
-        "verify": (everything, command("verify", str(built))),
-    }
-
-
-def ran(run: Callable[[], None]) -> tuple[int, str]:
-    """The exit code, and what was said."""
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said), redirect_stdout(said):
-            run()
-    except SystemExit as end:
-        return int(end.code or 0), said.getvalue()
-    except UserError as error:
-        return 2, f"error: {error}"
-    except Exception as error:
-        return -1, f"Traceback: {error!r}"
-    return 0, said.getvalue()
 
 
 @contextmanager
@@ -289,13 +253,27 @@ def main() -> int:
             "disks": lambda: chaos.disks(asked.rounds),
             "kills": lambda: chaos.kills(asked.kills),
             "interrupts": lambda: chaos.interrupts(asked.interrupts),
-            "flips": lambda: chaos.flips(asked.rounds),
         }
         for kind in (kind for kind in trials if not asked.only or kind in asked.only):
             table[kind] = trials[kind]()
-            print(f"{kind:<12}{dict(table[kind])}", flush=True)
-    print(json.dumps({"schema": "fimaq-deploy/chaos/1", "seconds_of_one_build": round(chaos.seconds, 1), **table}))
-    return 1 if any(found["lost"] for found in table.values()) else 0
+            print(f"{kind}: {dict(table[kind])}", file=sys.stderr, flush=True)
+        if not asked.only or "flips" in asked.only:
+            table["bits of the manifest"] = every_bit_of_the_manifest(chaos.reference, chaos.folder / "room")
+            table |= matrix(chaos.reference, chaos.pictures(), chaos.folder / "room", asked.rounds, asked.seed)
+    print_table(table)
+    told = {"seconds_of_one_build": round(chaos.seconds, 1), "files_compared": chaos.exact}
+    print(json.dumps({"schema": "fimaq-deploy/chaos/2", **told, **table}))
+    return 1 if any(found[bad] for found in table.values() for bad in BAD) else 0
+
+
+def print_table(table: dict[str, Found]) -> None:
+    """In Markdown; what is no column of its own stands in the last."""
+    print(f"| what | tried | {' | '.join(COLUMNS)} | of them |\n| --- |{' ---: |' * (len(COLUMNS) + 1)} --- |")
+    for kind, found in table.items():
+        rest = ", ".join(
+            f"{count} {name}" for name, count in found.items() if name not in ("tried", *COLUMNS) and count
+        )
+        print(f"| {kind} | {found['tried']} | {' | '.join(str(found[name] or '') for name in COLUMNS)} | {rest} |")
 
 
 if __name__ == "__main__":
