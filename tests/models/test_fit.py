@@ -63,6 +63,18 @@ def test_without_a_head_the_model_answers_features(name: str, tmp_path: Path) ->
     assert loaded.notes == (f"{tmp_path}/a.safetensors has no head: the model answers features",)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt"])
+def test_a_backbone_under_a_name_and_without_a_head_answers_features(suffix: str, tmp_path: Path) -> None:
+    trained = timm.create_model(VIT).eval()
+    path = tmp_path / f"a{suffix}"
+    torch.save({f"backbone.{name}": tensor for name, tensor in without_head(trained.state_dict()).items()}, path)
+    loaded = open_model(VIT, path)
+    images = torch.rand(2, *describe_model(trained).input_shape)
+    features = trained.forward_head(trained.forward_features(images), pre_logits=True)
+    assert torch.equal(loaded.model.eval()(images), features)
+    assert any("has no head: the model answers features" in note for note in loaded.notes)
+
+
 @pytest.mark.parametrize("channels", [1, 4, 12])
 @pytest.mark.parametrize("name", [VIT, SWIN])
 def test_other_channels(name: str, channels: int, tmp_path: Path, same: Same) -> None:
