@@ -44,8 +44,8 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="[OUTPUT=]KIND",
-            help="What the model returns: classes, embedding, multilabel, regression or dense. Repeatable; default: "
-            "what its outputs and the labels tell.",
+            help="What the model returns: classes, embedding, multilabel, regression, dense, segmentation, depth or "
+            "detection. Repeatable; default: what its outputs and the labels tell.",
         ),
     ] = None,
     evaluate: Annotated[
@@ -65,6 +65,12 @@ def build(
     ] = None,
     class_map: Annotated[
         Path | None, typer.Option(help="Classes of the folders in --eval-images: a name a line, or JSON.")
+    ] = None,
+    eval_coco: Annotated[
+        Path | None, typer.Option(help="COCO annotations of the folder in --eval-images: a JSON file.")
+    ] = None,
+    eval_maps: Annotated[
+        Path | None, typer.Option(help="Maps of classes, PNG, of the folder in --eval-images: a folder.")
     ] = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="SIDE|HxW", help="Of the images that the model is made for.")
@@ -116,6 +122,8 @@ def build(
             min_agreement=min_agreement,
             min_cosine=min_cosine,
             class_map=class_map,
+            eval_coco=eval_coco,
+            eval_maps=eval_maps,
             image_size=image_size,
             in_chans=in_chans,
             preprocessing=Preprocessing(

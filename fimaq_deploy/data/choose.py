@@ -5,6 +5,7 @@ weights are random.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -14,7 +15,9 @@ from fimaq_deploy.data import shapes
 from fimaq_deploy.data.batches import merge, rows_of
 from fimaq_deploy.data.bundled import shipped_images
 from fimaq_deploy.data.class_maps import ClassMap
+from fimaq_deploy.data.coco import coco_images
 from fimaq_deploy.data.intake import Images, as_source
+from fimaq_deploy.data.label_maps import mapped_images
 from fimaq_deploy.data.memory import Arrays, Batches
 from fimaq_deploy.data.pixels import Pixels
 from fimaq_deploy.data.source import BATCH_SIZE, Batch, ImageSource
@@ -52,15 +55,20 @@ def evaluation_source(
     images: Images | None,
     own_calibration: bool,
     class_map: ClassMap | str | Path | None = None,
+    coco: str | Path | None = None,
+    maps: str | Path | None = None,
 ) -> ImageSource:
     """Images to compare the variants on; without a folder of their own, the calibration images, which have no labels.
 
     images: the user's, as `as_source` takes them. own_calibration: whether the user brought the calibration images.
     class_map: the classes of their sub-folders, or a file of them.
+    coco, maps: what the images of a folder show: a file of COCO annotations, or a folder of label maps.
 
     Raises:
-        UserError: images that are refused.
+        UserError: images that are refused, or annotations that are not theirs.
     """
+    if coco is not None or maps is not None:
+        return _annotated(images, info, coco, maps)
     if images is not None:
         return kept(as_source(images, info, class_map=class_map))
     if name in SHIPPED:
@@ -68,6 +76,16 @@ def evaluation_source(
     if not own_calibration:
         return generated_images(info, "test", GENERATED_EVALUATION_IMAGES)
     return calibration
+
+
+def _annotated(images: Images | None, info: ModelInfo, coco: str | Path | None, maps: str | Path | None) -> ImageSource:
+    option = "--eval-maps" if coco is None else "--eval-coco"
+    if coco is not None and maps is not None:
+        raise UserError("--eval-coco and --eval-maps: give the one that the model's answers are about")
+    if not isinstance(images, (str, PathLike)):
+        raise UserError(f"{option} needs the folder of its images: name it with --eval-images")
+    folder = Path(images)
+    return mapped_images(folder, maps, info) if maps is not None else coco_images(folder, coco or "", info)
 
 
 def kept(source: ImageSource, count: int | None = None) -> ImageSource:

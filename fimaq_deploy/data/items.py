@@ -12,10 +12,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fimaq_deploy.data.objects import pack_objects
 from fimaq_deploy.data.pixels import Pixels, is_array
 from fimaq_deploy.data.prepare import Preparation
 from fimaq_deploy.data.source import Batch
@@ -101,13 +103,16 @@ def has_labels(item: Any) -> bool:
 
 
 def as_labels(labels: Any, count: int, what: str) -> Tensor | None:
-    """int64 or float32 (count, ...): a class or a number an image, or as much as its task has of them.
+    """int64 or float32 (count, ...): a class or a number an image, or as much as its task has of them. Boxes and labels
+    of objects, and their masks, in a mapping are packed as `data.objects` does.
 
     Raises:
         UserError: they are no numbers, or not one an image.
     """
     if labels is None:
         return None
+    if isinstance(labels, Mapping) and {"boxes", "labels"} <= labels.keys():
+        labels = _objects(labels, count, what)
     try:
         tensor = torch.as_tensor(labels).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
@@ -117,6 +122,18 @@ def as_labels(labels: Any, count: int, what: str) -> Tensor | None:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise UserError(f"{what} are {kind} {tuple(tensor.shape)}: expected {count} numbers, one an image")
     return tensor.float() if tensor.is_floating_point() else tensor.long()
+
+
+def _objects(labels: Mapping[str, Any], count: int, what: str) -> Tensor:
+    arrays = {name: np.asarray(each) for name, each in labels.items() if each is not None}
+    boxes, kinds, masks = arrays["boxes"], arrays["labels"], arrays.get("masks")
+    fits = kinds.ndim == 2 and boxes.shape == (*kinds.shape, 4) and len(kinds) == count
+    if not fits or (masks is not None and (masks.ndim != 4 or masks.shape[:2] != kinds.shape)):
+        raise UserError(
+            f"{what} are boxes {boxes.shape} and labels {kinds.shape}: expected ({count}, objects, 4) and "
+            f"({count}, objects), and masks ({count}, objects, height, width) where there are any"
+        )
+    return torch.from_numpy(pack_objects(arrays))
 
 
 def _is_picture(value: Any) -> bool:

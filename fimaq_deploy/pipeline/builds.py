@@ -104,6 +104,8 @@ def build(
     min_agreement: float | None = None,
     min_cosine: float | None = None,
     class_map: str | Path | None = None,
+    eval_coco: str | Path | None = None,
+    eval_maps: str | Path | None = None,
     image_size: str | int | Sequence[int] | None = None,
     in_chans: int | None = None,
     preprocessing: Preprocessing | None = None,
@@ -122,8 +124,8 @@ def build(
         mappings, data sets, iterables of batches (`data.intake`); the shipped models bring their own.
     targets: default, all that work on this machine.
     settings: changes to the recipe, such as "reconstruction.iterations=200".
-    task: classes, embedding, multilabel, regression or dense, or the kinds of several outputs by name; default: what
-        the outputs, the labels and the model tell.
+    task: classes, embedding, multilabel, regression, dense, segmentation, depth or detection, or the kinds of several
+        outputs by name; default: what the outputs, the labels and the model tell.
     evaluate: a figure of your own, as a function or as package.module:function: it gets a function from images to
         outputs, and returns a number, or several by name; higher is better.
     max_drop: how much of the figure against labels (points of top-1, of mAP, …), or of your own where there is one,
@@ -131,6 +133,8 @@ def build(
     min_agreement, min_cosine: percent of answers that have to be the original's, and the least cosine with it. They
         need no labels. An output without a threshold fails where it is plainly ruined.
     class_map: the classes of the folders in eval_images: a text file with a name a line, or JSON.
+    eval_coco, eval_maps: what the images in the folder eval_images show: a file of COCO annotations, or a folder with a
+        map of classes for each image.
     image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     opset: of the ONNX files, for runtimes that do not know 21: 17, 19 or 23.
@@ -164,6 +168,8 @@ def build(
         min_agreement=min_agreement,
         min_cosine=min_cosine,
         class_map=class_map,
+        eval_coco=eval_coco,
+        eval_maps=eval_maps,
         image_size=image_size,
         in_chans=in_chans,
         preprocessing=preprocessing,
@@ -270,6 +276,8 @@ def _load(request: Request) -> Loaded:
         images=request.eval_images,
         own_calibration=request.images is not None,
         class_map=request.class_map,
+        coco=request.eval_coco,
+        maps=request.eval_maps,
     )
     measures = choose_measures(request, family_of(opened.model).original(opened.model), evaluation)
     return Loaded(opened.model, info, calibration, evaluation, measures, opened.notes)

@@ -65,11 +65,16 @@ def _without_meaning(request: Request, tasks: Tasks, labelled: bool) -> Iterator
     if request.max_drop is not None and not labelled and request.evaluate is None:
         main = next(iter(tasks.values()))
         wanted, how = ("the classes", _FOLDERS) if main.kind == "classes" else (f"what is right ({kinds})", _LABELS)
-        yield f"--max-drop needs to know {wanted}: {how} as --eval-images, or a figure of your own as --evaluate"
+        how = _BESIDE.get(main.kind, how)
+        yield f"--max-drop needs to know {wanted}: {how}, or a figure of your own as --evaluate"
 
 
-_FOLDERS = "give a folder with one sub-folder each"
-_LABELS = "give a file of images and fitting labels"
+_FOLDERS = "give a folder with one sub-folder each as --eval-images"
+_LABELS = "give a file of images and fitting labels as --eval-images"
+_BESIDE = {
+    "detection": "give a folder of images as --eval-images and their COCO annotations as --eval-coco",
+    "segmentation": "give a folder of images as --eval-images and their maps of classes as --eval-maps",
+}
 
 
 def _instead(tasks: Tasks) -> str:

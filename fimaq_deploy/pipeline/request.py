@@ -58,6 +58,8 @@ class Request:
     min_agreement: float | None = None
     min_cosine: float | None = None
     class_map: str | None = None
+    eval_coco: str | None = None
+    eval_maps: str | None = None
     sizes: Sizes = field(default_factory=Sizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     opset: int | None = None
@@ -86,6 +88,8 @@ class Request:
         min_agreement: float | None = None,
         min_cosine: float | None = None,
         class_map: str | Path | None = None,
+        eval_coco: str | Path | None = None,
+        eval_maps: str | Path | None = None,
         image_size: str | int | Sequence[int] | None = None,
         in_chans: int | None = None,
         preprocessing: Preprocessing | None = None,
@@ -117,6 +121,8 @@ class Request:
             min_agreement=None if min_agreement is None else within("--min-agreement", min_agreement, 0, 100),
             min_cosine=None if min_cosine is None else within("--min-cosine", min_cosine, -1, 1),
             class_map=_path("--class-map", class_map),
+            eval_coco=_path("--eval-coco", eval_coco),
+            eval_maps=_path("--eval-maps", eval_maps),
             sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
             opset=None if opset is None else check_opset(_whole("--opset", opset, 99)),
@@ -150,6 +156,8 @@ class Request:
         said, size = self.preprocessing, self.sizes.image_size
         return {
             "--class-map": self.class_map,
+            "--eval-coco": self.eval_coco,
+            "--eval-maps": self.eval_maps,
             "--image-size": f"{size[0]}x{size[1]}" if size else None,
             "--in-chans": None if self.sizes.in_chans is None else str(self.sizes.in_chans),
             "--mean": None if said.mean is None else ",".join(map(repr, said.mean)),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.objects import packed, true_objects
 from PIL import Image
 
 from fimaq_deploy.data.items import Items, as_labels, has_labels
@@ -106,3 +107,13 @@ def test_no_images(item: Any) -> None:
     with pytest.raises(UserError) as caught:
         read(item)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_may_be_objects() -> None:
+    found = true_objects(3)
+    assert np.array_equal(as_labels(found, 3, "labels"), packed(found))
+    without = {"boxes": found["boxes"], "labels": found["labels"]}
+    labels = as_labels(without, 3, "labels")
+    assert labels is not None and tuple(labels.shape) == (3, 5, 6)
+    with pytest.raises(UserError, match=r"expected \(3, objects, 4\)"):
+        as_labels({**without, "boxes": found["boxes"][:, :2]}, 3, "labels")

@@ -1,0 +1,234 @@
+"""Objects as COCO annotates them: a JSON file with images, categories and, for each object, a box and maybe a mask.
+
+Boxes and masks are resized with the image. A polygon is filled by Pillow in the image's own pixels, which differs from
+COCO's own filling along the edge; masks as run lengths, compressed or not, are exact before they are resized.
+https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from fimaq_deploy.data.annotated import Annotated, as_tensor, whole_images
+from fimaq_deploy.data.objects import pack_objects
+from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.reading import read_text
+from fimaq_deploy.models.describe import ModelInfo
+from fimaq_deploy.models.paths import kind_of
+
+_MOST_MB = 2048
+_WANTED = "a file of COCO annotations: JSON with images, annotations and categories"
+
+
+@dataclass(frozen=True)
+class _Picture:
+    file: Path
+    width: int
+    height: int
+    objects: tuple[Mapping[str, Any], ...]
+
+
+def coco_images(folder: str | Path, annotations: str | Path, info: ModelInfo) -> ImageSource:
+    """The images of an annotation file, in its order, labelled with their objects as `data.objects` packs them.
+
+    folder: where the files lie that it names. info: what the model reads; its class names say which label a category
+    is, by name. A model without names is one whose labels are the ids of the categories.
+
+    Raises:
+        UserError: it is no such file, names images that are not there or have other sizes, or categories that the model
+            does not know.
+    """
+    document = _document(Path(annotations))
+    labels, remarks = _labels(document["categories"], info.class_names, str(annotations))
+    pictures = _pictures(document, Path(folder), labels, str(annotations))
+    truth = _Truth(pictures, labels, (info.input_shape[1], info.input_shape[2]))
+    files = [picture.file for picture in pictures]
+    source = Annotated(files, whole_images(info), truth, f"{len(files)} images of {annotations}", remarks)
+    source.take(1)
+    return source
+
+
+def _document(path: Path) -> dict[str, Any]:
+    name = f"annotations {shown(str(path))}"
+    try:
+        found = json.loads(read_text(path, "annotations", wanted=_WANTED, most_mb=_MOST_MB))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{name} are not JSON: {shown(str(error))}; expected {_WANTED}") from None
+    for key in ("images", "annotations", "categories"):
+        entries = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(f"{name} have no list of {key}: expected {_WANTED}")
+    return found
+
+
+def _labels(
+    categories: Sequence[Mapping[str, Any]], names: Sequence[str], where: str
+) -> tuple[dict[Any, int], tuple[str, ...]]:
+    """The model's label of each category, by its id."""
+    named = {_field(one, "id", int, where, "category"): str(one.get("name", "")) for one in categories}
+    if not names:
+        return {number: number for number in named}, (
+            f"{where}: the model does not name its labels, so they are taken to be the ids of the categories",
+        )
+    known = {name.casefold(): label for label, name in enumerate(names)}
+    unknown = [name for name in named.values() if name.casefold() not in known]
+    if unknown:
+        raise UserError(
+            f"{where}: category '{shown(unknown[0])}' ({len(unknown)} of {len(named)}) is none of the model's "
+            f"{len(names)} classes, such as '{shown(names[-1])}': rename it, or annotate for this model"
+        )
+    return {number: known[name.casefold()] for number, name in named.items()}, ()
+
+
+def _pictures(document: Mapping[str, Any], folder: Path, labels: Mapping[Any, int], where: str) -> tuple[_Picture, ...]:
+    if kind_of(folder) != "folder":
+        raise UserError(f"no image folder {shown(str(folder))}: expected the folder of the images that {where} names")
+    objects = _objects(document, labels, where)
+    found = []
+    for one in document["images"]:
+        file = folder / _field(one, "file_name", str, where, "image")
+        width, height = (_field(one, side, int, where, "image") for side in ("width", "height"))
+        found.append(_Picture(file, width, height, tuple(objects[one["id"]])))
+    if not found:
+        raise UserError(f"{where} lists no image: expected {_WANTED}")
+    missing = [picture.file for picture in found if not picture.file.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(found)} images of {where} are not in {shown(str(folder))} "
+            f"(first {shown(missing[0].name)}): name the folder that their file names start from"
+        )
+    for picture in found:
+        _check_size(picture, where)
+    return tuple(found)
+
+
+def _objects(document: Mapping[str, Any], labels: Mapping[Any, int], where: str) -> dict[Any, list[Any]]:
+    """Annotations by the id of their image."""
+    found: dict[Any, list[Any]] = {_field(one, "id", int, where, "image"): [] for one in document["images"]}
+    for one in document["annotations"]:
+        what = f"{where}: annotation {shown(one.get('id'))}"
+        if one.get("image_id") not in found:
+            raise UserError(f"{what} is of image {shown(one.get('image_id'))}, which is not listed")
+        if one.get("category_id") not in labels:
+            raise UserError(f"{what} is of category {shown(one.get('category_id'))}, which is not listed")
+        box = one.get("bbox")
+        fits = isinstance(box, list) and len(box) == 4 and all(_is_number(edge) for edge in box)
+        if not fits or box[2] < 0 or box[3] < 0:
+            raise UserError(f"{what} has bbox {shown(box)}: expected [left, top, width, height] in pixels")
+        found[one["image_id"]].append(one)
+    return found
+
+
+def _field(entry: Mapping[str, Any], key: str, kind: type, where: str, what: str) -> Any:
+    found = entry.get(key)
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise UserError(f"{where}: {what} {shown(entry)} has no {key}: expected {_WANTED}")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def _check_size(picture: _Picture, where: str) -> None:
+    """By the file's header alone."""
+    try:
+        with Image.open(picture.file) as image:
+            size = image.size
+    except Exception:  # what cannot be opened is told when it is read
+        return
+    if size != (picture.width, picture.height):
+        raise UserError(
+            f"image {shown(picture.file.name)} has {size[0]}×{size[1]} pixels, {picture.width}×{picture.height} in "
+            f"{where}: expected the images that were annotated"
+        )
+
+
+class _Truth:
+    """The objects of an image at the size (height, width) that the model reads."""
+
+    def __init__(self, pictures: Sequence[_Picture], labels: Mapping[Any, int], size: tuple[int, int]) -> None:
+        self._pictures, self._labels, self._size = pictures, labels, size
+        self._most = max(1, *(len(picture.objects) for picture in pictures))
+        self._masked = all("segmentation" in one for picture in pictures for one in picture.objects)
+
+    def __call__(self, number: int) -> Tensor:
+        picture, (height, width) = self._pictures[number], self._size
+        most = self._most
+        boxes, labels = np.zeros((most, 4), np.float32), np.full(most, -1)
+        crowd, masks = np.zeros(most, bool), np.zeros((most, height, width), bool)
+        scale = np.array([width / picture.width, height / picture.height] * 2, np.float32)
+        for place, one in enumerate(picture.objects):
+            left, top, wide, high = one["bbox"]
+            boxes[place] = np.array([left, top, left + wide, top + high], np.float32) * scale
+            labels[place], crowd[place] = self._labels[one["category_id"]], bool(one.get("iscrowd"))
+            if self._masked:
+                masks[place] = _resized(decoded_mask(one["segmentation"], picture.height, picture.width), self._size)
+        found = {"boxes": boxes, "labels": labels, "crowd": crowd, **({"masks": masks} if self._masked else {})}
+        return as_tensor(pack_objects({name: each[None] for name, each in found.items()})[0])
+
+
+def _resized(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    if mask.shape == size:
+        return mask
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image) >= 128
+
+
+def decoded_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
+    """(height, width) from polygons, or from run lengths down the columns, as numbers or as COCO compresses them.
+
+    Raises:
+        UserError: it is none of them, or of another size.
+    """
+    if isinstance(segmentation, list):
+        return _filled(segmentation, height, width)
+    size = segmentation.get("size") if isinstance(segmentation, Mapping) else None
+    if size != [height, width]:
+        raise UserError(f"segmentation {shown(segmentation)}: expected polygons, or counts of size [{height}, {width}]")
+    counts = segmentation.get("counts")
+    runs = _uncompressed(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or sum(runs) != height * width or min(runs, default=0) < 0:
+        raise UserError(f"segmentation counts {shown(counts)}: expected runs of {height * width} pixels together")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def _filled(polygons: Sequence[Any], height: int, width: int) -> NDArray[np.bool_]:
+    image = Image.new("1", (width, height))
+    draw = ImageDraw.Draw(image)
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not all(map(_is_number, polygon)):
+            raise UserError(f"segmentation polygon {shown(polygon)}: expected x, y, x, y, … of at least 3 points")
+        points = [
+            (x - 0.5, y - 0.5) for x, y in zip(polygon[::2], polygon[1::2], strict=True)
+        ]  # edges to pixel centres
+        draw.polygon(points, fill=1)
+    return np.asarray(image, bool)
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Five bits of a number in a character, the lowest first; from the fourth on, differences from the one but last."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        code = ord(character) - 48
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return runs

@@ -1,0 +1,137 @@
+"""COCO files: read as they are meant, and refused in one line where they do not match."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fixtures import coco
+from PIL import Image
+
+from fimaq_deploy.data.coco import coco_images, decoded_mask
+from fimaq_deploy.data.objects import boxes_of, labels_of, masks_of, scores_of
+from fimaq_deploy.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    coco.write(tmp_path)
+    return tmp_path
+
+
+def opened(folder: Path, **options: Any) -> Any:
+    return coco_images(folder / "images", folder / "annotations.json", coco.info(**options))
+
+
+def test_objects_are_those_that_were_written(tmp_path: Path) -> None:
+    found = coco.write(tmp_path)
+    source = opened(tmp_path)
+    (batch,) = source.batches()
+    truth = found.objects()
+    assert np.allclose(batch.images.numpy(), found.images / 127.5 - 1, atol=1e-6)
+    for image, packed in enumerate(batch.labels.numpy()):
+        shown = truth["labels"][image] >= 0
+        count = shown.sum()
+        assert labels_of(packed)[:count].tolist() == truth["labels"][image][shown].tolist()
+        assert (labels_of(packed)[count:] == -1).all()
+        assert np.array_equal(boxes_of(packed)[:count], truth["boxes"][image][shown])
+        assert np.array_equal(masks_of(packed, 96, 96)[:count], truth["masks"][image][shown])
+        assert (scores_of(packed) == 1).all()
+    assert (source.count, source.labelled) == (3, True)
+
+
+def test_boxes_and_masks_are_resized_with_the_image(folder: Path) -> None:
+    (whole,), (small,) = (list(opened(folder, size=size).batches()) for size in ((96, 96), (48, 192)))
+    assert tuple(small.images.shape) == (3, 3, 48, 192)
+    scale = np.array([2, 0.5, 2, 0.5])
+    assert np.allclose(boxes_of(small.labels.numpy()), boxes_of(whole.labels.numpy()) * scale)
+    shares = [masks_of(each.labels.numpy(), *each.images.shape[2:]).mean((2, 3)) for each in (whole, small)]
+    assert np.allclose(*shares, atol=0.01)
+
+
+def test_categories_are_found_by_name_or_taken_by_id(folder: Path) -> None:
+    names = ("background", *(name.upper() for name in coco.SILHOUETTES))
+    ours, named, numbered = (opened(folder, names=each) for each in (coco.SILHOUETTES, names, ()))
+    labels = [labels_of(next(each.batches()).labels.numpy()) for each in (ours, named, numbered)]
+    shown = labels[0] >= 0
+    assert (labels[1][shown] == labels[0][shown] + 1).all()
+    assert (labels[2][shown] == 10 + 3 * labels[0][shown]).all()
+    assert "ids of the categories" in numbered.notes[0]
+    assert not named.notes
+
+
+@pytest.mark.parametrize("kind", ["compressed", "runs"])
+def test_masks_of_run_lengths_are_those_of_the_library(kind: str) -> None:
+    library = pytest.importorskip("faster_coco_eval.core.mask")
+    masks = np.random.default_rng(0).random((5, 13, 300)) < 0.3
+    masks[0], masks[1], masks[2, :, 20:280] = False, True, False
+    for mask in masks:
+        packed = library.encode(np.asfortranarray(mask.astype(np.uint8)))
+        counts = packed["counts"]
+        text = counts.decode() if isinstance(counts, bytes) else counts
+        given = {"size": [13, 300], "counts": text} if kind == "compressed" else coco.runs(mask)
+        assert np.array_equal(decoded_mask(given, 13, 300), mask)
+
+
+def test_polygons_are_filled() -> None:
+    mask = decoded_mask([[2, 3, 12, 3, 12, 9, 2, 9], [20, 0, 24, 0, 24, 4, 20, 4]], 16, 32)
+    expected = np.zeros((16, 32), bool)
+    expected[3:9, 2:12] = expected[0:4, 20:24] = True
+    assert (mask ^ expected).sum() <= 10 + 6 + 4 + 4, "one row and one column along the edges"
+
+
+def changed(folder: Path, change: Any) -> None:
+    path = folder / "annotations.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("categories"), "have no list of categories"),
+        (lambda d: d["images"].clear() or d["annotations"].clear(), "lists no image"),
+        (lambda d: d["images"][1].update(file_name="other.png"), r"1 of the 3 images .* \(first other.png\)"),
+        (lambda d: d["images"][1].update(width=80), "has 96×96 pixels, 80×96 in"),
+        (lambda d: d["images"][0].pop("id"), "has no id"),
+        (lambda d: d["annotations"][0].update(image_id=7), "is of image 7, which is not listed"),
+        (lambda d: d["annotations"][0].update(category_id=7), "is of category 7, which is not listed"),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, -3, 4]), r"has bbox \[1, 2, -3, 4\]"),
+        (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "expected .left, top, width, height."),
+        (
+            lambda d: d["annotations"][0].update(segmentation={"size": [3, 4], "counts": [12]}),
+            "counts of size .96, 96.",
+        ),
+        (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "at least 3 points"),
+        (lambda d: d["categories"][2].update(name="zebra"), r"category 'zebra' \(1 of 8\) is none of the model's 8"),
+    ],
+)
+def test_files_that_do_not_match_are_refused(folder: Path, change: Any, message: str) -> None:
+    changed(folder, change)
+    with pytest.raises(UserError, match=message):
+        opened(folder)
+
+
+def test_what_is_no_annotation_file_is_refused(folder: Path) -> None:
+    (folder / "annotations.json").write_text("[1, 2")
+    with pytest.raises(UserError, match="are not JSON"):
+        opened(folder)
+    (folder / "annotations.json").unlink()
+    with pytest.raises(UserError, match="cannot read annotations"):
+        opened(folder)
+    coco_file = folder / "other.json"
+    coco_file.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(UserError, match="no image folder"):
+        coco_images(folder / "nowhere", coco_file, coco.info())
+
+
+def test_a_damaged_image_is_named(folder: Path) -> None:
+    source = opened(folder)
+    Image.new("RGB", (96, 96)).save(folder / "images" / "001.png")
+    (folder / "images" / "001.png").write_bytes((folder / "images" / "001.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"image .*001.png"):
+        list(source.batches())
