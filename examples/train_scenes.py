@@ -26,8 +26,7 @@ from fimaq_deploy.data import scenes
 from fimaq_deploy.models.bundled import BUNDLED, HERE
 from fimaq_deploy.models.bundled import scenes as models
 
-PICTURES = 16384
-DEFAULT_STEPS = {"maskrcnn_shapes": 2200, "detr_shapes": 2000, "segmenter_shapes": 1600}
+DEFAULT_STEPS = {"maskrcnn_shapes": 2200, "detr_shapes": 1400, "segmenter_shapes": 1600}
 DEFAULT_BATCH = {"maskrcnn_shapes": 8, "detr_shapes": 12, "segmenter_shapes": 8}
 CREATE: dict[str, Callable[[], nn.Module]] = {
     "maskrcnn_shapes": models.maskrcnn_shapes,
@@ -153,7 +152,7 @@ def in_bfloat16(module: nn.Module) -> None:
     module.forward = forward  # type: ignore[method-assign]
 
 
-def train(name: str, steps: int, batch: int, lr: float, seed: int, out: Path, minutes: float) -> None:
+def train(name: str, steps: int, batch: int, lr: float, seed: int, pictures: int, out: Path, minutes: float) -> None:
     torch.manual_seed(seed)
     started = time.perf_counter()
     model: Any = CREATE[name]().train()
@@ -176,14 +175,13 @@ def train(name: str, steps: int, batch: int, lr: float, seed: int, out: Path, mi
         start_encoder(name, model)
     if name != "segmenter_shapes":
         in_bfloat16(model.backbone.body if name == "maskrcnn_shapes" else model.model.backbone.model)
-    pictures = scenes.generate("train", PICTURES)
+    known = scenes.generate("train", pictures)
     print(f"{name} {sum(map(torch.Tensor.numel, parameters))} parameters, from step {first}", flush=True)
     losses: list[float] = []
-    step = first
     for step in range(first, steps):
         rng = np.random.default_rng([seed, step])
-        pick = rng.integers(0, PICTURES, batch)
-        found = turned(scenes.Scenes(pictures.images[pick], pictures.ids[pick], pictures.classes[pick]), rng)
+        pick = rng.integers(0, pictures, batch)
+        found = turned(scenes.Scenes(known.images[pick], known.ids[pick], known.classes[pick]), rng)
         loss = LOSS[name](model, normalise(torch.from_numpy(found.images)), found)
         model.zero_grad()
         loss.backward()
@@ -191,25 +189,23 @@ def train(name: str, steps: int, batch: int, lr: float, seed: int, out: Path, mi
         optimiser.step()
         schedule.step()
         losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            print(
-                f"{name} step {step + 1} loss {np.mean(losses[-100:]):.3f} {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
-        if time.perf_counter() - started > 60 * minutes:
+        seconds = time.perf_counter() - started
+        over = step + 1 == steps or seconds > 60 * minutes
+        if (step + 1) % 100 == 0 or over:
+            print(f"{name} step {step + 1} loss {np.mean(losses[-100:]):.3f} {seconds:.0f} s", flush=True)
+        if (step + 1) % 200 == 0 or over:
+            state = {"model": model, "optimiser": optimiser, "schedule": schedule}
+            torch.save({"step": step + 1, **{key: each.state_dict() for key, each in state.items()}}, saved)
+            save_weights(model, out / f"{name}.safetensors")
+        if over:
+            print(f"{name} {'done' if step + 1 == steps else 'goes on'} after step {step + 1}", flush=True)
             break
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
-            "step": step + 1,
-        },
-        saved,
-    )
-    short = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    save_file({key: value.contiguous().clone() for key, value in short.items()}, out / f"{name}.safetensors")
-    print(f"{name} {'done' if step + 1 >= steps else 'goes on'} after step {step + 1}", flush=True)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """In half precision."""
+    state = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
+    save_file({key: value.half() if value.is_floating_point() else value for key, value in state.items()}, path)
 
 
 def main() -> None:
@@ -219,6 +215,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=16384, help="to learn from")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after that long; run again to go on")
     parser.add_argument(
         "--out", type=Path, default=HERE, help="folder for MODEL.safetensors; default: the package's own"
@@ -226,7 +223,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     steps, batch = args.steps or DEFAULT_STEPS[args.model], args.batch or DEFAULT_BATCH[args.model]
-    train(args.model, steps, batch, args.lr, args.seed, args.out, args.minutes)
+    train(args.model, steps, batch, args.lr, args.seed, args.pictures, args.out, args.minutes)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from fimaq_deploy.pipeline.contracts import contract_for
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
+from fimaq_deploy.pipeline.pictures import to_pictures
 from fimaq_deploy.pipeline.pixels import write_pixels
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import REPLAYED, Request
@@ -358,6 +359,7 @@ def _report(
         sensitivity=[findings.to_sensitivity(one) for one in quantized.sensitivity],
         audits=[findings.to_audit(engine.audit) for engine in engines if engine.audit],
         parity=list(parity),
+        pictures=to_pictures(found.glance, loaded.measures.tasks, loaded.info),
         predictions=PREDICTIONS,
     )
 

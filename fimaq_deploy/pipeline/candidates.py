@@ -24,6 +24,7 @@ from fimaq_deploy.measure.own import OwnFigures, name_of, own_figures
 from fimaq_deploy.measure.tasks import Figure, Tasks
 from fimaq_deploy.pipeline.findings import to_outputs, to_row
 from fimaq_deploy.pipeline.measures import Measures
+from fimaq_deploy.pipeline.pictures import Glance, glance
 from fimaq_deploy.pipeline.rows import Candidate, Done, to_predictions
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report import schema
@@ -49,12 +50,13 @@ class Originals:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What came of it. notes: what a reader should know."""
+    """What came of it. glance: at the first images. notes: what a reader should know."""
 
     rows: list[schema.Row]
     outputs: list[schema.Output]
     predictions: Predictions
     notes: tuple[str, ...]
+    glance: Glance | None = None
 
 
 def measure_rows(
@@ -72,7 +74,7 @@ def measure_rows(
     Raises:
         UserError: a candidate has other outputs than the original, or a label is not one of the classes.
     """
-    passes, digest = _pass_over(candidates, images, measures.tasks, progress, originals)
+    passes, digest, seen = _pass_over(candidates, images, measures.tasks, progress, originals)
     done = {name: Done(each.original.finish(), each.neighbour.finish()) for name, each in passes.items()}
     own = _own_figures(candidates, measures, progress, originals)
     first = candidates[0].id
@@ -81,6 +83,7 @@ def measure_rows(
         outputs=to_outputs(measures.tasks, passes[first].shapes, [each.original for each in done.values()]),
         predictions=to_predictions(digest, {name: each.original for name, each in done.items()}),
         notes=done[first].original.notes,
+        glance=seen,
     )
 
 
@@ -104,11 +107,11 @@ def _is_telling(figure: Figure) -> bool:
 
 def _pass_over(
     candidates: Sequence[Candidate], images: ImageSource, tasks: Tasks, progress: Counter, kept: Originals | None
-) -> tuple[dict[str, _Passes], str]:
-    """What every candidate that runs did, and the fingerprint of the images."""
+) -> tuple[dict[str, _Passes], str, Glance | None]:
+    """What every candidate that runs did, the fingerprint of the images, and a glance at the first ones."""
     running_ones = [candidate for candidate in candidates if candidate.run is not None]
     passes = {candidate.id: _Passes(tasks) for candidate in running_ones}
-    digest, done = Fingerprint(), 0
+    digest, done, first_seen = Fingerprint(), 0, None
     with ExitStack() as stack:
         runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
         for batch in images.batches(images_at_once(images.take(1).shape, BATCH)):
@@ -119,8 +122,9 @@ def _pass_over(
                 seen[one.id] = named_like(runs[one.id](batch.images), tasks, one.title)
                 first = seen[candidates[0].id] if one is not candidates[0] else None
                 passes[one.id].add(seen[one.id], first, seen.get(one.compared_to or ""), labels_of(batch))
+            first_seen = first_seen or glance(batch.images, seen, tasks)
             done += len(batch.images)
-    return passes, str(digest)
+    return passes, str(digest), first_seen
 
 
 @contextmanager

@@ -277,6 +277,31 @@ class Parity(_Part):
     )
 
 
+class Object(_Part):
+    """An object that a row found in a picture."""
+
+    box: list[float] = Field(description="Left, top, right and bottom edge, in pixels.")
+    label: str
+    score: float
+
+
+class Answer(_Part):
+    """What a row found in a picture."""
+
+    row: str
+    objects: list[Object] = Field(default=[], description="Those it is sure of, the surest first.")
+    classes: str | None = Field(default=None, description="PNG, base64: the class of each pixel.")
+
+
+class Picture(_Part):
+    """An evaluation image, and what was found in it."""
+
+    image: str = Field(description="JPEG, base64, with at most 256 pixels a side.")
+    width: int = Field(description="Of what the model reads.")
+    height: int
+    answers: list[Answer]
+
+
 class Step(_Part):
     name: str
     seconds: float
@@ -309,6 +334,7 @@ class Report(_Part):
     sensitivity: list[Sensitivity] = []
     audits: list[Audit] = []
     parity: list[Parity] = []
+    pictures: list[Picture] = Field(default=[], description="The first images of a detector or a segmenter.")
     predictions: str | None = Field(default=None, description="File with every row's top-1 prediction for each image.")
 
     def to_json(self) -> str:

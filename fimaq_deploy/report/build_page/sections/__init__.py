@@ -13,6 +13,7 @@ from fimaq_deploy.report.build_page.sections.environment import environment
 from fimaq_deploy.report.build_page.sections.grids import grids
 from fimaq_deploy.report.build_page.sections.latency import latency
 from fimaq_deploy.report.build_page.sections.layer_plan import layer_plan
+from fimaq_deploy.report.build_page.sections.pictures import pictures
 from fimaq_deploy.report.build_page.sections.reconstruction import reconstruction
 from fimaq_deploy.report.build_page.sections.results import results
 from fimaq_deploy.report.build_page.sections.sensitivity import sensitivity
@@ -25,6 +26,7 @@ from fimaq_deploy.report.words import moment_text
 # The most telling first.
 SECTIONS: list[Callable[[Report], Section]] = [
     results,
+    pictures,
     reconstruction,
     grids,
     sensitivity,
