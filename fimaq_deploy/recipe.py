@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
+from fimaq_deploy.target import Format
 
 PRESETS = Path(__file__).parent / "recipes"
 _DEEPEST_KEY = 20  # names of layers have dots too
@@ -88,6 +89,7 @@ class Edge(_Strict):
     )
     weight_bits: WeightBits | None = None
     activation_bits: ActivationBits | None = None
+    format: Format | None = Field(default=None, description="As the recipe's; None: the recipe's own.")
 
 
 class Attention(_Strict):
@@ -100,6 +102,11 @@ class Attention(_Strict):
     softmax_bits: ActivationBits | None = Field(
         default=None,
         description="Bits of the attention weights; None: as activations, or more where only more bits fuse.",
+    )
+    format: Literal["auto", "int", "fp8"] = Field(
+        default="auto",
+        description="auto: as the recipe's format, and fp8 where integers do not fuse but fp8 does on every GPU that "
+        "engines are for; int; fp8: 8-bit floats, whose attention fuses whatever the head size and the tokens.",
     )
 
 
@@ -221,6 +228,7 @@ class LayerOverride(_Strict):
     weights: LayerWeights = LayerWeights()
     activations: LayerActivations = LayerActivations()
     softmax_bits: ActivationBits | None = Field(default=None, description="Of an attention's weights.")
+    format: Format | None = Field(default=None, description="Of a layer or an attention; None: the recipe's own.")
 
     def updated(self, later: LayerOverride) -> LayerOverride:
         """Both, field by field; what the later one sets wins."""
@@ -229,6 +237,7 @@ class LayerOverride(_Strict):
             weights=self.weights.model_copy(update=later.weights.model_dump(exclude_none=True)),
             activations=self.activations.model_copy(update=later.activations.model_dump(exclude_none=True)),
             softmax_bits=later.softmax_bits or self.softmax_bits,
+            format=later.format or self.format,
         )
 
 
@@ -236,6 +245,11 @@ class Recipe(_Strict):
     """Everything that decides the numbers of a quantized model, apart from the model, the images and the seed."""
 
     name: Name = "custom"
+    format: Format = Field(
+        default="int",
+        description="Of the products with stored weights. int: integers of the bits below; fp8: E4M3 floats of 8 bits, "
+        "weights per output channel and activations per tensor.",
+    )
     weights: Weights = Weights()
     activations: Activations = Activations()
     patch_embed: Edge = Edge(weight_bits=8, activation_bits=8)

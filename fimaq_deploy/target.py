@@ -27,6 +27,11 @@ Int4Channels = Literal["folded", "unpacked"]
 # How a file holds weights of at most four bits: auto is INT4 wherever that costs no kernel.
 WeightStorage = Literal["auto", "int8", "int4"]
 
+# How a product computes: in integers of up to 8 bits, or in floats of 8 or 4.
+Format = Literal["int", "fp8", "nvfp4"]
+ComputeCapability = tuple[int, int]  # a GPU generation, such as (8, 9)
+FORMAT_NAMES: dict[Format, str] = {"int": "INT8", "fp8": "FP8", "nvfp4": "NVFP4"}
+
 # A name is part of file names and command lines; `combine` joins several with a plus.
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _GUESTS = "fimaq_deploy.targets"
@@ -54,6 +59,39 @@ class AttentionEnvelope:
 
 
 @dataclass(frozen=True)
+class FloatKernel:
+    """A product in 8- or 4-bit floats that has kernels.
+
+    operator: a product with stored weights, or the two inside attention. weights, activations: how scales may be laid
+    out. since: the compute capability of the first GPUs that have it.
+    """
+
+    format: Format
+    operator: Literal["layer", "attention"]
+    weights: frozenset[str]
+    activations: frozenset[str]
+    since: ComputeCapability
+    least_tokens: int = 1
+
+    def broken_rule(self, tokens: int) -> str | None:
+        """What keeps attention over so many tokens from fusing, or None where it fuses."""
+        if tokens < self.least_tokens:
+            return f"{tokens} tokens are fewer than the {self.least_tokens} of {FORMAT_NAMES[self.format]} attention"
+        return None
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        name, since = FORMAT_NAMES[self.format], _text(self.since)
+        what = "attention" if self.operator == "attention" else "products with stored weights"
+        return f"{name} {what} on GPUs of compute capability {since} or newer"
+
+
+def _text(capability: ComputeCapability) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+@dataclass(frozen=True)
 class Target:
     """The numbers a runtime executes.
 
@@ -75,6 +113,8 @@ class Target:
     integer_products: whether its kernels multiply integers at all. ONNX Runtime's CUDA provider dequantizes and
         multiplies floats, which takes longer than the original in half precision; only INT4 weights with float
         activations have a kernel there.
+    floats: the products in 8- and 4-bit floats that have kernels.
+    compute_capability: of the oldest GPU that its engines are for; None where nobody has said.
     patches: how the patch embedding is written. Behind an INT8 convolution TensorRT-RTX leaves Swin a transposing
         kernel, behind a product of windows none. TensorRT 10 and 11, where neither could be tried, get the convolution.
     int4_channels: what becomes of weights of at most four bits that are stored as INT4 and multiplied as INT8. Four
@@ -97,6 +137,35 @@ class Target:
     patches: Literal["convolution", "product"] = "product"
     integer_products: bool = True
     int4_channels: Int4Channels = "folded"
+    floats: tuple[FloatKernel, ...] = ()
+    compute_capability: ComputeCapability | None = None
+
+    def kernel(self, form: Format, operator: Literal["layer", "attention"]) -> FloatKernel | None:
+        """What computes a product in 8- or 4-bit floats; None where nothing does."""
+        return next((one for one in self.floats if (one.format, one.operator) == (form, operator)), None)
+
+    def executes_everywhere(self, form: Format, operator: Literal["layer", "attention"]) -> bool:
+        """Whether every GPU that engines are for is known to have this kernel."""
+        found = self.kernel(form, operator)
+        return found is not None and self.compute_capability is not None and self.compute_capability >= found.since
+
+    def refusal(self, form: Format, operator: Literal["layer", "attention"]) -> str | None:
+        """Why it cannot execute a product in 8- or 4-bit floats, and what can; None where it does."""
+        found = self.kernel(form, operator)
+        name = f"{FORMAT_NAMES[form]} {'attention' if operator == 'attention' else 'products'}"
+        if found is None:
+            able = [target.name for target in TARGETS.values() if target.kernel(form, operator)]
+            own = "; ".join(one.told for one in self.floats)
+            return (
+                f"{name} cannot run on target {self.name}: it executes integers{f', and {own}' if own else ''}; "
+                f"name {' or '.join(able)} alone, or take a recipe of integers"
+            )
+        if self.compute_capability is not None and self.compute_capability < found.since:
+            return (
+                f"{name} cannot run on compute capability {_text(self.compute_capability)}: "
+                f"it needs {_text(found.since)} or newer"
+            )
+        return None
 
     @property
     def reads_the_common_file(self) -> bool:
@@ -106,6 +175,12 @@ class Target:
 
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
+# Measured on TensorRT-RTX 1.7.1: attention fuses in FP8 for heads of 16 to 256 and 32 to 4,096 tokens.
+_PER_TENSOR, _PER_CHANNEL = "tensor", "channel"
+_TENSORRT_FLOATS = (
+    FloatKernel("fp8", "layer", frozenset({_PER_TENSOR, _PER_CHANNEL}), frozenset({_PER_TENSOR}), (8, 9)),
+    FloatKernel("fp8", "attention", frozenset(), frozenset({_PER_TENSOR}), (8, 9), least_tokens=32),
+)
 _TENSORRT_BLOCKS = frozenset({64, 128})
 _ONNXRUNTIME_BLOCKS = frozenset({16, 32, 64, 128, 256})
 _TENSORRT_RULES = frozenset(
@@ -143,6 +218,7 @@ TARGETS: dict[str, Target] = {
             splits_products=True,
             patches="convolution",
             int4_channels="unpacked",
+            floats=_TENSORRT_FLOATS,
         ),
         Target(
             "tensorrt-rtx",
@@ -156,6 +232,7 @@ TARGETS: dict[str, Target] = {
             clip="integers",
             splits_products=True,
             int4_channels="unpacked",
+            floats=_TENSORRT_FLOATS,
         ),
         Target(
             "onnxruntime-cpu",
@@ -264,8 +341,16 @@ def combine(targets: Iterable[Target]) -> Target:
         splits_products=any(target.splits_products for target in found),
         integer_products=any(target.integer_products for target in found),
         int4_channels="folded" if all(target.int4_channels == "folded" for target in found) else "unpacked",
+        floats=tuple(one for one in found[0].floats if all(one in target.floats for target in found)),
+        compute_capability=_oldest(found),
         patches="product" if all(target.patches == "product" for target in found) else "convolution",
     )
+
+
+def _oldest(targets: Sequence[Target]) -> ComputeCapability | None:
+    """The oldest GPU that any is for; None where nobody has said it of one that has kernels for 8-bit floats."""
+    said = [target.compute_capability for target in targets if target.floats]
+    return None if None in said else min((one for one in said if one is not None), default=None)
 
 
 def _strictest(envelopes: Sequence[AttentionEnvelope]) -> AttentionEnvelope:

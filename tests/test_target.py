@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fimaq_deploy.errors import UserError
@@ -51,3 +53,27 @@ def test_the_envelope_says_which_rule_is_broken(head_size: int, tokens: int, bro
     assert envelope is not None
     found = envelope.broken_rule(head_size, tokens)
     assert (found is None) if broken is None else (found is not None and found.startswith(broken))
+
+
+def test_what_a_target_cannot_multiply_is_refused_with_what_it_can_and_who_does() -> None:
+    cpu, rtx = find_target("onnxruntime-cpu"), find_target("tensorrt-rtx")
+    assert rtx.refusal("fp8", "layer") is None and rtx.refusal("fp8", "attention") is None
+    said = cpu.refusal("fp8", "layer") or ""
+    assert "FP8 products cannot run on target onnxruntime-cpu" in said and "name tensorrt or tensorrt-rtx" in said
+    assert "\n" not in said
+    old = replace(rtx, compute_capability=(8, 6))
+    assert old.refusal("fp8", "attention") == (
+        "FP8 attention cannot run on compute capability 8.6: it needs 8.9 or newer"
+    )
+
+
+def test_kernels_are_everywhere_only_where_the_oldest_gpu_is_said() -> None:
+    rtx, cpu = find_target("tensorrt-rtx"), find_target("onnxruntime-cpu")
+    said = {sm: replace(rtx, compute_capability=sm).executes_everywhere("fp8", "attention") for sm in ((8, 6), (8, 9))}
+    assert said == {(8, 6): False, (8, 9): True}
+    assert not rtx.executes_everywhere("fp8", "attention"), "nobody said so"
+    both = combine(
+        [replace(rtx, compute_capability=(12, 0)), replace(find_target("tensorrt"), compute_capability=(8, 9))]
+    )
+    assert both.compute_capability == (8, 9) and both.executes_everywhere("fp8", "layer")
+    assert combine([rtx, cpu]).floats == ()

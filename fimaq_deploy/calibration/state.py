@@ -74,14 +74,15 @@ def _check(name: str, tensor: Tensor, owner: nn.Module) -> None:
         raise UserError(
             f"quantized weights belong to another model: '{name}' is {_form(tensor)}, expected {_form(place)}"
         )
-    if tensor.is_floating_point() and not tensor.isfinite().all():
+    numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+    if tensor.is_floating_point() and not numbers.isfinite().all():
         raise UserError(f"quantized weights are damaged: '{name}' holds NaN or infinite values")
     if leaf == "q_scale" and not (tensor > 0).all():
         raise UserError(f"quantized weights are damaged: '{name}' holds scales that are not above zero")
     if _is_frozen_weight(owner, leaf) and leaf == "q_weight" and tensor.numel():
-        grid = owner.weight_quantizer.grid.range
-        if tensor.min() < grid.low or tensor.max() > grid.high:
-            raise UserError(f"quantized weights are damaged: '{name}' leaves its grid of {grid.low} to {grid.high}")
+        low, high = owner.weight_quantizer.grid.bounds
+        if numbers.min() < low or numbers.max() > high:
+            raise UserError(f"quantized weights are damaged: '{name}' leaves its grid of {low:g} to {high:g}")
 
 
 def _form(tensor: Tensor) -> str:
@@ -132,9 +133,15 @@ def fingerprint(*parts: Any) -> str:
         if isinstance(part, nn.Module):
             for name, tensor in part.state_dict().items():
                 digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(_bytes(tensor))
         elif isinstance(part, Tensor):
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(_bytes(part))
         else:
             digest.update(json.dumps(part, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    held = tensor.detach().cpu().contiguous()
+    # NumPy has no floats of 8 bits.
+    return (held.view(torch.uint8) if held.is_floating_point() and held.itemsize == 1 else held).numpy().tobytes()

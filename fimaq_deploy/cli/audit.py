@@ -16,7 +16,7 @@ from fimaq_deploy.cli.options import JsonOption, write_document
 if TYPE_CHECKING:
     from fimaq_deploy.verify.layer_audit import EngineAudit
 
-_PRODUCTS = ("GEMMs", "INT8", "weight-only", "left alone")
+_PRODUCTS = ("GEMMs", "INT8", "FP8", "FP4", "weight-only", "left alone")
 _HEADER = ("block", "kernels", "of floats", *_PRODUCTS, "attention", "dequantized", "conversions")
 
 
@@ -56,8 +56,15 @@ def _print(audits: Sequence[EngineAudit]) -> None:
     for each in audits:
         table = Table(*_HEADER, title=_title(each), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
         for block in each.blocks:
-            counts = (block.kernels, block.twin_kernels, block.gemms, block.int8_gemms, block.weight_only_gemms)
-            rest = (block.left_alone, block.attention, block.dequantized_weights, block.conversions)
+            counts = (block.kernels, block.twin_kernels, block.gemms, block.int8_gemms, block.fp8_gemms)
+            rest = (
+                block.fp4_gemms,
+                block.weight_only_gemms,
+                block.left_alone,
+                block.attention,
+                block.dequantized_weights,
+                block.conversions,
+            )
             table.add_row(block.name, *("" if value is None else str(value) for value in (*counts, *rest)))
         stdout.print(table)
 

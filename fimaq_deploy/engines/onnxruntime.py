@@ -82,12 +82,17 @@ def open_session(
         raise UserError(f"no ONNX file {path}: name one that exists")
     if provider == "cuda":
         _preload()
+    options = _options(optimisations, threads, save_optimised)
+    providers = list(dict.fromkeys([_PROVIDERS[provider], _PROVIDERS["cpu"]]))
     try:
-        session = ort.InferenceSession(
-            str(path),
-            _options(optimisations, threads, save_optimised),
-            providers=list(dict.fromkeys([_PROVIDERS[provider], _PROVIDERS["cpu"]])),
-        )
+        try:
+            session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            if not (optimisations and "float8" in str(error)):
+                raise
+            # It fuses a product of 8-bit floats into an integer one, which refuses them (1.31): leave Q/DQ as it is.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base class
         raise UserError(
             f"{path} is not a model that ONNX Runtime loads: {' '.join(str(error).split())[:300]}"

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.target import ComputeCapability as ComputeCapability
 
 Array = NDArray[Any]
 Dimension = int | None
-# A GPU generation, such as (8, 9).
-ComputeCapability = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from fimaq_deploy.engines.versions import (
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import write_whole
 
+_OLDEST: ComputeCapability = (0, 0)
 _AMPERE: ComputeCapability = (8, 0)
 
 
@@ -75,7 +76,7 @@ def build_engine(
     batch: for a dynamic batch dimension; None is `BatchProfile()`.
     compute_for: the GPU generations of a TensorRT-RTX engine; None is all from Ampere on, so the engine is portable.
         Turing (7.5) takes no INT4, and has no integer kernel for a patch convolution as other tools write it: an engine
-        that serves it too would have none at all.
+        that serves it too would have none at all. A file with FP8 is for 8.9 or newer, one with FP4 for 12.0.
     options: workspace, timing cache and hardware compatibility.
     verbose: keep the builder's whole log, which holds the compiled layer plan.
 
@@ -150,6 +151,8 @@ def _compile(
     try:
         typed = passes_strong_typing(library.version, flags.keys())
         built = library.trt.network_from_onnx_path(str(path), strongly_typed=typed)
+        if library.member.ahead_of_time:
+            options = {**options, "compute_capabilities": _of_its_types(built[1], options["compute_capabilities"])}
         profile = _profile(library, built[1], batch, path)
         create: Any = library.rtx.CreateConfigRTX if library.rtx else library.trt.CreateConfig
         detailed = library.bindings.ProfilingVerbosity.DETAILED
@@ -158,6 +161,30 @@ def _compile(
         return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache)
     except library.errors as error:
         raise UserError(f"{library.member.target} cannot compile {path}: {why(log.getvalue(), error)}") from error
+
+
+# The first GPUs that multiply a type of fewer than 16 bits, as the library names it.
+_SINCE: dict[str, ComputeCapability] = {"FP8": (8, 9), "FP4": (12, 0)}
+
+
+def _of_its_types(network: Any, capabilities: Sequence[Any]) -> list[Any]:
+    """The GPU generations among some that have what a network computes in.
+
+    Raises:
+        UserError: none of them has.
+    """
+    layers = (network.get_layer(number) for number in range(network.num_layers))
+    found = {str(layer.get_output(0).dtype).rpartition(".")[2] for layer in layers if layer.num_outputs}
+    needed = {name: since for name, since in _SINCE.items() if name in found}
+    least = max(needed.values(), default=_OLDEST)
+    fitting = [capability for capability in capabilities if tuple(capability) >= least]
+    if not fitting:
+        name = max(needed, key=lambda name: needed[name])
+        raise UserError(
+            f"compute capability {generation(capabilities[-1])}: the file multiplies {name}, which needs "
+            f"{generation(least)} or newer"
+        )
+    return fitting
 
 
 def _monitor(library: Library, stop: Event) -> Any:

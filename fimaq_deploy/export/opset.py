@@ -24,7 +24,7 @@ DEFAULT_OPSET = 21
 _INT4_SINCE = 21
 _IR_VERSIONS = {17: 8, 19: 9, 21: 10, 23: 11}
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-# What the zero point says too, or what is the only way in older opsets: there are no floats of 8 bits here.
+# What the zero point says too, or what is so by default.
 _REDUNDANT = frozenset({"output_dtype", "block_size", "saturate", "precision", "round_mode"})
 _REDUCTIONS = ("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin")
 
@@ -97,6 +97,12 @@ def _refuse_int4(graph: ir.Graph, opset: int) -> None:
             )
 
 
+def _refuse_float8(graph: ir.Graph, opset: int) -> None:
+    for node in nodes_of(graph, "DequantizeLinear"):
+        if read_at(node, 0).dtype is ir.DataType.FLOAT8E4M3FN:
+            raise UserError(f"--opset {opset}: '{node.name}' reads 8-bit floats, which came with opset 19; take that")
+
+
 def _spell_out_gelu(graph: ir.Graph, opset: int) -> None:
     for node in nodes_of(graph, "Gelu"):
         x = read_at(node, 0)
@@ -156,6 +162,7 @@ def _name_axes(graph: ir.Graph, opset: int) -> None:
 _SINCE: tuple[tuple[int, Callable[[ir.Graph, int], None]], ...] = (
     (_INT4_SINCE, _refuse_int4),
     (20, _spell_out_gelu),
+    (19, _refuse_float8),
     (19, _widen_quantizers),
     (18, _name_axes),
 )

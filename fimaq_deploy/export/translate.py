@@ -14,6 +14,7 @@ from onnxscript import ir
 from onnxscript import opset21 as op
 
 from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
+from fimaq_deploy.calibration.quantizers.formats import FORMATS
 from fimaq_deploy.calibration.quantizers.grid import IntegerRange
 
 
@@ -32,6 +33,12 @@ def _quantize_dequantize(x: Any, scale: Any, zero_point: int, low: int, high: in
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, stored_zero), scale, stored_zero)
 
 
+def _quantize_dequantize_float(x: Any, scale: Any, form: str) -> Any:
+    """QuantizeLinear → DequantizeLinear, of a type that saturates by itself."""
+    stored_zero = _constant(np.array(0, dtype=ir.DataType[FORMATS[form].onnx].numpy()))
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, stored_zero), scale, stored_zero)
+
+
 def _dequantize_weight(q: Any, scale: Any, axis: int) -> Any:
     return op.DequantizeLinear(q, scale, axis=axis)
 
@@ -42,6 +49,7 @@ def _dequantize_weight_blocked(q: Any, scale: Any, block_size: int) -> Any:
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.fimaq.quantize_dequantize.default: _quantize_dequantize,
+    torch.ops.fimaq.quantize_dequantize_float.default: _quantize_dequantize_float,
     torch.ops.fimaq.dequantize_weight.default: _dequantize_weight,
     torch.ops.fimaq.dequantize_weight_blocked.default: _dequantize_weight_blocked,
 }

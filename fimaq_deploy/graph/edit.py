@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
+# What weights are stored in: integers, and floats of as few bits.
+INTEGERS = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT4E2M1)
 _STANDARD = ("", "ai.onnx")
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -87,13 +88,15 @@ def _read(path: str | Path, load: Callable[[str | Path], _Model]) -> _Model:
         raise UserError(f"{path} is not an ONNX model ({reason}): it may be truncated or of another format") from error
 
 
-def integer_weights(path: str | Path) -> dict[str, NDArray[np.int8]]:
-    """The integers of every quantized weight by its name in the file; INT4 is unpacked, one integer an int8."""
+def integer_weights(path: str | Path) -> dict[str, NDArray[np.generic]]:
+    """The integers of every quantized weight by its name in the file; INT4 is unpacked, one integer an int8. Values of
+    8-bit floats are float32.
+    """
     found = {}
     for node in load_graph(path):
         stored = unwidened(node.inputs[0]) if is_integer_weight(node) else None
         if stored is not None and (array := numpy_of(stored)) is not None:
-            found[str(stored.name)] = array
+            found[str(stored.name)] = array if array.dtype.kind in "iu" else array.astype(np.float32)
     return found
 
 
@@ -126,6 +129,10 @@ def _weight(node: ir.Node) -> QuantizedTensor:
 
 def _activation(node: ir.Node) -> QuantizedTensor:
     zero, scale = _stored(node, 2), _stored(node, 1)
+    if zero.dtype.kind not in "iu":  # a floating-point format saturates at its largest value
+        largest = float(ml_dtypes.finfo(zero.dtype).max)
+        name = _type_name(_input(node, 2))
+        return QuantizedTensor(str(node.name), "activation", name, 0, -int(largest), int(largest), scale, False)
     low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
     bounds = _clipped_integers(node, float(scale.max()), int(zero.max()))
     if bounds is not None:

@@ -218,6 +218,8 @@ def to_audit_block(block: BlockPlan) -> schema.AuditBlock:
         dequantized_weights=block.dequantized_weights,
         conversions=block.conversions,
         twin_kernels=block.twin_kernels,
+        fp8_gemms=block.fp8_gemms,
+        fp4_gemms=block.fp4_gemms,
     )
 
 

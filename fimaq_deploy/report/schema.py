@@ -234,13 +234,15 @@ class AuditBlock(_Part):
         description="Products in floats that gain nothing from integers, tiny or of one row an image; no GEMMs.",
     )
     attention: str | None = Field(
-        default=None, description="'int8', 'float16', ... where it is fused, 'unfused', or null."
+        default=None, description="'int8', 'float8', 'float16', ... where it is fused, 'unfused', or null."
     )
     dequantized_weights: int = Field(
         description="Weights that a kernel of its own writes to memory as floats while the engine runs."
     )
     conversions: int = Field(description="Kernels that only change a format or a type.")
     twin_kernels: int | None = Field(default=None, description="Kernels of the same block in the full-precision twin.")
+    fp8_gemms: int = Field(default=0, description="GEMMs that multiply 8-bit floats.")
+    fp4_gemms: int = Field(default=0, description="GEMMs that multiply 4-bit floats.")
 
 
 class Audit(_Part):

@@ -3,8 +3,8 @@
 A QDQ file only asks for integer kernels; whether it got them is decided by the compiler, and a graph that fell back to
 floating point still runs and still gives the right answers, only slower. The plan says it without a GPU:
 
-- a *GEMM* is a product with stored weights (MatMul, Gemm, Conv) of the file. It runs in INT8 where a matrix kernel
-  computes it that reads integers on both sides, and *weight-only* where a matrix kernel casts its integer weights;
+- a *GEMM* is a product with stored weights (MatMul, Gemm, Conv) of the file. It runs in INT8, FP8 or FP4 where a matrix
+  kernel computes it that reads such numbers on both sides, and *weight-only* where a matrix kernel casts its weights;
 - a product that gains nothing from integers, because it is tiny or multiplies one row an image as a classifier does, is
   no GEMM where the file leaves it in floats: it is counted as *left alone*;
 - *attention* is fused where a block has one attention kernel for each softmax of the file;
@@ -37,6 +37,7 @@ from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.products import Product, is_left_alone
 from fimaq_deploy.graph.structure import Structure, read_structure
+from fimaq_deploy.graph.values import integer_type
 from fimaq_deploy.verify.layer_plan import Kernel, PlanTensor, read_plan
 
 _STAGE = re.compile(r"(?:layers\.\d+\.)?blocks\.\d+|layers\.\d+\.downsample|patch_embed|(?:fc_)?norm|head")
@@ -52,7 +53,10 @@ _MOVES = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Sque", "Tra
 # Work of the host, and events between streams.
 _NO_KERNELS = frozenset({"constant", "noop", "shape_call", "signal", "wait"})
 _TYPES = {"Int8": "int8", "Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "FP8": "float8"}
-_INTEGERS = frozenset({"Int8", "Int4", "UInt8"})
+_FEW_BITS = frozenset({"Int8", "Int4", "UInt8", "FP8", "FP4"})
+# Those that a matrix kernel multiplies as they are, as the plan spells them, and as a file does.
+_MULTIPLIED = {"Int8": "int8", "FP8": "fp8", "FP4": "fp4"}
+_STORED = {ir.DataType.FLOAT8E4M3FN: "fp8", ir.DataType.FLOAT4E2M1: "fp4"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class BlockPlan:
     left_alone: products of the file that are in floats and gain nothing from integers; no GEMMs.
     attention: the type that fused attention reads, "unfused", or None in a block without attention.
     twin_kernels: kernels of the same block in the full-precision twin, None without one.
-    float_gemms: the products that do not run in INT8, as nodes of the file.
-    lost_gemms: those among them that the file quantized and that run neither in INT8 nor weight-only as it says.
+    float_gemms: the products that run in none of INT8, FP8 and FP4, as nodes of the file.
+    lost_gemms: those that the file quantized and that run neither in its type nor weight-only as it says.
     """
 
     name: str
@@ -78,6 +82,8 @@ class BlockPlan:
     float_gemms: tuple[str, ...] = ()
     lost_gemms: tuple[str, ...] = ()
     left_alone: int = 0
+    fp8_gemms: int = 0
+    fp4_gemms: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,10 @@ class Audits(tuple[EngineAudit, ...]):
 
 
 def _int8_gemms(block: BlockPlan) -> str | None:
-    return f"not in INT8: {_some(block.float_gemms)}" if block.float_gemms else None
+    if block.float_gemms:
+        return f"not in INT8: {_some(block.float_gemms)}"
+    others = block.fp8_gemms + block.fp4_gemms
+    return f"{others} of {block.gemms} GEMMs in FP8 or FP4" if others else None
 
 
 def _gemms_as_written(block: BlockPlan) -> str | None:
@@ -288,17 +297,26 @@ def _block(
         attention=_attention(own, softmaxes),
         dequantized_weights=sum(_dequantized_weights(kernel) for kernel in own),
         conversions=sum(_is_conversion(kernel) for kernel in own),
-        float_gemms=tuple(plan_name(product.node) for product, how in found if how != "int8"),
+        float_gemms=tuple(plan_name(product.node) for product, how in found if how in ("float", "weight-only")),
         lost_gemms=tuple(plan_name(product.node) for product, how in found if _is_lost(product, how)),
         left_alone=len(inside) - len(products),
+        fp8_gemms=sum(how == "fp8" for _, how in found),
+        fp4_gemms=sum(how == "fp4" for _, how in found),
     )
 
 
 def _is_lost(product: Product, how: str) -> bool:
-    """Whether a product runs in floats although the file gives it integers."""
+    """Whether a product runs in floats although the file gives it integers, or in another type than it has there."""
     if product.is_integer:
-        return how != "int8"
+        read = product.activations or product.operands
+        return how != _type_of(read[0].dequantizer)
     return product.weight is not None and product.weight.dequantizer is not None and how == "float"
+
+
+def _type_of(dequantize: ir.Node | None) -> str:
+    """The type that a product runs in where it reads what this node dequantizes."""
+    stored = None if dequantize is None else integer_type(dequantize)
+    return "int8" if stored is None else _STORED.get(stored, "int8")
 
 
 def plan_name(node: ir.Node) -> str:
@@ -324,11 +342,12 @@ def stage_of(name: str) -> str | None:
 
 
 def _execution(node: str, kernels: Sequence[Kernel]) -> str:
-    """How a product runs: "int8", "weight-only" or "float", which it also is where no kernel names it."""
+    """How a product runs: "int8", "fp8", "fp4", "weight-only" or "float", which it also is where no kernel names it."""
     own = [kernel for kernel in kernels if node in kernel.nodes and is_matrix_kernel(kernel)]
-    if own and all(_is_int8_gemm(kernel) for kernel in own):
-        return "int8"
-    return "weight-only" if own and all(_integer_constants(kernel) for kernel in own) else "float"
+    types = {_multiplied_type(kernel) for kernel in own}
+    if len(types) == 1 and (found := next(iter(types))):
+        return found
+    return "weight-only" if own and all(_stored_in_few_bits(kernel) for kernel in own) else "float"
 
 
 def is_matrix_kernel(kernel: Kernel) -> bool:
@@ -346,24 +365,25 @@ def _operators(kernel: Kernel) -> list[str]:
     return _OPERATOR.findall(found[1]) if found else []
 
 
-def _is_int8_gemm(kernel: Kernel) -> bool:
-    """Whether both operands are matrices of integers, and the product reads them as they are, not cast to floats."""
+def _multiplied_type(kernel: Kernel) -> str | None:
+    """The type of both operands where they are matrices of few bits that the product reads as they are, not cast."""
     read = [tensor for tensor in kernel.inputs if _is_matrix(tensor)]
-    integers = sum(tensor.dtype == "Int8" for tensor in (*read, *filter(_is_matrix, kernel.constants)))
+    kind = _MULTIPLIED.get(read[0].dtype) if read else None
+    both = sum(tensor.dtype == read[0].dtype for tensor in (*read, *filter(_is_matrix, kernel.constants))) > 1
     prologue = takewhile(lambda operator: operator not in _PRODUCTS, _operators(kernel))
-    return bool(read) and read[0].dtype == "Int8" and integers > 1 and "Cast" not in prologue
+    return kind if both and "Cast" not in prologue else None
 
 
 def _is_matrix(tensor: PlanTensor) -> bool:
     return sum(size != 1 for size in tensor.shape) > 1
 
 
-def _integer_constants(kernel: Kernel) -> int:
-    return sum(tensor.dtype in _INTEGERS and _is_matrix(tensor) for tensor in kernel.constants)
+def _stored_in_few_bits(kernel: Kernel) -> int:
+    return sum(tensor.dtype in _FEW_BITS and _is_matrix(tensor) for tensor in kernel.constants)
 
 
 def _dequantized_weights(kernel: Kernel) -> int:
-    return 0 if is_matrix_kernel(kernel) else _integer_constants(kernel)
+    return 0 if is_matrix_kernel(kernel) else _stored_in_few_bits(kernel)
 
 
 def _attention(own: Sequence[Kernel], softmaxes: int) -> str | None:

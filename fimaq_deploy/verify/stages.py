@@ -35,7 +35,9 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.arithmetic import exact_arithmetic
 from fimaq_deploy.calibration.learning.outputs import Outputs
+from fimaq_deploy.calibration.quantizers.float_quant import FloatActivationQuantizer
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers
+from fimaq_deploy.calibration.quantizers.nearest import levels, nearest
 from fimaq_deploy.engines.options import OPTIMISATIONS, THREADS
 from fimaq_deploy.engines.runner import Array
 from fimaq_deploy.engines.runtimes import REFERENCE, Runtime, find_runtime
@@ -242,6 +244,9 @@ class _Forced:
                 return None
             ours = _integers_of(quantizer, inputs[0])
             theirs = _in_layout_of(ours, self._integers[quantizer].to(ours))
+            if isinstance(quantizer, FloatActivationQuantizer):
+                steps.append((_places(ours, quantizer) - _places(theirs, quantizer)).abs().flatten())
+                return theirs * quantizer.scale
             steps.append((ours - theirs).abs().flatten())
             return (theirs - quantizer.span.zero_point) * quantizer.scale
 
@@ -279,8 +284,17 @@ def _image_of(windows: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _integers_of(quantizer: Any, x: Tensor) -> Tensor:
+    """The integers of a tensor, or the values of its floating-point format."""
+    if isinstance(quantizer, FloatActivationQuantizer):
+        return nearest(x / quantizer.scale, quantizer.grid.values)
     span = quantizer.span
     return (x / quantizer.scale).round().add(span.zero_point).clamp(span.low, span.high)
+
+
+def _places(values: Tensor, quantizer: FloatActivationQuantizer) -> Tensor:
+    """The place of each value among those of its format, so that neighbours are one step apart."""
+    known = levels(quantizer.grid.values, values.device)
+    return torch.searchsorted(known, values.contiguous()).to(values)
 
 
 def _flips(steps: Tensor) -> Flips | None:
@@ -306,7 +320,8 @@ def _first_integers(stage: nn.Module, x: Tensor) -> Tensor | None:
     found: list[Tensor] = []
 
     def stop(quantizer: Any, inputs: tuple[Tensor, ...]) -> None:
-        found.append(_integers_of(quantizer, inputs[0]))
+        seen = _integers_of(quantizer, inputs[0])
+        found.append(_places(seen, quantizer) if isinstance(quantizer, FloatActivationQuantizer) else seen)
         raise _Reached
 
     with _hooks(stage, lambda quantizer: quantizer.register_forward_pre_hook(stop)) as hooked:
@@ -362,7 +377,8 @@ def _stored_integers(path: str | Path) -> dict[str, Array]:
     from fimaq_deploy.calibration.state import read_state
 
     state, _ = read_state(Path(path))
-    return {name: tensor.numpy() for name, tensor in state.items() if name.endswith(".q_weight")}
+    stored = {name: tensor for name, tensor in state.items() if name.endswith(".q_weight")}
+    return {name: (each.float() if each.is_floating_point() else each).numpy() for name, each in stored.items()}
 
 
 def _matrix(weights: Array) -> Array:

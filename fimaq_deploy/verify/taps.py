@@ -25,7 +25,8 @@ class Taps:
     """Names of a copy's outputs.
 
     stages: one for each stage but the last, in order. outputs: of the model itself.
-    integers: those of each activation quantizer, by the name of its module; empty where they were not asked for.
+    integers: those of each activation quantizer, or the values of its format, by the name of its module; empty where
+        they were not asked for.
     """
 
     stages: tuple[str, ...]
@@ -48,11 +49,24 @@ def write_with_taps(path: str | Path, stages: Sequence[str], out: str | Path, *,
     places = _cuts(path, nodes, stages)
     values = [_only_one(path, model.graph, nodes, n) if n < len(nodes) else outputs[-1] for n in places]
     quantizers = [node for node in nodes if node.op_type == "QuantizeLinear"] if integers else []
-    found = {str(node.name).rpartition("/")[0]: node.outputs[0] for node in quantizers}
+    found = {str(node.name).rpartition("/")[0]: _read_out(model.graph, node) for node in quantizers}
     model.graph.outputs[:] = dict.fromkeys((*outputs, *values, *found.values()))
     write_model(model, Path(out))
     names, ends = (tuple(str(value.name) for value in each) for each in (values, outputs))
     return Taps(names, ends, {name: str(value.name) for name, value in found.items()})
+
+
+def _read_out(graph: ir.Graph, quantize: ir.Node) -> ir.Value:
+    """What a QuantizeLinear writes; 8- and 4-bit floats as float32, which NumPy has."""
+    value = quantize.outputs[0]
+    zero = quantize.inputs[2] if len(quantize.inputs) > 2 else None
+    if zero is None or zero.dtype is None or not zero.dtype.is_floating_point():
+        return value
+    shape, kind = value.shape, ir.TensorType(ir.DataType.FLOAT)
+    seen = ir.Value(name=f"{value.name}_values", shape=shape, type=kind)
+    to = ir.AttrInt64("to", int(ir.DataType.FLOAT))
+    graph.insert_after(quantize, ir.Node("", "Cast", [value], [to], outputs=[seen], name=f"{quantize.name}_values"))
+    return seen
 
 
 def _only_one(path: str | Path, graph: ir.Graph, nodes: Sequence[ir.Node], place: int) -> ir.Value:

@@ -82,6 +82,19 @@ def test_every_block_keeps_every_promise(compiled: Compile, name: str, preset: s
     assert [block.name for block in blocks if block.left_alone] == (["head"] if name == "swin" else [])
 
 
+FLOATS = {"fp8": ("fp8_gemms", "float8"), "w8a8-fp8attention": ("int8_gemms", "float8")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", FLOATS)
+def test_floats_of_8_bits_run_as_they_are_written(compiled: Compile, preset: str) -> None:
+    blocks, (gemms, attention) = compiled("vit", preset), FLOATS[preset]
+    assert broken_promises(blocks, EXPECTED) == ()
+    layers = [block for block in blocks if "blocks" in block.name]
+    assert [getattr(block, gemms) for block in layers] == [block.gemms for block in layers] == [4, 4]
+    assert {block.attention for block in layers} == {attention}
+
+
 def test_a_head_behind_a_mean_in_integers_takes_more_kernels(compiled: Compile) -> None:
     (broken,) = broken_promises(compiled("swin", "w8a8", head={"quantize": "always"}), PROMISES)
     assert broken.startswith("head: ")

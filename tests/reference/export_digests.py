@@ -113,9 +113,18 @@ def _of_model(name: str) -> Digests:
         return {
             f"{name}/{preset}/{'+'.join(targets)}/{file.name}": digest(file)
             for preset in fd.Recipe.presets()
-            for targets in (TARGETS, *((target,) for target in TARGETS))
+            for targets in _targets_of(preset)
             for file in _exported(model, images, preset, targets, Path(folder))
         }
+
+
+def _targets_of(preset: str) -> Iterator[tuple[str, ...]]:
+    """All together and one by one; of floats of 8 bits only those that have kernels for them."""
+    import fimaq_deploy as fd
+
+    recipe = fd.Recipe.load(preset)
+    integers = recipe.format == "int" and recipe.attention.format != "fp8"
+    yield from ((TARGETS, *((target,) for target in TARGETS)) if integers else (("tensorrt-rtx",),))
 
 
 def _noise(model: Any) -> Any:
@@ -163,11 +172,14 @@ def digest(file: Path) -> dict[str, str]:
 
 def _of_tensors(file: Path) -> str:
     """Without the metadata, which may grow."""
-    from safetensors.numpy import load_file
+    import torch
+    from safetensors.torch import load_file
 
     digest = hashlib.sha256()
-    for name, array in sorted(load_file(file).items()):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    for name, tensor in sorted(load_file(file).items()):
+        few = tensor.is_floating_point() and tensor.itemsize == 1  # which NumPy does not have
+        array = (tensor.view(torch.uint8) if few else tensor).numpy()
+        digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
 
 

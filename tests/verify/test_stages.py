@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantized_model import load_quantized
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.export import export_onnx
+from fimaq_deploy.export import export_onnx, trace
 from fimaq_deploy.models.load import load_model
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.verify.stages import compare_stages, differing_weights
@@ -90,3 +91,21 @@ def test_weights_are_compared_exactly(exported, tmp_path):
     onnx.save(model, tmp_path / "changed.onnx")
     assert differing_weights(path, path) == []
     assert differing_weights(path, tmp_path / "changed.onnx") == ["parts.1.qkv.q"]
+
+
+@pytest.mark.parametrize("preset", ["fp8", pytest.param("w8a8-fp8attention", marks=pytest.mark.slow)])
+def test_floats_of_8_bits_are_the_same_in_torch_and_in_the_file(tiny_vit, random_images, tmp_path, preset):
+    recipe = Recipe.load(preset).replace(reconstruction={"iterations": 2, "images": 8})
+    quantized = quantize(tiny_vit(num_classes=24), random_images(8), recipe, "tensorrt-rtx")
+    quantized.save(tmp_path / "quantized.safetensors")
+    common, own = tmp_path / "model.onnx", tmp_path / "model.tensorrt-rtx.onnx"
+    traced = trace(quantized)
+    traced.write(common)
+    traced.write(own, "tensorrt-rtx")
+    assert differing_weights(tmp_path / "quantized.safetensors", common) == []
+    assert differing_weights(common, own) == []
+    for optimisations in (False, True):
+        report = compare_stages(quantized, common, random_images(4), optimisations=optimisations)
+        assert report.first_parting is None and report.largest_output_difference < 1e-4
+    loaded = load_quantized(tmp_path / "quantized.safetensors", tiny_vit(num_classes=24))
+    assert torch.equal(loaded(random_images(4)), quantized(random_images(4)))

@@ -1,4 +1,4 @@
-"""How quantized tensors fill their grids: which integers occur, and how many values lie beyond the last one.
+"""How quantized tensors fill their grids: which values occur, and how many lie beyond the last one.
 
 A grid that is hardly used wastes bits; one that clips much has a scale too small. Both are counted on the network as it
 will run: frozen, everything quantized.
@@ -15,13 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer
-from fimaq_deploy.calibration.quantizers.grid import IntegerRange
+from fimaq_deploy.calibration.quantizers.formats import FloatFormat
+from fimaq_deploy.calibration.quantizers.grid import (
+    AnyActivationGrid,
+    AnyWeightGrid,
+    FloatActivationGrid,
+    FloatWeightGrid,
+    IntegerRange,
+    WeightGrid,
+)
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, activation_quantizers
+from fimaq_deploy.calibration.quantizers.nearest import levels, nearest
 
 
 @dataclass(frozen=True)
 class GridUse:
-    """One tensor. used_levels: integers that occur, of `levels`; clipped: percent of the values beyond the grid."""
+    """One tensor. used_levels: integers (or floats of few bits) that occur, of `levels`; clipped: percent of the values
+    beyond the grid.
+    """
 
     name: str
     kind: Literal["weight", "activation"]
@@ -45,6 +56,11 @@ class Tally:
         self.beyond += ((integers < self.span.low) | (integers > self.span.high)).sum()
         self.seen[(integers.clamp_(self.span.low, self.span.high) - self.span.low).long().flatten()] = True
 
+    def stored(self, values: Tensor) -> None:
+        """These values occur and no others, whatever was nearest to what was added."""
+        self.seen = torch.zeros_like(self.seen)
+        self.seen[(values.long() - self.span.low).flatten()] = True
+
     @property
     def counts(self) -> Tensor:
         """How many values lie beyond the grid, and how many integers occur, where they were counted."""
@@ -54,6 +70,33 @@ class Tally:
         """What was counted, with `counts` as numbers."""
         beyond, used = counts
         return GridUse(name, kind, bits, used, len(self.seen), 100 * beyond / max(self.values, 1))
+
+
+class FloatTally(Tally):
+    """The same for a floating-point format; -0 counts as 0."""
+
+    def __init__(self, form: FloatFormat, device: torch.device) -> None:
+        super().__init__(IntegerRange(0, 2 * len(form.values) - 2), device)
+        self.form = form
+        self.levels = levels(form, device)
+
+    def add(self, steps: Tensor) -> None:
+        self.values += steps.numel()
+        self.beyond += (steps.abs() > self.form.largest).sum()
+        self._mark(nearest(steps.float(), self.form))
+
+    def stored(self, values: Tensor) -> None:
+        self.seen = torch.zeros_like(self.seen)
+        self._mark(values.float())
+
+    def _mark(self, values: Tensor) -> None:
+        self.seen[torch.searchsorted(self.levels, values.flatten())] = True
+
+
+def _tally_of(grid: AnyWeightGrid | AnyActivationGrid, span: IntegerRange, device: torch.device) -> Tally:
+    if isinstance(grid, FloatWeightGrid | FloatActivationGrid):
+        return FloatTally(grid.values, device)
+    return Tally(span, device)
 
 
 @torch.no_grad()
@@ -80,11 +123,11 @@ def grid_use(model: nn.Module, batches: Iterable[Tensor]) -> list[GridUse]:
 
 def _weight_tally(layer: QuantizedLayer) -> Tally:
     grid = layer.weight_quantizer.grid
-    tally = Tally(grid.range, layer.q_weight.device)
+    span = grid.range if isinstance(grid, WeightGrid) else IntegerRange(0, 0)
+    tally = _tally_of(grid, span, layer.q_weight.device)
     tally.add(layer.steps())
-    # What a weight is closest to is not what learning chose for it: the integers are those that are stored.
-    tally.seen = torch.zeros_like(tally.seen)
-    tally.seen[(layer.q_weight.long() - grid.range.low).flatten()] = True
+    # What a weight is closest to is not what learning chose for it: the values are those that are stored.
+    tally.stored(layer.q_weight)
     return tally
 
 
@@ -94,7 +137,8 @@ def _tallied(model: nn.Module) -> Iterator[dict[str, Tally]]:
     tallies: dict[str, Tally] = {}
     handles = []
     for name, quantizer in activation_quantizers(model):
-        tallies[name] = Tally(quantizer.span, quantizer.scale.device)
+        assert quantizer.grid is not None
+        tallies[name] = _tally_of(quantizer.grid, quantizer.span, quantizer.scale.device)
         handles.append(quantizer.register_forward_pre_hook(_counting(tallies[name])))
     try:
         yield tallies

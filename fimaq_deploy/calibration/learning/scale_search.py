@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike, short_scale
-from fimaq_deploy.calibration.quantizers.grid import WeightGrid
+from fimaq_deploy.calibration.quantizers.float_quant import on_grid, shrunken, widest_scale
+from fimaq_deploy.calibration.quantizers.grid import AnyWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
     activation_quantizers,
@@ -90,7 +91,7 @@ def search_activations(quantizers: Sequence[ActivationQuantizer], values: Sequen
 def _search_rows(quantizers: Sequence[ActivationQuantizer], x: Tensor, candidates: int) -> None:
     """x: (quantizers, values). Everything in between is (quantizers, candidates)."""
     one = quantizers[0]
-    shrink = torch.linspace(1, 0.02, candidates, device=x.device)
+    shrink = one.shrunken(candidates, x.device)
     lows, highs = x.amin(1, keepdim=True).clamp(max=0) * shrink, x.amax(1, keepdim=True).clamp(min=0) * shrink
     low, high = _best(one, x, lows, highs)
     if one.offset_is_free:
@@ -106,7 +107,7 @@ def _best(quantizer: ActivationQuantizer, x: Tensor, lows: Tensor, highs: Tensor
     """The pair of bounds of each row, out of many, with the least squared error on it; each (rows, 1)."""
     scale, offset = (t[..., None] for t in quantizer.fit_bounds(lows, highs))
     x = x[:, None]
-    steps = (x / scale).round_().clamp_(-offset, quantizer.top - offset).mul_(scale)
+    steps = quantizer.on_grid(x / scale, offset).mul_(scale)
     best = steps.sub_(x).square_().mean(-1).argmin(1, keepdim=True)
     # Fetching the numbers would wait for a GPU.
     return lows.gather(1, best), highs.gather(1, best)
@@ -151,20 +152,18 @@ def search_weights(layers: Sequence[QuantizedLayer], inputs: Sequence[Observer],
     torch._foreach_copy_([each.latent for each in quantizers], list(latent.split(sizes)))
 
 
-def best_weight_scale(grid: WeightGrid, weight: Tensor, importance: Tensor, candidates: int) -> Tensor:
+def best_weight_scale(grid: AnyWeightGrid, weight: Tensor, importance: Tensor, candidates: int) -> Tensor:
     """The best scale per output channel and block, [out, blocks]. importance: [1, in] or, by row, [out, in]."""
     size = grid.block_size or weight.shape[1]
     grouped = weight.view(len(weight), -1, size)
     importance = importance.view(-1, grouped.shape[1], size)
-    span = grid.range
-    # The negative side has one more step: let it carry the larger tail.
-    bound = torch.maximum(-grouped.amin(-1) / -span.low, grouped.amax(-1) / span.high).clamp(min=1e-8)
+    bound = widest_scale(grid, grouped.amin(-1), grouped.amax(-1))
     best_error = torch.full_like(bound, torch.inf)
     best = bound.clone()
     at_once = max(1, _values_at_once(weight.device) // weight.numel())
-    for shrink in torch.linspace(1.0, 0.3, candidates, device=weight.device).split(at_once):
+    for shrink in shrunken(grid, candidates, weight.device).split(at_once):
         scales = short_scale(bound * shrink[:, None, None], grid.scale_digits, up=True)
-        steps = (grouped / scales[..., None]).round_().clamp_(span.low, span.high).mul_(scales[..., None])
+        steps = on_grid(grid, grouped / scales[..., None]).mul_(scales[..., None])
         error, which = (steps.sub_(grouped).square_() * importance).sum(-1).min(0)
         better = error < best_error
         best_error = torch.where(better, error, best_error)

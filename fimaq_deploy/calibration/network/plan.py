@@ -9,43 +9,54 @@ a head behind a mean over tokens, a product of one row an image: its compiler ne
 than in floats (`docs/log`, "heads behind a mean"). Not the patch embedding, however small: sums of integers are exact,
 so every runtime hands the same tokens to the first block, where floats would flip integers all the way.
 
-Attention is left alone outside a target's envelope, and where the target multiplies activations as fast in floats. A
-recipe can refuse either, and ask for a head in integers all the same; its `layers` decide for single ones.
+Attention outside a target's envelope of integers is in 8-bit floats where every GPU that engines are for has those,
+else left alone, and so it is where the target multiplies activations as fast in floats. A recipe can refuse either, and
+ask for a head in integers all the same; its `layers` decide for single ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from fimaq_deploy.calibration.network.attentions import attentions_of
 from fimaq_deploy.calibration.network.overrides import Overrides
-from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid, activation_grid, weight_grid
+from fimaq_deploy.calibration.quantizers.grid import (
+    FP8_SOFTMAX,
+    ActivationGrid,
+    AnyActivationGrid,
+    AnyWeightGrid,
+    FloatActivationGrid,
+    FloatWeightGrid,
+    WeightGrid,
+    activation_grid,
+    weight_grid,
+)
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.models.families.roles import Heads
 from fimaq_deploy.recipe import Edge, LayerOverride, Recipe
-from fimaq_deploy.target import Target
+from fimaq_deploy.target import Format, Target
 
 
 @dataclass(frozen=True)
 class LayerGrids:
     """A quantized Linear or convolution. inputs: None where its input stays in high precision (weight-only)."""
 
-    weights: WeightGrid
-    inputs: ActivationGrid | None
+    weights: AnyWeightGrid
+    inputs: AnyActivationGrid | None
 
 
 @dataclass(frozen=True)
 class AttentionGrids:
     """A quantized attention. operands: of q, k and v. softmax: of what the softmax returns."""
 
-    operands: ActivationGrid
-    softmax: ActivationGrid
+    operands: AnyActivationGrid
+    softmax: AnyActivationGrid
 
 
 @dataclass(frozen=True)
@@ -110,8 +121,16 @@ def _decision(fields: Mapping[str, Any]) -> Decision:
         return Kept(**fields)
     if "weights" in fields:
         inputs = fields["inputs"]
-        return LayerGrids(WeightGrid(**fields["weights"]), None if inputs is None else ActivationGrid(**inputs))
-    return AttentionGrids(ActivationGrid(**fields["operands"]), ActivationGrid(**fields["softmax"]))
+        return LayerGrids(_weights(fields["weights"]), None if inputs is None else _activations(inputs))
+    return AttentionGrids(_activations(fields["operands"]), _activations(fields["softmax"]))
+
+
+def _weights(fields: Mapping[str, Any]) -> AnyWeightGrid:
+    return FloatWeightGrid(**fields) if "format" in fields else WeightGrid(**fields)
+
+
+def _activations(fields: Mapping[str, Any]) -> AnyActivationGrid:
+    return FloatActivationGrid(**fields) if "format" in fields else ActivationGrid(**fields)
 
 
 def make_plan(model: nn.Module, recipe: Recipe, target: Target, tokens: Mapping[str, int]) -> Plan:
@@ -152,7 +171,32 @@ class _Planner:
     def _layer(self, name: str, layer: nn.Linear | nn.Conv2d) -> Decision:
         own, edge = self.overrides.of(name), self._edge(name)
         reason = self.kept.get(name) or self._layer_reason(name, layer, own, edge)
-        return Kept(reason) if reason else LayerGrids(self._weights(layer, own, edge), self._inputs(own, edge))
+        if reason:
+            return Kept(reason)
+        form = own.format or edge.format or self.recipe.format
+        if form == "int":
+            return LayerGrids(self._weights(layer, own, edge), self._inputs(own, edge))
+        return self._floats(name, form, own, edge)
+
+    def _floats(self, name: str, form: Format, own: LayerOverride, edge: Edge) -> LayerGrids:
+        """Of a layer in 8-bit floats, whose bits a recipe cannot choose."""
+        common = self.recipe
+        self._require(form, "layer")
+        chosen = {
+            "weights": own.weights.bits or edge.weight_bits or common.weights.bits,
+            "activations": own.activations.bits or edge.activation_bits or common.activations.bits,
+        }
+        wrong = next((what for what, bits in chosen.items() if bits != 8), None)
+        if wrong:
+            raise UserError(f"recipe: {name} is {form}, which has 8 bits, and its {wrong} are to have {chosen[wrong]}")
+        if own.weights.block_size or (common.weights.block_size and own.weights.block_size is None):
+            raise UserError(f"recipe: {name} is {form} with weights in blocks, for which there is no kernel")
+        return LayerGrids(FloatWeightGrid(form), FloatActivationGrid(form))
+
+    def _require(self, form: Format, operator: Literal["layer", "attention"]) -> None:
+        refusal = self.target.refusal(form, operator)
+        if refusal:
+            raise UserError(refusal)
 
     def _layer_reason(self, name: str, layer: nn.Linear | nn.Conv2d, own: LayerOverride, edge: Edge) -> str | None:
         wanted = own.quantize if own.quantize != "auto" else edge.quantize
@@ -188,26 +232,62 @@ class _Planner:
         return None if bits == 16 else activation_grid(bits, scheme, self.target, nonnegative=nonnegative)
 
     def _attention(self, heads: Heads) -> Decision:
-        own, target = self.overrides.of(heads.name), self.target
+        own = self.overrides.of(heads.name)
         bits = own.activations.bits or self.recipe.activations.bits
-        reason = self.kept.get(heads.name) or self._attention_reason(heads, own, bits)
+        reason = self.kept.get(heads.name) or self._attention_left(own, bits)
         if reason:
             return Kept(reason)
-        least = target.attention.least_softmax_bits if target.attention else bits
+        form, problem = self._attention_format(heads, own)
+        if problem:
+            return Kept(problem)
+        if form == "fp8":
+            self._require("fp8", "attention")
+            return AttentionGrids(FloatActivationGrid("fp8"), FP8_SOFTMAX)
+        return self._integer_attention(own, bits)
+
+    def _attention_left(self, own: LayerOverride, bits: int) -> str | None:
+        """Why the recipe leaves an attention in high precision."""
+        if self._attention_wanted(own) == "never":
+            return "the recipe leaves it alone"
+        if self._is_asked_in_floats(own):
+            return None
+        if 16 in (bits, own.softmax_bits or self.recipe.attention.softmax_bits):
+            return "the recipe leaves its operands in high precision"
+        return None
+
+    def _is_asked_in_floats(self, own: LayerOverride) -> bool:
+        return own.format == "fp8" or (own.format is None and self.recipe.attention.format == "fp8")
+
+    def _attention_wanted(self, own: LayerOverride) -> str:
+        return own.quantize if own.quantize != "auto" else self.recipe.attention.quantize
+
+    def _attention_format(self, heads: Heads, own: LayerOverride) -> tuple[Format, str | None]:
+        """The format of an attention, and why it stays in high precision after all."""
+        recipe, target, tokens = self.recipe, self.target, self.tokens[heads.name]
+        forced, kernel = self._attention_wanted(own) == "always", target.kernel("fp8", "attention")
+        short = kernel.broken_rule(tokens) if kernel else None
+        if self._is_asked_in_floats(own) or (own.format is None and self._follows_floats):
+            return "fp8", None if forced else short
+        if forced:
+            return "int", None
+        if not target.integer_attention:
+            return "int", "floats are as fast for products of two activations"
+        broken = target.attention.broken_rule(heads.size, tokens) if target.attention else None
+        if broken is None or kernel is None or short or "int" in (own.format, recipe.attention.format):
+            return "int", broken
+        if target.executes_everywhere("fp8", "attention"):
+            return "fp8", None
+        return "int", f"{broken}; in its place fuses {kernel.told}, where --sm says so"
+
+    @property
+    def _follows_floats(self) -> bool:
+        """Whether attention is in 8-bit floats because the products around it are."""
+        return self.recipe.attention.format == "auto" and self.recipe.format != "int"
+
+    def _integer_attention(self, own: LayerOverride, bits: int) -> AttentionGrids:
+        least = self.target.attention.least_softmax_bits if self.target.attention else bits
         softmax_bits = own.softmax_bits or self.recipe.attention.softmax_bits or max(bits, least)
         operands = self._grid(bits, own)
         softmax = self._grid(softmax_bits, own, nonnegative=True)
-        assert operands is not None and softmax is not None, heads.name
+        assert operands is not None and softmax is not None
         return AttentionGrids(operands, softmax)
-
-    def _attention_reason(self, heads: Heads, own: LayerOverride, bits: int) -> str | None:
-        wanted = own.quantize if own.quantize != "auto" else self.recipe.attention.quantize
-        if wanted == "never":
-            return "the recipe leaves it alone"
-        if 16 in (bits, own.softmax_bits or self.recipe.attention.softmax_bits):
-            return "the recipe leaves its operands in high precision"
-        if wanted == "always":
-            return None
-        if not self.target.integer_attention:
-            return "floats are as fast for products of two activations"
-        return self.target.attention.broken_rule(heads.size, self.tokens[heads.name]) if self.target.attention else None

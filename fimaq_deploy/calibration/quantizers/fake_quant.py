@@ -223,6 +223,14 @@ class ActivationQuantizer(nn.Module):
         self.scale.copy_(scale)
         self.offset.copy_(offset)
 
+    def on_grid(self, steps: Tensor, offset: Tensor) -> Tensor:
+        """Values in units of their scale, which are changed, to those of the grid with these offsets."""
+        return steps.round_().clamp_(-offset, self.top - offset)
+
+    def shrunken(self, candidates: int, device: torch.device) -> Tensor:
+        """The shares of a tensor's range that a search tries, the whole first."""
+        return torch.linspace(1, 0.02, candidates, device=device)
+
     def freeze(self) -> None:
         freeze_activations([self])
 
@@ -235,10 +243,16 @@ class ActivationQuantizer(nn.Module):
         if not self.enabled or self.grid is None:
             return x
         if self.frozen:
-            span = self.span
-            return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
+            return self._frozen(x)
         keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop if self.drop else None
-        return fake_quantize(x, _current_scale(self), self.offset, self.top, keep)
+        return self._learning(x, keep)
+
+    def _frozen(self, x: Tensor) -> Tensor:
+        span = self.span
+        return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
+
+    def _learning(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        return fake_quantize(x, current_scale(self), self.offset, self.top, keep)
 
 
 def alike(quantizers: Iterable[ActivationQuantizer]) -> list[list[ActivationQuantizer]]:
@@ -340,10 +354,10 @@ class WeightQuantizer(nn.Module):
         return rounded.clamp(self.grid.range.low, self.grid.range.high)
 
     def forward(self) -> Tensor:
-        return self.integers() * self.expand(_current_scale(self))
+        return self.integers() * self.expand(current_scale(self))
 
 
-def _current_scale(quantizer: ActivationQuantizer | WeightQuantizer) -> Tensor:
+def current_scale(quantizer: ActivationQuantizer | WeightQuantizer) -> Tensor:
     """As it stands, or, while it is learned, made short from its logarithm."""
     if quantizer.log_scale is None:
         return quantizer.scale

@@ -1,4 +1,4 @@
-"""Numeric formats: which values a quantized tensor can take. Pure data and integer arithmetic, no tensors.
+"""Grids: which values a quantized tensor can take. Pure data and integer arithmetic, no tensors.
 
 A value of a grid is `scale * (q - zero_point)` with an integer q. Grids of at most seven bits with any zero point fit a
 signed 8-bit container with zero point 0 when the offset is moved into the integer range: q - o runs over
@@ -9,13 +9,17 @@ Scales are short: integer times scale never takes more than the 11 significant b
 8-bit container, which no float16 target executes). Then a dequantized value is exact in float16 and float32 alike, a
 product of two has at most 24 bits, and float32 sums of such products hardly ever round. So it does not matter in which
 order, or whether in integers or floats, a runtime adds them up.
+
+Grids of floats have the values of a format of `formats` in the place of the integers, and scales as short. A scale of
+them that is twice as large loses nothing but subnormals, so none need be smaller than a float16 has in full.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from fimaq_deploy.calibration.quantizers.formats import FORMATS, FloatFormat
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.target import Target
 
@@ -51,8 +55,18 @@ class WeightGrid:
     block_size: int | None = None
 
     @property
+    def storage(self) -> str:
+        """The type of torch that holds frozen weights."""
+        return "int8"
+
+    @property
     def range(self) -> IntegerRange:
         return IntegerRange(-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value, in units of the scale."""
+        return self.range.low, self.range.high
 
     @property
     def scale_digits(self) -> int:
@@ -89,6 +103,66 @@ class ActivationGrid:
         if self.bits == 8 and self.scheme == "asymmetric":
             return IntegerRange(0, top, offset)
         return IntegerRange(-offset, top - offset)
+
+
+@dataclass(frozen=True)
+class FloatWeightGrid:
+    """Weights in a floating-point format of `formats`, with one scale per output channel."""
+
+    format: str
+    block_size: None = None
+
+    @property
+    def values(self) -> FloatFormat:
+        return FORMATS[self.format]
+
+    @property
+    def bits(self) -> int:
+        return self.values.bits
+
+    @property
+    def storage(self) -> str:
+        """The type of torch that holds frozen weights."""
+        return self.values.torch
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value, in units of the scale."""
+        return -self.values.largest, self.values.largest
+
+    @property
+    def scale_digits(self) -> int:
+        return FLOAT16_DIGITS - 1 - self.values.mantissa
+
+
+@dataclass(frozen=True)
+class FloatActivationGrid:
+    """Per-tensor activations in a floating-point format of `formats`.
+
+    scale: where it is known beforehand and not learned.
+    """
+
+    format: str
+    scale: float | None = None
+
+    @property
+    def values(self) -> FloatFormat:
+        return FORMATS[self.format]
+
+    @property
+    def bits(self) -> int:
+        return self.values.bits
+
+    @property
+    def scale_digits(self) -> int:
+        return FLOAT16_DIGITS if self.scale else FLOAT16_DIGITS - 1 - self.values.mantissa
+
+
+AnyWeightGrid: TypeAlias = WeightGrid | FloatWeightGrid
+AnyActivationGrid: TypeAlias = ActivationGrid | FloatActivationGrid
+
+# What a softmax returns, at most 1, over all of E4M3: 1/448 as a float16 has it, the scale of fused FP8 attention.
+FP8_SOFTMAX = FloatActivationGrid("fp8", scale=2340 / 2**20)
 
 
 def activation_grid(

@@ -1,7 +1,8 @@
 """Quantized layers, and the quantizers of an attention's operands.
 
 Each layer computes in three ways: in full precision (the original weights, no quantizer), as a learnable fake-quant,
-and frozen, when integer weights go through `torch.ops.fimaq` exactly as the exported graph computes them.
+and frozen, when integer weights (or those of a floating-point format) go through `torch.ops.fimaq` exactly as the
+exported graph computes them.
 
 Placement: every Linear and the patch convolution quantize their input and weights; attention quantizes q, k, v and the
 softmax output, all four or none. Residual adds, norms, GELU and softmax stay in high precision. Measured on
@@ -23,7 +24,8 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
     freeze_activations,
     short_scale,
 )
-from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
+from fimaq_deploy.calibration.quantizers.float_quant import activation_quantizer, weight_quantizer
+from fimaq_deploy.calibration.quantizers.grid import AnyActivationGrid, AnyWeightGrid
 
 
 class QuantizedLayer(nn.Module):
@@ -32,16 +34,22 @@ class QuantizedLayer(nn.Module):
     q_weight: Tensor
     q_scale: Tensor
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, weights: WeightGrid, inputs: ActivationGrid | None) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, weights: AnyWeightGrid, inputs: AnyActivationGrid | None) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         self.quantized, self.frozen = False, False
         self.block_size = weights.block_size
-        self.input_quantizer = ActivationQuantizer(inputs)
+        self.input_quantizer = activation_quantizer(inputs)
         flat = layer.weight.flatten(1)
-        self.weight_quantizer = WeightQuantizer(weights, *flat.shape)
-        self.register_buffer("q_weight", torch.empty(0, dtype=torch.int8))
+        self.weight_quantizer: WeightQuantizer = weight_quantizer(weights, *flat.shape)
+        self.register_buffer("q_weight", torch.empty(0, dtype=self.storage))
         self.register_buffer("q_scale", torch.empty(0))
+
+    @property
+    def storage(self) -> torch.dtype:
+        """The type of the frozen weights."""
+        found: torch.dtype = getattr(torch, self.weight_quantizer.grid.storage)
+        return found
 
     @property
     def matrix(self) -> Tensor:
@@ -69,7 +77,7 @@ class QuantizedLayer(nn.Module):
 
     def store(self, scale: Tensor) -> None:
         """Keep the integers as they stand, and these scales [out, blocks]."""
-        self.q_weight, self.q_scale = self._stored(self.weight_quantizer.integers().to(torch.int8), scale)
+        self.q_weight, self.q_scale = self._stored(self.weight_quantizer.integers().to(self.storage), scale)
         self.frozen = True
 
     @torch.no_grad()
@@ -83,7 +91,7 @@ class QuantizedLayer(nn.Module):
 
     def stored_form(self) -> dict[str, Tensor]:
         """Type and shape of the frozen integers and scales, as tensors without numbers."""
-        integers = torch.empty(self.matrix.shape, dtype=torch.int8, device="meta")
+        integers = torch.empty(self.matrix.shape, dtype=self.storage, device="meta")
         scale = torch.empty(self.weight_quantizer.scale.shape, device="meta")
         return dict(zip(("q_weight", "q_scale"), self._stored(integers, scale), strict=True))
 
@@ -121,7 +129,7 @@ class QuantizedLinear(QuantizedLayer):
 class QuantizedConv2d(QuantizedLayer):
     """A convolution with one scale per output channel. Frozen weights keep their layout [out, in, kh, kw]."""
 
-    def __init__(self, layer: nn.Conv2d, weights: WeightGrid, inputs: ActivationGrid | None) -> None:
+    def __init__(self, layer: nn.Conv2d, weights: AnyWeightGrid, inputs: AnyActivationGrid | None) -> None:
         super().__init__(layer, weights, inputs)
         self.stride, self.padding = layer.stride, layer.padding
         self.dilation, self.groups = layer.dilation, layer.groups
@@ -144,12 +152,12 @@ class QuantizedConv2d(QuantizedLayer):
 class AttentionQuantizers(nn.Module):
     """The four quantizers inside attention; all of them or, with a grid of None, none."""
 
-    def __init__(self, operands: ActivationGrid | None, softmax: ActivationGrid | None) -> None:
+    def __init__(self, operands: AnyActivationGrid | None, softmax: AnyActivationGrid | None) -> None:
         super().__init__()
-        self.q = ActivationQuantizer(operands)
-        self.k = ActivationQuantizer(operands)
-        self.v = ActivationQuantizer(operands)
-        self.softmax = ActivationQuantizer(softmax, nonnegative=True)
+        self.q = activation_quantizer(operands)
+        self.k = activation_quantizer(operands)
+        self.v = activation_quantizer(operands)
+        self.softmax = activation_quantizer(softmax, nonnegative=True)
 
 
 def quantized_layers(module: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:

@@ -1,6 +1,6 @@
-"""The arithmetic of a frozen quantized model, as three torch operators.
+"""The arithmetic of a frozen quantized model, as four torch operators.
 
-A quantized model computes through these and nothing else, so the exporter translates three operators and every runtime
+A quantized model computes through these and nothing else, so the exporter translates four operators and every runtime
 sees the numbers that PyTorch saw. Rounding is half to even. Importing this module registers them as
 `torch.ops.fimaq.*`.
 """
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.device import of
+from fimaq_deploy.calibration.quantizers.formats import FORMATS
+from fimaq_deploy.calibration.quantizers.nearest import nearest
 
 
 @torch.library.custom_op("fimaq::quantize_dequantize", mutates_args=())
@@ -26,9 +28,15 @@ def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: int, low: int, hig
     return x.div(scale).round_().add_(zero_point).clamp_(low, high).sub_(zero_point).mul_(scale)
 
 
+@torch.library.custom_op("fimaq::quantize_dequantize_float", mutates_args=())
+def quantize_dequantize_float(x: Tensor, scale: Tensor, form: str) -> Tensor:
+    """Per-tensor fake quantization to a floating-point format of `formats`, by name: `scale * nearest(x / scale)`."""
+    return nearest(x.div(scale), FORMATS[form]).mul_(scale)
+
+
 @torch.library.custom_op("fimaq::dequantize_weight", mutates_args=())
 def dequantize_weight(q: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """INT8 weights to floats: `scale` is one-dimensional and runs along `axis`."""
+    """INT8 or FP8 weights to floats: `scale` is one-dimensional and runs along `axis`."""
     shape = [1] * q.ndim
     shape[axis] = -1
     return q.to(scale.dtype) * scale.view(shape)
@@ -42,6 +50,11 @@ def dequantize_weight_blocked(q: Tensor, scale: Tensor, block_size: int) -> Tens
 
 @quantize_dequantize.register_fake
 def _(x: Tensor, scale: Tensor, zero_point: int, low: int, high: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+@quantize_dequantize_float.register_fake
+def _(x: Tensor, scale: Tensor, form: str) -> Tensor:
     return torch.empty_like(x)
 
 

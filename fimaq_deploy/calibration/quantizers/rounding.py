@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.quantizers.fake_quant import WeightQuantizer, round_straight_through
+from fimaq_deploy.calibration.quantizers.float_quant import nearest_straight_through
+from fimaq_deploy.calibration.quantizers.formats import FloatFormat
+from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
+from fimaq_deploy.calibration.quantizers.nearest import above, below, nearest, spacing
 from fimaq_deploy.recipe import Rounding
 
 
@@ -70,6 +74,47 @@ class SignGradient(StraightThrough):
             self.delta.grad = None
 
 
+class FloatAdaRound(AdaRound):
+    """AdaRound between the two neighbours on a grid of floats: lower + h(V)·(upper - lower)."""
+
+    def __init__(self, latent: Tensor, form: FloatFormat) -> None:
+        low = below(latent.detach(), form)
+        gap = above(low, form) - low
+        # At the largest value there is nothing above: what stays 0 times whatever h says.
+        share = (latent.detach() - low).clamp(min=0) / torch.where(gap > 0, gap, 1.0)
+        super().__init__(share.clamp(0, 1 - 2.0**-24))
+        self.low, self.gap = low, gap
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.low + self.up() * self.gap
+
+    def hardened(self, latent: Tensor) -> Tensor:
+        return self.low + (self.logits >= 0) * self.gap
+
+
+class FloatStraightThrough(StraightThrough):
+    """The nearest value to w/s + δ·g, g the distance of the values where w/s lies: δ is in steps, as on integers."""
+
+    def __init__(self, latent: Tensor, form: FloatFormat) -> None:
+        super().__init__(latent)
+        self.form, self.gap = form, spacing(latent.detach(), form)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return nearest_straight_through(latent + self.delta * self.gap, self.form)
+
+    def hardened(self, latent: Tensor) -> Tensor:
+        return nearest(latent + self.delta * self.gap, self.form)
+
+
+class FloatSignGradient(FloatStraightThrough, SignGradient):
+    """The same with |δ| ≤ ½, moved by the sign of its gradient."""
+
+
+_OF_FLOATS: dict[Rounding, type[nn.Module]] = {
+    "adaround": FloatAdaRound,
+    "straight_through": FloatStraightThrough,
+    "sign_gradient": FloatSignGradient,
+}
 _KINDS: dict[Rounding, type[nn.Module]] = {
     "adaround": AdaRound,
     "straight_through": StraightThrough,
@@ -79,8 +124,12 @@ _KINDS: dict[Rounding, type[nn.Module]] = {
 
 def attach(quantizer: WeightQuantizer, kind: Rounding) -> nn.Module | None:
     """Plug a learnable rounding into a weight quantizer; None for nearest rounding, which learns nothing."""
-    if kind != "nearest":
-        quantizer.soft = _KINDS[kind](quantizer.latent.data)
+    if kind == "nearest":
+        return None
+    latent, grid = quantizer.latent.data, quantizer.grid
+    quantizer.soft = (
+        _OF_FLOATS[kind](latent, grid.values) if isinstance(grid, FloatWeightGrid) else _KINDS[kind](latent)
+    )
     return quantizer.soft
 
 

@@ -129,9 +129,9 @@ def _farthest(dequantize: ir.Node) -> float:
     """How far the integers of a container can lie from the zero point."""
     zero_point, integers = numpy_of(optional_at(dequantize, 2)), read_at(dequantize, 0).dtype
     assert integers is not None
-    limits = ml_dtypes.iinfo(integers.numpy())
+    limits = (ml_dtypes.finfo if integers.is_floating_point() else ml_dtypes.iinfo)(integers.numpy())
     zero = np.zeros(1) if zero_point is None else zero_point
-    return max(float(np.abs(end - zero.astype(np.float64)).max()) for end in (limits.min, limits.max))
+    return max(float(np.abs(end - zero.astype(np.float64)).max()) for end in map(float, (limits.min, limits.max)))
 
 
 attention_in_float16 = Rewrite("attention_in_float16", "Softmax", obstacle, rewrite)

@@ -8,7 +8,7 @@ from fimaq_deploy.graph.attention import Attention, sources
 from fimaq_deploy.graph.products import Product
 from fimaq_deploy.graph.rules.rule import Found, Place, rule
 from fimaq_deploy.graph.structure import Structure
-from fimaq_deploy.graph.values import producer, readers, stored_tensor
+from fimaq_deploy.graph.values import integer_type, producer, readers, stored_tensor
 from fimaq_deploy.target import Target
 
 
@@ -120,13 +120,23 @@ def _split(attention: Attention) -> tuple[list[str], list[str]]:
 
 
 def _envelope(attention: Attention, target: Target) -> str | None:
-    """Why no fused INT8 kernel is known for this attention; None where there is one."""
+    """Why no fused kernel of 8 bits is known for this attention; None where there is one."""
     size, tokens = attention.head_size, attention.tokens
     if target.attention is None:
         return None
+    kernel = target.kernel("fp8", "attention") if _is_in_floats(attention) else None
+    if kernel is not None:
+        return None if tokens is None else kernel.broken_rule(tokens)
     if size is None or tokens is None:
         return "head size and sequence length are not known from the file, so whether attention fuses is not either"
     return target.attention.broken_rule(size, tokens)
+
+
+def _is_in_floats(attention: Attention) -> bool:
+    """Whether what is quantized of it is in 8-bit floats."""
+    found = (part.dequantizer for part in attention.parts.values())
+    kinds = {integer_type(node) for node in found if node is not None}
+    return kinds == {ir.DataType.FLOAT8E4M3FN}
 
 
 def _and(names: list[str]) -> str:

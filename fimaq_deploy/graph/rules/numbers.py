@@ -15,6 +15,7 @@ from fimaq_deploy.target import Target
 
 _SIGNED = (ir.DataType.INT8, ir.DataType.INT4)
 _WIDE = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT16, ir.DataType.UINT16)
+_FLOATS_OF_8 = (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2)
 _FLOAT_NAMES = {ir.DataType.FLOAT: "FP32", ir.DataType.FLOAT16: "FP16", ir.DataType.BFLOAT16: "BF16"}
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = {"float32": (ir.DataType.FLOAT,), "float16": _HALF}
@@ -115,6 +116,8 @@ def scales_are_stored(found: Structure, target: Target) -> Found:
 def opset_knows_the_types(found: Structure, target: Target) -> Found:
     for feature, needed, pairs in (
         ("INT4 or 16-bit integers, or scales by block", 21, filter(_needs_opset_21, found.pairs)),
+        ("8-bit floats", 19, (pair for pair in found.pairs if integer_type(pair.nodes[0]) in _FLOATS_OF_8)),
+        ("4-bit floats", 23, (pair for pair in found.pairs if integer_type(pair.nodes[0]) is ir.DataType.FLOAT4E2M1)),
         ("FP16 or BF16 scales", 19, (pair for pair in found.pairs if _scale_type(pair) in _HALF)),
         ("one scale for each channel", 13, (pair for pair in found.pairs if _scale_size(pair) > 1)),
     ):

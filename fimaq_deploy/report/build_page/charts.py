@@ -283,7 +283,8 @@ def used_share(grid: GridUse) -> float:
 def plan_is_worse(block: AuditBlock) -> bool:
     """More kernels than full precision, a GEMM without integers, or a weight dequantized while the engine runs."""
     more = block.twin_kernels is not None and block.kernels > block.twin_kernels
-    return more or block.int8_gemms + block.weight_only_gemms < block.gemms or block.dequantized_weights > 0
+    few_bits = block.int8_gemms + block.fp8_gemms + block.fp4_gemms + block.weight_only_gemms
+    return more or few_bits < block.gemms or block.dequantized_weights > 0
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

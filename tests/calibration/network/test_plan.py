@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.convergence import NOTHING
 from fimaq_deploy.calibration.network.attentions import attention_tokens
-from fimaq_deploy.calibration.network.plan import Kept, Plan, make_plan
+from fimaq_deploy.calibration.network.plan import AttentionGrids, Kept, LayerGrids, Plan, make_plan
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.calibration.quantizers.grid import FP8_SOFTMAX, FloatActivationGrid, FloatWeightGrid, WeightGrid
 from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import trace
@@ -79,7 +81,7 @@ def test_a_recipe_decides_about_its_edges(tiny_swin: Make, random_images: Make) 
 
 
 def test_attention_outside_the_envelope_says_which_rule_it_breaks(tiny_vit: Make, random_images: Make) -> None:
-    found = alone(tiny_vit(num_heads=4, num_classes=24), random_images(1), "tensorrt")
+    found = alone(tiny_vit(num_heads=4, num_classes=24), random_images(1), "tensorrt", attention={"format": "int"})
     assert found == {f"blocks.{n}.attn": "head size 8 is not one of [16, 32, 64]" for n in range(2)}
     assert Plan({name: Kept(reason) for name, reason in found.items()}).notes() == (
         "blocks.0.attn and 1 more left in high precision: head size 8 is not one of [16, 32, 64]",
@@ -133,3 +135,60 @@ def test_a_plan_survives_json(quantized: QuantizedModel) -> None:
 def test_a_damaged_plan_is_a_user_error(fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="saved plan"):
         Plan.from_dict(fields)
+
+
+def planned(model: nn.Module, image: Tensor, target: Any, **recipe: Any) -> Plan:
+    rules = find_target(target) if isinstance(target, str) else target
+    return make_plan(model, Recipe().replace(**recipe), rules, attention_tokens(model, image))
+
+
+FP8 = LayerGrids(FloatWeightGrid("fp8"), FloatActivationGrid("fp8"))
+FP8_ATTENTION = AttentionGrids(FloatActivationGrid("fp8"), FP8_SOFTMAX)
+
+
+def test_a_recipe_of_8_bit_floats_makes_products_and_attention_of_them(tiny_vit: Make, random_images: Make) -> None:
+    plan = planned(tiny_vit(), random_images(1), "tensorrt-rtx", format="fp8", patch_embed={"format": "int"})
+    assert plan["blocks.0.mlp.fc1"] == plan["head"] == FP8 and plan["blocks.1.attn"] == FP8_ATTENTION
+    patches = plan["patch_embed.proj"]
+    assert isinstance(patches, LayerGrids) and patches.weights == WeightGrid(8)
+    assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+
+
+def test_single_layers_have_formats_of_their_own(tiny_vit: Make, random_images: Make) -> None:
+    own = {"blocks.1.mlp.*": {"format": "fp8"}, "blocks.0.attn": {"format": "fp8"}}
+    plan = planned(tiny_vit(), random_images(1), "tensorrt-rtx", layers=own)
+    assert plan["blocks.1.mlp.fc2"] == FP8 and plan["blocks.0.mlp.fc2"] != FP8
+    assert plan["blocks.0.attn"] == FP8_ATTENTION and plan["blocks.1.attn"] != FP8_ATTENTION
+
+
+def test_attention_outside_the_envelope_of_integers_is_in_floats_where_every_gpu_has_them(
+    tiny_vit: Make, random_images: Make
+) -> None:
+    model, image, rtx = tiny_vit(embed_dim=48), random_images(1), find_target("tensorrt-rtx")
+    ada, ampere = (replace(rtx, compute_capability=one) for one in ((8, 9), (8, 6)))
+    assert planned(model, image, ada)["blocks.0.attn"] == FP8_ATTENTION
+    assert isinstance(planned(tiny_vit(), image, ada)["blocks.0.attn"], AttentionGrids), "integers fuse"
+    assert planned(tiny_vit(), image, ada)["blocks.0.attn"] != FP8_ATTENTION
+    for target in (ampere, rtx):
+        left = planned(model, image, target)["blocks.0.attn"]
+        assert isinstance(left, Kept) and left.reason.startswith("head size 24 is not one of [16, 32, 64]")
+        assert "compute capability 8.9 or newer" in left.reason
+    left = planned(model, image, ada, attention={"format": "int"})["blocks.0.attn"]
+    assert left == Kept("head size 24 is not one of [16, 32, 64]")
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe", "said"),
+    [
+        ("onnxruntime-cpu", {"format": "fp8"}, "cannot run on target onnxruntime-cpu"),
+        ("openvino-cpu", {"attention": {"format": "fp8"}}, "FP8 attention cannot run on target openvino-cpu"),
+        ("tensorrt-rtx", {"format": "fp8", "weights": {"bits": 4}}, "which has 8 bits, and its weights are to have 4"),
+        ("tensorrt-rtx", {"format": "fp8", "activations": {"bits": 16}}, "its activations are to have 16"),
+        ("tensorrt-rtx", {"format": "fp8", "weights": {"block_size": 16}}, "blocks, for which there is no kernel"),
+    ],
+)
+def test_floats_that_nothing_executes_are_refused(
+    tiny_vit: Make, random_images: Make, target: str, recipe: Any, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        planned(tiny_vit(), random_images(1), target, patch_embed={"format": "int"}, **recipe)

@@ -5,8 +5,19 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.quantizers.fake_quant import WeightQuantizer
+from fimaq_deploy.calibration.quantizers.formats import FORMATS, FloatFormat
 from fimaq_deploy.calibration.quantizers.grid import WeightGrid
-from fimaq_deploy.calibration.quantizers.rounding import AdaRound, SignGradient, StraightThrough, attach, harden
+from fimaq_deploy.calibration.quantizers.nearest import above, below, nearest, spacing
+from fimaq_deploy.calibration.quantizers.rounding import (
+    AdaRound,
+    FloatAdaRound,
+    FloatSignGradient,
+    FloatStraightThrough,
+    SignGradient,
+    StraightThrough,
+    attach,
+    harden,
+)
 
 KINDS = ["adaround", "straight_through", "sign_gradient"]
 
@@ -164,3 +175,38 @@ def test_nearest_learns_nothing() -> None:
     assert attach(quantizer, "nearest") is None
     harden(quantizer)
     assert torch.equal(quantizer.integers(), latent().round())
+
+
+FORMS = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+LATENT = torch.randn(40, 25, generator=torch.Generator().manual_seed(3)) * torch.logspace(-3, 0.7, 25)
+
+
+@FORMS
+def test_adaround_on_floats_starts_at_the_weights_and_ends_at_a_neighbour(form: FloatFormat) -> None:
+    rounding = FloatAdaRound(LATENT, form)
+    assert torch.allclose(rounding(LATENT), LATENT.clamp(-form.largest, form.largest), rtol=1e-3, atol=1e-3)
+    hard = rounding.hardened(LATENT)
+    assert torch.equal(nearest(hard, form), hard), "a value of the format"
+    assert torch.equal(hard, torch.where(rounding.logits >= 0, above(LATENT, form), below(LATENT, form)))
+    assert rounding.regulariser(2.0).item() > 0
+
+
+@FORMS
+def test_straight_through_on_floats_moves_in_steps_of_the_format(form: FloatFormat) -> None:
+    rounding = FloatStraightThrough(LATENT, form)
+    assert torch.equal(rounding(LATENT), nearest(LATENT, form))
+    with torch.no_grad():
+        rounding.delta.fill_(1.0)
+    moved = rounding.hardened(LATENT) - LATENT
+    inside = LATENT.abs() < form.largest / 2
+    assert (moved[inside] > 0).all() and (moved[inside] <= 2 * spacing(LATENT, form)[inside]).all()
+
+
+@FORMS
+def test_signed_steps_on_floats_stay_within_half_a_step(form: FloatFormat) -> None:
+    rounding = FloatSignGradient(LATENT, form)
+    for _ in range(3):
+        rounding(LATENT).sum().backward()
+        rounding.step(0.3)
+    assert (rounding.delta == -0.5).all()
+    assert torch.equal(nearest(rounding.hardened(LATENT), form), rounding.hardened(LATENT))

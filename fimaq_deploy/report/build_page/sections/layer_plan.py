@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fimaq_deploy.report.build_page import charts
 from fimaq_deploy.report.page.canvas import list_height
 from fimaq_deploy.report.page.parts import Exhibit, Section, compact
@@ -31,13 +33,29 @@ def _exhibit(audit: Audit) -> Exhibit:
 
 
 def _plan_title(audit: Audit) -> str:
-    gemms, int8 = sum(b.gemms for b in audit.blocks), sum(b.int8_gemms for b in audit.blocks)
+    gemms, in_types = sum(b.gemms for b in audit.blocks), _in_types(audit.blocks)
     attention = sorted({block.attention for block in audit.blocks if block.attention})
     decoded = sum(block.weight_only_gemms for block in audit.blocks)
     told = f", attention {' and '.join(attention)}" if attention else ""
     left = sum(block.left_alone for block in audit.blocks)
     others = "".join(f", {count} {kind}" for count, kind in ((decoded, "weight-only"), (left, "left alone")) if count)
-    return f"{int8} of {gemms} GEMMs run in INT8{others}{told}"
+    kinds = " and ".join(f"{count} of {gemms} GEMMs run in {kind}" for kind, count in in_types.items())
+    return f"{kinds}{others}{told}"
+
+
+def _in_types(blocks: Sequence[AuditBlock]) -> dict[str, int]:
+    """How many GEMMs run in each type of few bits; INT8 where there is none."""
+    counts = {
+        "INT8": sum(block.int8_gemms for block in blocks),
+        "FP8": sum(block.fp8_gemms for block in blocks),
+        "FP4": sum(block.fp4_gemms for block in blocks),
+    }
+    return {kind: count for kind, count in counts.items() if count} or {"INT8": 0}
+
+
+def _kind(kind: str) -> str:
+    """What the column's header does not say already."""
+    return "" if kind == "INT8" else f" {kind}"
 
 
 def _plan_cells(block: AuditBlock) -> tuple[str, ...]:
@@ -45,7 +63,7 @@ def _plan_cells(block: AuditBlock) -> tuple[str, ...]:
         block.name,
         str(block.kernels),
         "" if block.twin_kernels is None else str(block.twin_kernels),
-        f"{block.int8_gemms} of {block.gemms}",
+        ", ".join(f"{count} of {block.gemms}" + _kind(kind) for kind, count in _in_types([block]).items()),
         block.attention or "",
         str(block.dequantized_weights),
         str(block.conversions),
