@@ -147,7 +147,9 @@ FP8_ATTENTION = AttentionGrids(FloatActivationGrid("fp8"), FP8_SOFTMAX)
 
 
 def test_a_recipe_of_8_bit_floats_makes_products_and_attention_of_them(tiny_vit: Make, random_images: Make) -> None:
-    plan = planned(tiny_vit(), random_images(1), "tensorrt-rtx", format="fp8", patch_embed={"format": "int"})
+    plan = planned(
+        tiny_vit(img_size=48), random_images(1, size=48), "tensorrt-rtx", format="fp8", patch_embed={"format": "int"}
+    )
     assert plan["blocks.0.mlp.fc1"] == plan["head"] == FP8 and plan["blocks.1.attn"] == FP8_ATTENTION
     patches = plan["patch_embed.proj"]
     assert isinstance(patches, LayerGrids) and patches.weights == WeightGrid(8)
@@ -156,7 +158,7 @@ def test_a_recipe_of_8_bit_floats_makes_products_and_attention_of_them(tiny_vit:
 
 def test_single_layers_have_formats_of_their_own(tiny_vit: Make, random_images: Make) -> None:
     own = {"blocks.1.mlp.*": {"format": "fp8"}, "blocks.0.attn": {"format": "fp8"}}
-    plan = planned(tiny_vit(), random_images(1), "tensorrt-rtx", layers=own)
+    plan = planned(tiny_vit(img_size=48), random_images(1, size=48), "tensorrt-rtx", layers=own)
     assert plan["blocks.1.mlp.fc2"] == FP8 and plan["blocks.0.mlp.fc2"] != FP8
     assert plan["blocks.0.attn"] == FP8_ATTENTION and plan["blocks.1.attn"] != FP8_ATTENTION
 
@@ -164,11 +166,11 @@ def test_single_layers_have_formats_of_their_own(tiny_vit: Make, random_images: 
 def test_attention_outside_the_envelope_of_integers_is_in_floats_where_every_gpu_has_them(
     tiny_vit: Make, random_images: Make
 ) -> None:
-    model, image, rtx = tiny_vit(embed_dim=48), random_images(1), find_target("tensorrt-rtx")
+    model, image, rtx = tiny_vit(embed_dim=48, img_size=48), random_images(1, size=48), find_target("tensorrt-rtx")
     ada, ampere = (replace(rtx, compute_capability=one) for one in ((8, 9), (8, 6)))
     assert planned(model, image, ada)["blocks.0.attn"] == FP8_ATTENTION
-    assert isinstance(planned(tiny_vit(), image, ada)["blocks.0.attn"], AttentionGrids), "integers fuse"
-    assert planned(tiny_vit(), image, ada)["blocks.0.attn"] != FP8_ATTENTION
+    assert isinstance(planned(tiny_vit(img_size=48), image, ada)["blocks.0.attn"], AttentionGrids), "integers fuse"
+    assert planned(tiny_vit(img_size=48), image, ada)["blocks.0.attn"] != FP8_ATTENTION
     for target in (ampere, rtx):
         left = planned(model, image, target)["blocks.0.attn"]
         assert isinstance(left, Kept) and left.reason.startswith("head size 24 is not one of [16, 32, 64]")
@@ -191,4 +193,12 @@ def test_floats_that_nothing_executes_are_refused(
     tiny_vit: Make, random_images: Make, target: str, recipe: Any, said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        planned(tiny_vit(), random_images(1), target, patch_embed={"format": "int"}, **recipe)
+        planned(tiny_vit(img_size=48), random_images(1, size=48), target, patch_embed={"format": "int"}, **recipe)
+
+
+def test_short_attention_does_not_fuse_in_floats(tiny_vit: Make, random_images: Make) -> None:
+    short = "5 tokens are fewer than the 32 of FP8 attention"
+    plan = planned(tiny_vit(), random_images(1), "tensorrt-rtx", format="fp8", patch_embed={"format": "int"})
+    assert plan["blocks.0.attn"] == Kept(short) and plan["blocks.0.attn.proj"] == FP8
+    asked = {"format": "fp8", "quantize": "always"}
+    assert planned(tiny_vit(), random_images(1), "tensorrt-rtx", attention=asked)["blocks.0.attn"] == FP8_ATTENTION
