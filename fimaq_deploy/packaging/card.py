@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ def _yaml(document: Mapping[str, Any]) -> Iterator[str]:
 def _page(facts: Facts) -> Iterator[str]:
     contract = facts.artifact.contract
     yield f"# {_cell(facts.model)}, quantized\n"
-    yield f"Made by fimaq-deploy with recipe `{_cell(facts.recipe)}`."
+    yield f"Made by fimaq-deploy with recipe {_cell(facts.recipe)}."
     yield f"Measured on {facts.images} images: {_cell(facts.evaluation)}.\n"
     if facts.figures:
         yield "| figure | value | 95 % interval | |\n| --- | ---: | --- | --- |"
@@ -66,7 +67,7 @@ def _page(facts: Facts) -> Iterator[str]:
         yield ""
     yield "## What it reads\n"
     size = " × ".join(map(str, contract.shape))
-    yield f"`{_cell(contract.input_name)}`: {size}, {contract.colour or 'arrays'}; {contract.interpolation} to"
+    yield f"{_cell(contract.input_name)}: {size}, {contract.colour or 'arrays'}; {contract.interpolation} to"
     yield f"{list(contract.resize)}, crop {contract.crop_mode}; mean {list(contract.mean)}, std {list(contract.std)}."
     yield "All of it is in `manifest.json` under `contract`.\n"
     yield "## How to run it\n"
@@ -75,4 +76,5 @@ def _page(facts: Facts) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text of which nothing is read as markup, HTML or another cell."""
+    return re.sub(r"([\\`*_\[\]<>|~#&$!])", r"\\\1", " ".join(text.split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -124,8 +125,10 @@ def _bound(host: str, port: int) -> socket.socket:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind((host, port))
         place.listen(1024)
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:  # the last two: a name that no host can have
         place.close()
-        reason = error.strerror or error
-        raise UserError(f"{shown(host)}:{port} cannot be served ({reason}): name another port") from None
+        reason = getattr(error, "strerror", None) or error
+        known = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
+        wanted = "port" if known and error.errno != errno.EADDRNOTAVAIL else "host"
+        raise UserError(f"{shown(host)}:{port} cannot be served ({reason}): name another {wanted}") from None
     return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fimaq_deploy.engines import load_engine
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.models.load import load_model
+from fimaq_deploy.packaging.packages import FORMATS
 
 NAMES = (
     "model.onnx",
@@ -21,6 +23,7 @@ NAMES = (
     "quantized.safetensors",
     "report.json",
 )
+WHOLE = ["manifest.json", "model.fp32.onnx", "model.onnx", "replay.npz", "report.json"]
 FACTS = {
     "model": "swin_digits",
     "seed": 0,
@@ -52,9 +55,10 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def flip(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+def flip(path: Path, at: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -84,3 +88,39 @@ def test_load_quantized_refuses_a_flipped_bit(built: Path) -> None:
     flip(built / "quantized.safetensors")
     with pytest.raises(UserError, match="is not what its build wrote"):
         load_quantized("quantized.safetensors", load_model("swin_digits"))
+
+
+# Of a whole build: what each command reads of it. A folder that is moved or packed is checked whole.
+READERS = [
+    (["predict", ".", "photographs"], ["manifest.json", "model.onnx"]),
+    (["predict", "model.onnx", "photographs"], ["manifest.json", "model.onnx"]),
+    (["serve", ".", "--port", "0"], ["manifest.json", "model.onnx"]),
+    (["serve", ".", "--port", "0", "--original"], ["manifest.json", "model.fp32.onnx"]),
+    (["history", "."], ["manifest.json", "report.json"]),
+    (["compare", ".", "."], ["manifest.json", "report.json"]),
+    (["verify", "."], WHOLE),
+    *((["package", ".", "--format", form, "--out", "../packed"], WHOLE) for form in FORMATS),
+]
+
+
+@pytest.mark.parametrize(("arguments", "names"), READERS)
+def test_what_is_deployed_is_refused_for_one_byte(
+    artifact: Path,
+    photographs: Callable[[int], list[Path]],
+    arguments: list[str],
+    names: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photographs(1)[0].parent.rename(artifact / "photographs")
+    monkeypatch.chdir(artifact)
+    for name in names:
+        whole = (artifact / name).read_bytes()
+        flip(artifact / name, len(whole) // 2)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        told = capsys.readouterr().err
+        assert ended.value.code == (1 if arguments[0] == "verify" else 2), told
+        assert f"{name} is not what its build wrote" in told or f"{name} cannot be read" in told
+        (artifact / name).write_bytes(whole)
+    assert not (artifact.parent / "packed").exists()

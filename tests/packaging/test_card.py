@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import yaml
 
 from fimaq_deploy.packaging.card import card
@@ -40,3 +42,17 @@ def test_the_folder_is_the_build_and_its_card(artifact: Path, tmp_path: Path) ->
     }
     assert any("--base-model" in note for note in done.notes)
     assert verify_artifact(done.out, targets=["onnxruntime-cpu"], time=False).good
+
+
+@pytest.mark.parametrize("name", ["a|b", "*a*", "__a__", "`a`", "<b>a</b>", "a\nb", "[a](b)", "&amp;", "#a", "a_b\\"])
+def test_what_a_user_named_is_only_text(artifact: Path, name: str) -> None:
+    facts = read_facts(artifact)
+    manifest = {**facts.artifact.manifest, "model": name}
+    whole = Facts(replace(facts.artifact, manifest=manifest), {name: FIGURES["top-1 (%)"]}, name, 600)
+    page = card(whole, None).split("---\n", 2)[2]
+    markdown_it = pytest.importorskip("markdown_it")
+    tokens = markdown_it.MarkdownIt().enable("table").parse(page)
+    shown = ["".join(part.content or " " for part in t.children) for t in tokens if t.type == "inline"]
+    own = " ".join(name.split())
+    assert f"{own}, quantized" in shown and own in shown
+    assert any(f"Measured on 600 images: {own}." in text for text in shown)

@@ -34,6 +34,9 @@ def test_what_cannot_be_served_is_refused(artifact: Path) -> None:
         serve([])
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="name another port"):
         serve([artifact], port=taken.getsockname()[1], target="onnxruntime-cpu")
+    for host in ("nowhere.invalid", "é" * 200, "192.0.2.1", "a:b"):
+        with pytest.raises(UserError, match="name another host"):
+            serve([artifact], host=host, port=0, target="onnxruntime-cpu")
     with pytest.raises(UserError, match="port"):
         serve([artifact], port=70000, target="onnxruntime-cpu")
     with pytest.raises(UserError, match="delay"):

@@ -22,7 +22,7 @@ def page_markdown(page: Page) -> str:
     parts = (
         f"# {escaped(page.heading)}",
         f"**{escaped(page.status)}.** {escaped(page.headline)}",
-        "\n".join(f"- {escaped(reason)}" for reason in page.reasons),
+        "\n".join(f"- {_begun(reason)}" for reason in page.reasons),
         *(_section(section) for section in page.sections),
         f"## Reproduce\n\n{_code(page.command)}",
     )
@@ -32,7 +32,7 @@ def page_markdown(page: Page) -> str:
 def _section(section: Section) -> str:
     parts = (
         f"## {escaped(section.title)}",
-        escaped(section.text),
+        _begun(section.text),
         *(_exhibit(exhibit) for exhibit in section.exhibits),
     )
     return "\n\n".join(part for part in parts if part)
@@ -43,12 +43,13 @@ def _exhibit(exhibit: Exhibit) -> str:
     if len(exhibit.rows) > _LONG:
         table = f"<details><summary>{len(exhibit.rows)} rows</summary>\n\n{table}\n\n</details>"
     title = f"**{escaped(exhibit.title)}.**" if exhibit.title else ""
-    return "\n\n".join(part for part in (f"{title} {escaped(exhibit.note)}".strip(), table) if part)
+    note = f"{title} {escaped(exhibit.note)}".strip() if title else _begun(exhibit.note)
+    return "\n\n".join(part for part in (note, table) if part)
 
 
 def _table(exhibit: Exhibit) -> str:
-    rule = ["---:" if figures else "---" for figures in exhibit.figures]
-    return "\n".join(_line(cells) for cells in (exhibit.header, rule, *exhibit.rows))
+    rule = f"| {' | '.join('---:' if figures else '---' for figures in exhibit.figures)} |"
+    return "\n".join((_line(exhibit.header), rule, *(_line(cells) for cells in exhibit.rows)))
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -58,9 +59,15 @@ def _line(cells: Sequence[str]) -> str:
 def escaped(text: str) -> str:
     """Text of which nothing is read as markup, HTML or another cell, in one line: users name models and folders."""
     one_line = " ".join(text.split())
-    signs = re.sub(r"([\\`*\[\]<>|~])", r"\\\1", one_line)
+    signs = re.sub(r"([\\`*\[\]<>|~$])", r"\\\1", one_line)
     entities = re.sub(r"&(?=#?\w+;)", "&amp;", signs)
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", entities)
+    lines = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", entities)
+    return re.sub(r"#(?=#*$)", r"\#", lines)  # what closes a heading
+
+
+def _begun(text: str) -> str:
+    """`escaped`, where a line begins with it: no list, heading or rule begins there."""
+    return re.sub(r"^(?=[-+=#])|^(?P<number>\d+)(?=[.)](?: |$))", r"\g<number>\\", escaped(text))
 
 
 def _code(command: str) -> str:

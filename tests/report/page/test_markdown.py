@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fimaq_deploy import report as r
 from fimaq_deploy.report.page.markdown import escaped, page_markdown
@@ -50,6 +52,71 @@ def test_what_a_user_named_is_only_text_in_markdown(small_report: Make, name: st
     markdown_it = pytest.importorskip("markdown_it")
     (shown,) = (token.content for token in markdown_it.MarkdownIt().parseInline(escaped(name))[0].children or [])
     assert shown == " ".join(name.split())
+
+
+SIGNS = [
+    "|",
+    "*",
+    "_",
+    "__",
+    "<b>",
+    "</details>",
+    "`",
+    "``",
+    "\\",
+    "[",
+    "](u)",
+    "![",
+    "#",
+    "##",
+    "- ",
+    "-",
+    "+ ",
+    "1. ",
+    "2)",
+    "=",
+]
+SIGNS += [
+    "===",
+    "---",
+    "> ",
+    "~~",
+    "~",
+    "&amp;",
+    "&#1;",
+    "&",
+    ";",
+    "$",
+    "\n",
+    "\r\n",
+    "\t",
+    " ",
+    ":",
+    "a",
+    "Z9",
+    "é",
+    "<!--",
+    "-->",
+    "\x0b",
+]
+names = st.lists(st.sampled_from(SIGNS), min_size=1, max_size=7).map("".join).filter(lambda name: name.strip())
+
+
+@settings(max_examples=400, deadline=None)
+@given(names)
+def test_any_name_at_all_is_its_own_text_wherever_it_stands(name: str) -> None:
+    """As a heading, a reason, a sentence and a cell, read back by a parser of Markdown."""
+    markdown_it = pytest.importorskip("markdown_it")
+    exhibit = Exhibit("found", name, name, ("name", "ms"), ((name, "1.5"),))
+    section = Section("one", name, name, (exhibit,))
+    told = page_markdown(Page("Any", name, "Good", name, "today", "make it", reasons=(name,), sections=(section,)))
+    shown = [
+        "".join(child.content for child in token.children)
+        for token in markdown_it.MarkdownIt().enable(["table", "strikethrough"]).parse(told)
+        if token.type == "inline"
+    ]
+    own = " ".join(name.split())
+    assert shown == [own, f"Good. {own}", own, own, own, f"{own}. {own}", "name", "ms", own, "1.5", "Reproduce"]
 
 
 def test_a_command_cannot_end_its_block(small_report: Make) -> None:
