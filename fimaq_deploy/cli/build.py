@@ -29,7 +29,7 @@ def build(
     eval_images: Annotated[
         Path | None, typer.Option(help="The same to measure on, or a folder with one sub-folder per class.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="A preset (see `recipes`) or a YAML file.")] = "w8a8",
+    recipe: Annotated[str, typer.Option(help="A preset (see `recipes`), a YAML file, or auto with a budget.")] = "w8a8",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A recipe field, as in reconstruction.iterations=200. Repeatable.")
     ] = None,
@@ -85,6 +85,16 @@ def build(
         int | None, typer.Option(help="Of files with more than 8 bits that hold fewer than they declare.")
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of the ONNX files: 17, 19, 21 or 23; 21 if not said.")] = None,
+    size_budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MB", help="With --recipe auto: formats for each layer, so that model.onnx takes no more."
+        ),
+    ] = None,
+    speed_budget: Annotated[
+        float | None,
+        typer.Option(metavar="TIMES", help="With --recipe auto: matrix products that much faster than in 16 bits."),
+    ] = None,
     weight_storage: Annotated[
         str,
         typer.Option(metavar="AS", help="Of weights of at most 4 bits: int8, int4, or auto: int4 where it is free."),
@@ -130,6 +140,8 @@ def build(
                 numbers("--mean", mean), numbers("--std", std), interpolation, crop, crop_mode, bit_depth
             ),
             opset=opset,
+            size_budget=size_budget,
+            speed_budget=speed_budget,
             weight_storage=weight_storage,  # type: ignore[arg-type]  # checked there
             sensitivity=sensitivity,
             replay=replay,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.runtimes import ONNX, find_runtime, runtime_packages
+from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
@@ -43,6 +44,7 @@ from fimaq_deploy.models.fit import Sizes
 from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
+from fimaq_deploy.pipeline.budgets import choose_recipe
 from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import Engine, compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for
@@ -52,7 +54,7 @@ from fimaq_deploy.pipeline.measures import Measures, choose_measures
 from fimaq_deploy.pipeline.pictures import to_pictures
 from fimaq_deploy.pipeline.pixels import write_pixels
 from fimaq_deploy.pipeline.replays import make_replay
-from fimaq_deploy.pipeline.request import REPLAYED, Request
+from fimaq_deploy.pipeline.request import AUTO, REPLAYED, Request
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.steps import Counter, Progress, Step, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants
@@ -114,6 +116,8 @@ def build(
     weight_storage: WeightStorage = "auto",
     replay: int = REPLAYED,
     embed_preprocessing: bool = False,
+    size_budget: float | None = None,
+    speed_budget: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -143,6 +147,9 @@ def build(
         that costs no kernel.
     sensitivity: how many calibration images to measure on what each block and layer costs.
     replay: how many evaluation images to keep in the folder with their outputs, for `verify_artifact`; 0 keeps none.
+    size_budget, speed_budget: with the recipe "auto": a format for each layer, so that model.onnx takes at most so many
+        megabytes, or matrix products are at least so many times as fast as in 16 bits; with neither, the smallest mix
+        of formats that keeps max_drop.
     embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
@@ -178,6 +185,8 @@ def build(
         weight_storage=weight_storage,
         replay=replay,
         embed_preprocessing=embed_preprocessing,
+        size_budget=size_budget,
+        speed_budget=speed_budget,
     )
     return run_request(request, overwrite=overwrite, resume=resume, progress=progress, originals=originals)
 
@@ -192,6 +201,10 @@ def run_request(
 ) -> BuildResult | None:
     """Build what was asked. Arguments and errors as of `build`."""
     with parallel.session(request.device) as group:
+        if request.budget is not None and group.size > 1:
+            raise UserError(
+                f"--recipe {AUTO} tries mixes in one process: choose it in one, and learn from its recipe.yaml"
+            )
         if not group.leads:
             _assist(request)
             return None
@@ -209,6 +222,10 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         loaded = _load(request)
         artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.parameters + _BYTES_ALWAYS)
         announce(loaded.model, loaded.calibration, request.recipe, runtimes)
+    mix = None
+    if request.budget is not None:
+        with steps.step("choose formats") as count:
+            request, mix = _choose(request, loaded, folder, count)
     with steps.step("quantize") as count:
         quantized = _quantize(request, loaded, folder, count)
     with steps.step("export"):
@@ -239,7 +256,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         parity = _compare_stages(request, quantized, folder, loaded.evaluation, variants)
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
-    report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done, inside)
+    report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done, inside, mix)
     _write(folder, report, quantized.recipe, request.sizes, loaded.info)
     return report
 
@@ -299,6 +316,22 @@ def _assist(request: Request) -> None:
     quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device)
 
 
+def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> tuple[Request, schema.Mix]:
+    """The request with the formats that its budget comes to."""
+    assert request.budget is not None
+    chosen = choose_recipe(
+        request,
+        request.budget,
+        loaded.model,
+        loaded.calibration,
+        loaded.evaluation,
+        loaded.measures,
+        folder / artifacts.STATE / "mix",
+        count,
+    )
+    return replace(request, recipe=chosen.recipe), chosen.record
+
+
 def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) -> QuantizedModel:
     quantized = quantize(
         loaded.model,
@@ -335,6 +368,7 @@ def _report(
     parity: Sequence[schema.Parity],
     steps: Sequence[Step],
     told: Sequence[str],
+    mix: schema.Mix | None = None,
 ) -> schema.Report:
     doubts = findings.label_notes(found.predictions, loaded.info.classes)
     notes = (*loaded.notes, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines), *told)
@@ -357,6 +391,7 @@ def _report(
         steps=[findings.to_step(step) for step in steps],
         grids=[findings.to_grid_use(use) for use in quantized.grids],
         sensitivity=[findings.to_sensitivity(one) for one in quantized.sensitivity],
+        mix=mix,
         audits=[findings.to_audit(engine.audit) for engine in engines if engine.audit],
         parity=list(parity),
         pictures=to_pictures(found.glance, loaded.measures.tasks, loaded.info),

@@ -35,6 +35,22 @@ REPLAYED = 8  # images that a build keeps with their outputs
 _FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a whole
 
 
+AUTO = "auto"
+_AUTO_LEARNS_AS = "w4a8"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What `--recipe auto` has to keep; with neither it is --max-drop.
+
+    megabytes: of model.onnx. speed: how many times as fast as in 16 bits matrix products have to be,
+        by the types that they are computed in.
+    """
+
+    megabytes: float | None = None
+    speed: float | None = None
+
+
 @dataclass(frozen=True)
 class Request:
     """The arguments of `fimaq_deploy.build`, resolved. Paths are kept as the user wrote them. Made by `of`.
@@ -66,6 +82,7 @@ class Request:
     weight_storage: WeightStorage = "auto"
     replay: int = REPLAYED
     embed_preprocessing: bool = False
+    budget: Budget | None = None
 
     @classmethod
     def of(
@@ -97,6 +114,8 @@ class Request:
         weight_storage: WeightStorage = "auto",
         replay: int = REPLAYED,
         embed_preprocessing: bool = False,
+        size_budget: float | None = None,
+        speed_budget: float | None = None,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -129,6 +148,7 @@ class Request:
             weight_storage=check_storage(weight_storage, opset or DEFAULT_OPSET),
             replay=_whole("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
+            budget=_budget(recipe, size_budget, speed_budget, max_drop),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,6 +157,8 @@ class Request:
         reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
         asked = {name: value for name, value in reads.items() if value is not None}
         decided = {"images": images_text(self.images), **{key: getattr(self, key) for key in keys}}
+        if self.budget is not None:
+            decided |= {"budget": asdict(self.budget), "max_drop": self.max_drop, "evaluate": self.evaluate_name}
         return {**decided, "recipe": self.recipe.model_dump(mode="json"), **asked}
 
     @property
@@ -174,7 +196,7 @@ class Request:
 
     def command(self) -> str:
         """The command line that does this again."""
-        preset = self.recipe.name in Recipe.presets()
+        preset = self.budget is not None or self.recipe.name in Recipe.presets()
         options = {
             "--model": self.model,
             "--weights": self.weights,
@@ -186,6 +208,8 @@ class Request:
             "--seed": str(self.seed),
             "--evaluate": self.evaluate_name,
             **{f"--{name.replace('_', '-')}": value for name, value in self._thresholds()},
+            "--size-budget": _number(None if self.budget is None else self.budget.megabytes),
+            "--speed-budget": _number(None if self.budget is None else self.budget.speed),
             "--opset": None if self.opset is None else str(self.opset),
             "--weight-storage": self.weight_storage if self._asks_for_storage() else None,
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
@@ -203,7 +227,7 @@ class Request:
 
 def changed_settings(recipe: Recipe) -> list[str]:
     """How a recipe differs from the preset of its name, as `key=value` settings."""
-    preset = Recipe.load(recipe.name)
+    preset = _preset(recipe.name)
     return list(_differences(preset.model_dump(mode="json"), recipe.model_dump(mode="json")))
 
 
@@ -271,8 +295,34 @@ def images_text(images: Images | None) -> str | None:
 
 def _recipe(recipe: object, settings: Sequence[str]) -> Recipe:
     if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(_path("--recipe", recipe) or "")
+        recipe = _preset(_path("--recipe", recipe) or "")
     return recipe.with_settings(settings) if settings else recipe
+
+
+def _preset(name: str) -> Recipe:
+    """A recipe by name or path; `auto` learns as W4A8 does, and has its formats from a budget."""
+    return Recipe.load(_AUTO_LEARNS_AS).replace(name=AUTO) if name == AUTO else Recipe.load(name)
+
+
+def _budget(recipe: object, megabytes: float | None, speed: float | None, max_drop: float | None) -> Budget | None:
+    """What `--recipe auto` has to keep."""
+    if recipe != AUTO:
+        for option, given in (("--size-budget", megabytes), ("--speed-budget", speed)):
+            if given is not None:
+                raise UserError(f"{option} chooses formats for --recipe {AUTO}, and no other: leave one of them out")
+        return None
+    if megabytes is not None and speed is not None:
+        raise UserError("--size-budget and --speed-budget: give one of them, and --max-drop to check what comes of it")
+    if megabytes is None and speed is None and max_drop is None:
+        raise UserError(f"--recipe {AUTO} needs a budget: --max-drop, --size-budget or --speed-budget")
+    return Budget(
+        None if megabytes is None else within("--size-budget", megabytes, 0, 1e6),
+        None if speed is None else within("--speed-budget", speed, 1, 2),
+    )
+
+
+def _number(given: float | None) -> str | None:
+    return None if given is None else f"{given:g}"
 
 
 def _function(evaluate: object) -> str | OwnFunction | None:

@@ -221,6 +221,34 @@ class Sensitivity(_Part):
     spared: float = Field(description="By how much the loss falls when everything but this one is quantized.")
 
 
+class MixPoint(_Part):
+    """One mix of formats of the layers."""
+
+    megabytes: float = Field(description="What model.onnx takes.")
+    speed: float = Field(description="How many times as fast its matrix products are as in 16 bits, by their types.")
+    loss: float = Field(description="Sum of the Fisher losses of its layers, each measured alone.")
+
+
+class MixProbe(_Part):
+    """A mix that learned and was measured."""
+
+    point: MixPoint
+    loss: float | None = Field(default=None, description="Divergence of the outputs on calibration images.")
+    drop: float | None = Field(default=None, description="What it lost on the evaluation images, as of max_drop.")
+
+
+class Mix(_Part):
+    """Which format each layer got under a budget."""
+
+    size_budget: float | None = Field(default=None, description="In megabytes.")
+    speed_budget: float | None = None
+    formats: dict[str, str] = Field(description="w4a8, w8a8 or floats, by layer.")
+    losses: dict[str, dict[str, float]] = Field(description="Fisher loss of each layer alone, by format.")
+    chosen: MixPoint
+    front: list[MixPoint] = Field(description="Some of the best mixes for every budget, the cheapest first.")
+    probes: list[MixProbe] = Field(default=[], description="What learned before it was chosen.")
+
+
 class AuditBlock(_Part):
     """The kernels of one block in a compiled layer plan."""
 
@@ -334,6 +362,7 @@ class Report(_Part):
     steps: list[Step]
     grids: list[GridUse] = []
     sensitivity: list[Sensitivity] = []
+    mix: Mix | None = Field(default=None, description="Of a recipe that a budget chose.")
     audits: list[Audit] = []
     parity: list[Parity] = []
     pictures: list[Picture] = Field(default=[], description="The first images of a detector or a segmenter.")

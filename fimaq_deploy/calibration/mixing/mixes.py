@@ -1,0 +1,86 @@
+"""A mix of formats within a budget: measured alone, chosen together, looked at again.
+
+1. the model is quantized in each format whole, and every layer's loss is measured alone (`options`);
+2. the front of all mixes follows exactly (`front`), and the budget names one of them;
+3. that one learns, and what each layer costs in it, among all the others, corrects what it cost alone: the second mix
+   is the one that the corrected losses name. Of the two the one with the lower loss of the outputs is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.learning.outputs import Outputs
+from fimaq_deploy.calibration.mixing.front import Mix, cheapest_within, front
+from fimaq_deploy.calibration.mixing.options import Option, Options
+from fimaq_deploy.calibration.quantized_model import QuantizedModel
+
+# A layer costs at most so many times more, or less, among others than alone: what is spared is noisy.
+_LARGEST_CORRECTION = 4.0
+
+Learn = Callable[[dict[str, str]], QuantizedModel]
+Judge = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A mix that learned. loss: of the outputs, measured with all layers together."""
+
+    mix: Mix
+    loss: float
+
+
+def settled(options: Options, cost: Callable[[Option], int], budget: float, learn: Learn, judge: Judge) -> list[Tried]:
+    """The mixes that were tried for a budget, the best one last. There has to be one within it.
+
+    learn: quantizes with a format for each layer, and measures the sensitivity. judge: the loss of a quantized model.
+    """
+    first = cheapest_within(front(options, cost), budget)
+    assert first is not None, "the budget was compared with the smallest mix"
+    model = learn(first.formats)
+    tried = [Tried(first, judge(model))]
+    second = cheapest_within(front(corrected(options, first, model), cost), budget)
+    if second is not None and second.formats != first.formats:
+        tried.append(Tried(_priced(second, options), judge(learn(second.formats))))
+    return sorted(tried, key=lambda one: -one.loss)
+
+
+def corrected(options: Options, mix: Mix, model: QuantizedModel) -> dict[str, tuple[Option, ...]]:
+    """Losses as they are among the other layers of a mix, as far as they are known."""
+    seen = {one.name: one for one in model.sensitivity if one.kind == "layer"}
+    found = {}
+    for name, each in options.items():
+        factor = 1.0
+        if name in seen and seen[name].alone > 0:
+            ratio = seen[name].spared / seen[name].alone
+            factor = min(max(ratio, 1 / _LARGEST_CORRECTION), _LARGEST_CORRECTION)
+        found[name] = tuple(replace(one, loss=factor * one.loss) for one in each)
+    return found
+
+
+@torch.no_grad()
+def outputs_loss(original: nn.Module, classes: int, images: Tensor, at_once: int) -> Judge:
+    """How far a model's outputs are from the original's: the divergence that learning lowers, at temperature 1."""
+    batches = images.split(at_once)
+    outputs = Outputs.of(original(batches[0]), classes)
+    reference = [outputs.joined(original(batch)) for batch in batches]
+
+    @torch.no_grad()
+    def judge(model: nn.Module) -> float:
+        losses = [
+            outputs.divergence(outputs.joined(model(batch)), exact, 1.0).item() * len(batch)
+            for batch, exact in zip(batches, reference, strict=True)
+        ]
+        return sum(losses) / len(images)
+
+    return judge
+
+
+def _priced(mix: Mix, options: Options) -> Mix:
+    """A mix with the sum of the losses that were measured alone."""
+    loss = sum(one.loss for name, each in options.items() for one in each if one.format == mix.formats[name])
+    return Mix(mix.formats, mix.cost, loss)

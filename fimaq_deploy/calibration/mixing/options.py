@@ -1,0 +1,105 @@
+"""What each layer may become: in which format, how many bytes and how much time that takes, and what it loses.
+
+The loss of a layer in a format is measured: the model is quantized in that format whole and learns, and then every
+layer is switched on alone (`findings.sensitivity`). So it is the loss that is left behind learning, not of rounding.
+
+Below eight bits activations save neither bytes nor time, for every grid runs in INT8 (`docs/log`): there is no format
+with fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, quantized_layers
+from fimaq_deploy.recipe import LayerActivations, LayerOverride, LayerWeights, Recipe
+
+FLOATS = "floats"
+# From the smallest to the largest.
+FORMATS: dict[str, LayerOverride] = {
+    "w4a8": LayerOverride(weights=LayerWeights(bits=4), activations=LayerActivations(bits=8)),
+    "w8a8": LayerOverride(weights=LayerWeights(bits=8), activations=LayerActivations(bits=8)),
+    FLOATS: LayerOverride(quantize="never"),
+}
+QUANTIZED = tuple(name for name in FORMATS if name != FLOATS)
+
+# Tensor cores since Turing multiply eight bits twice as fast as sixteen.
+SLOWER_IN_FLOATS = 2
+
+
+@dataclass(frozen=True)
+class Option:
+    """A layer in a format.
+
+    bits: that its weights take in the file. work: multiplications an image, counted in those of eight bits. loss: the
+    Fisher loss of the outputs with only this layer quantized.
+    """
+
+    format: str
+    bits: int
+    work: int
+    loss: float
+
+
+Options = Mapping[str, tuple[Option, ...]]
+
+
+def uniform(recipe: Recipe, name: str) -> Recipe:
+    """A recipe with one format for every layer that can have it."""
+    return recipe.replace(layers={"*": FORMATS[name].model_dump()})
+
+
+def mixed(recipe: Recipe, formats: Mapping[str, str]) -> Recipe:
+    """A recipe with a format for each layer; its `layers` are for users to edit."""
+    return recipe.replace(layers={name: FORMATS[one].model_dump() for name, one in formats.items()})
+
+
+def options_of(
+    models: Mapping[str, QuantizedModel], image: Tensor, bits: Mapping[str, int]
+) -> dict[str, tuple[Option, ...]]:
+    """Of every layer that is quantized in all of them.
+
+    models: by format, each quantized whole in it, with its sensitivity. image: (1, C, H, W). bits: that a weight takes
+    in the file, by format.
+    """
+    rows = rows_of(next(iter(models.values())).model, image)
+    losses = {name: {one.name: one.alone for one in model.sensitivity} for name, model in models.items()}
+    found = {}
+    for layer, (count, weights) in rows.items():
+        if any(layer not in each for each in losses.values()):
+            continue
+        quantized = [
+            Option(name, bits[name] * weights, count * weights, max(0.0, losses[name][layer])) for name in models
+        ]
+        floats = Option(FLOATS, bits[FLOATS] * weights, SLOWER_IN_FLOATS * count * weights, 0.0)
+        found[layer] = (*quantized, floats)
+    return found
+
+
+@torch.no_grad()
+def rows_of(model: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
+    """For every quantized layer, how many rows of one image it multiplies by its weights, and how many weights."""
+    layers: dict[str, QuantizedLayer] = dict(quantized_layers(model))
+    found: dict[str, tuple[int, int]] = {}
+    handles = [layer.register_forward_hook(_counting(name, found)) for name, layer in layers.items()]
+    try:
+        model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _counting(
+    name: str, found: dict[str, tuple[int, int]]
+) -> Callable[[QuantizedLayer, tuple[Tensor, ...], Tensor], None]:
+    def hook(layer: QuantizedLayer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        rows = output.numel() // layer.q_scale.shape[-1]
+        found[name] = rows, layer.q_weight.numel()
+
+    return hook

@@ -1,0 +1,245 @@
+"""`--recipe auto`: which format each layer gets under a budget of bytes, of time or of accuracy.
+
+A budget of bytes or time names a mix of the front, which learns and is looked at once more (`calibration.mixing`). A
+budget of accuracy alone is met by trying: mixes of the front learn and are measured on the evaluation images, in a
+binary search for the smallest that keeps the figure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+
+from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.mixing.front import Mix, front
+from fimaq_deploy.calibration.mixing.mixes import outputs_loss, settled
+from fimaq_deploy.calibration.mixing.options import (
+    FLOATS,
+    QUANTIZED,
+    SLOWER_IN_FLOATS,
+    Option,
+    Options,
+    mixed,
+    options_of,
+    uniform,
+)
+from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.data.batches import images_at_once
+from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.export import trace
+from fimaq_deploy.export.opset import DEFAULT_OPSET, check_storage
+from fimaq_deploy.files import write_whole
+from fimaq_deploy.measure.accuracy import evaluate
+from fimaq_deploy.measure.own import own_figures
+from fimaq_deploy.models.families import family_of
+from fimaq_deploy.pipeline.measures import Measures
+from fimaq_deploy.pipeline.request import Budget, Request
+from fimaq_deploy.pipeline.steps import Counter
+from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.report import schema
+
+IMAGES = 64  # on which layers and mixes are compared
+_PROBES = 4
+_POINTS = 33  # of the front that are told, and among which a budget of accuracy is searched
+_TRIES = len(QUANTIZED) + 2
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a budget came to."""
+
+    recipe: Recipe
+    record: schema.Mix
+
+
+def choose_recipe(
+    request: Request,
+    budget: Budget,
+    model: nn.Module,
+    images: ImageSource,
+    evaluation: ImageSource,
+    measures: Measures,
+    state: Path,
+    count: Counter,
+) -> Chosen:
+    """The recipe whose `layers` keep a budget; it and all it rests on are kept in `state`, for a build that goes on.
+
+    Raises:
+        UserError: no mix keeps the budget; the message has the smallest one's.
+    """
+    kept = state / "mix.json"
+    if not kept.is_file():
+        record = _Search(request, budget, model, images, evaluation, measures, state, count).run()
+        write_whole(kept, record.model_dump_json().encode())
+    record = schema.Mix.model_validate(json.loads(kept.read_text(encoding="utf-8")))
+    return Chosen(mixed(request.recipe, record.formats), record)
+
+
+class _Search:
+    def __init__(
+        self,
+        request: Request,
+        budget: Budget,
+        model: nn.Module,
+        images: ImageSource,
+        evaluation: ImageSource,
+        measures: Measures,
+        state: Path,
+        count: Counter,
+    ) -> None:
+        self.request, self.budget, self.model, self.images = request, budget, model, images
+        self.evaluation, self.measures, self.state, self.count = evaluation, measures, state, count
+        self.device = parallel.own_device(request.device)
+        self.tried = 0
+
+    def run(self) -> schema.Mix:
+        models = {name: self._learned(uniform(self.request.recipe, name), name) for name in QUANTIZED}
+        few = self.images.take(IMAGES).to(self.device)
+        options = options_of(models, few[:1], self._bits())
+        if not options:
+            raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
+        rest = self._file_bits(models[QUANTIZED[0]]) - sum(each[0].bits for each in options.values())
+        if self.budget.megabytes is None and self.budget.speed is None:
+            return self._smallest_that_keeps(options, rest)
+        if self.budget.megabytes is not None:  # floats would take time, which nobody offered
+            options = {name: tuple(one for one in each if one.format != FLOATS) for name, each in options.items()}
+        limit, cost = self._limit(options, rest)
+        original = family_of(self.model).original(self.model)
+        at_once = images_at_once(few.shape, IMAGES)
+        judge = outputs_loss(original, family_of(self.model).classes(self.model), few, at_once)
+        tries = settled(options, cost, limit, self._learn, judge)
+        probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
+        return self._record(tries[-1].mix, options, rest, cost, probes)
+
+    def _bits(self) -> dict[str, int]:
+        """What a weight takes in model.onnx, whose floats have 32 bits."""
+        opset = self.request.opset or DEFAULT_OPSET
+        packed = check_storage(self.request.weight_storage, opset) != "int8"
+        return {"w4a8": 4 if packed else 8, "w8a8": 8, FLOATS: 32}
+
+    def _file_bits(self, smallest: QuantizedModel) -> int:
+        """Of model.onnx as the smallest mix makes it, whose graph has the most nodes."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            trace(smallest).write(path, opset=self.request.opset, weight_storage=self.request.weight_storage)
+            return 8 * sum(file.stat().st_size for file in Path(folder).iterdir())
+
+    def _learned(self, recipe: Recipe, name: str, sensitivity: int = IMAGES) -> QuantizedModel:
+        self.count(self.tried, 0, f"trying {name}")
+        self.tried += 1
+        return quantize(
+            self.model,
+            self.images,
+            recipe,
+            self.request.targets,
+            seed=self.request.seed,
+            device=self.device,
+            resume=self.state / name,
+            sensitivity=sensitivity,
+        )
+
+    def _learn(self, formats: dict[str, str]) -> QuantizedModel:
+        return self._learned(mixed(self.request.recipe, formats), f"mix-{self.tried}")
+
+    def _limit(self, options: Options, rest: int) -> tuple[float, Callable[[Option], int]]:
+        """What the budget leaves for the layers, in units of their cost."""
+        if self.budget.megabytes is not None:
+            limit = 8e6 * self.budget.megabytes - rest
+            least = sum(min(one.bits for one in each) for each in options.values())
+            if limit < least:
+                raise UserError(
+                    f"--size-budget {self.budget.megabytes:g}: the smallest mix takes {(least + rest) / 8e6:.3g} MB "
+                    f"({rest / 8e6:.3g} of them are no weights of layers that can be quantized); allow at least that"
+                )
+            return limit, _bits
+        assert self.budget.speed is not None
+        floats, least = _work_in_floats(options), sum(min(one.work for one in each) for each in options.values())
+        if floats / self.budget.speed < least:
+            raise UserError(
+                f"--speed-budget {self.budget.speed:g}: products in 8 bits are {floats / least:.3g} times as fast as "
+                "in 16; ask for at most that"
+            )
+        return floats / self.budget.speed, _work
+
+    def _smallest_that_keeps(self, options: Options, rest: int) -> schema.Mix:
+        """The smallest of some mixes of the front that loses no more than --max-drop on the evaluation images."""
+        assert self.request.max_drop is not None
+        mixes = _thinned(front(options, _bits))
+        before = self._figure(family_of(self.model).original(self.model))
+        low, high, kept = 0, len(mixes) - 1, len(mixes) - 1
+        probes: list[schema.MixProbe] = []
+        while low <= high and len(probes) < _PROBES:
+            middle = low if not probes else (low + high) // 2
+            drop = before - self._figure(
+                self._learned(mixed(self.request.recipe, mixes[middle].formats), f"mix-{middle}", 0)
+            )
+            probes.append(self._probe(mixes[middle], options, rest, drop=drop))
+            if drop <= self.request.max_drop:
+                kept, high = middle, middle - 1
+            else:
+                low = middle + 1
+        return self._record(mixes[kept], options, rest, _bits, probes)
+
+    def _figure(self, model: nn.Module) -> float:
+        """What --max-drop is about, higher is better."""
+        if self.measures.own is not None:
+            return next(iter(own_figures(self.measures.own, model).values()))
+        found = evaluate(model, self.evaluation, task=dict(self.request.task) or None)
+        one = next(one for one in found.figures if one.figure.of == "labels" and one.figure.headline)
+        return one.value if one.figure.higher_is_better else -one.value
+
+    def _probe(
+        self, mix: Mix, options: Options, rest: int, loss: float | None = None, drop: float | None = None
+    ) -> schema.MixProbe:
+        return schema.MixProbe(point=_point(mix, options, rest), loss=loss, drop=drop)
+
+    def _record(
+        self, mix: Mix, options: Options, rest: int, cost: Callable[[Option], int], probes: list[schema.MixProbe]
+    ) -> schema.Mix:
+        return schema.Mix(
+            size_budget=self.budget.megabytes,
+            speed_budget=self.budget.speed,
+            formats=mix.formats,
+            losses={name: {one.format: one.loss for one in each} for name, each in options.items()},
+            chosen=_point(mix, options, rest),
+            front=[_point(one, options, rest) for one in _thinned(front(options, cost))],
+            probes=probes,
+        )
+
+
+def _bits(option: Option) -> int:
+    return option.bits
+
+
+def _work(option: Option) -> int:
+    return option.work
+
+
+def _work_in_floats(options: Options) -> int:
+    return sum(SLOWER_IN_FLOATS * each[0].work for each in options.values())
+
+
+def _thinned(mixes: list[Mix]) -> list[Mix]:
+    """At most so many of them, evenly over what they cost, both ends among them."""
+    if len(mixes) <= _POINTS:
+        return mixes
+    first, last = mixes[0].cost, mixes[-1].cost
+    wanted = [first + (last - first) * step / (_POINTS - 1) for step in range(_POINTS)]
+    picked = {max((n for n, mix in enumerate(mixes) if mix.cost <= limit), default=0) for limit in wanted}
+    return [mixes[number] for number in sorted(picked)]
+
+
+def _point(mix: Mix, options: Options, rest: int) -> schema.MixPoint:
+    taken = [one for name, each in options.items() for one in each if one.format == mix.formats[name]]
+    return schema.MixPoint(
+        megabytes=(sum(one.bits for one in taken) + rest) / 8e6,
+        speed=_work_in_floats(options) / sum(one.work for one in taken),
+        loss=mix.loss,
+    )

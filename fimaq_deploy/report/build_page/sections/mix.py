@@ -1,0 +1,101 @@
+"""Which format each layer got under a budget, and what that bought."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+
+from fimaq_deploy.report.page.canvas import SERIES, SURFACE, name_axes
+from fimaq_deploy.report.page.parts import Exhibit, Section
+from fimaq_deploy.report.schema import Mix, MixPoint, Report
+
+_ABOUT = (
+    "Every layer was measured alone in each format, and of all mixes the one with the least loss within the budget was "
+    "taken. It stands in recipe.yaml under `layers`, to be edited."
+)
+
+
+def mix(report: Report) -> Section:
+    return Section("mix", "Formats", _ABOUT, () if report.mix is None else _exhibits(report.mix))
+
+
+def _exhibits(found: Mix) -> tuple[Exhibit, ...]:
+    speeds = found.speed_budget is not None
+    counts = Counter(found.formats.values())
+    told = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items()))
+    spared = _bought(found)
+    return (
+        Exhibit(
+            "mix-front",
+            f"The best mixes for every budget; the chosen one takes {found.chosen.megabytes:.3g} MB, "
+            f"{found.chosen.speed:.3g} times as fast in its products as in 16 bits",
+            "Left and down is better. Losses of layers alone, added up.",
+            paint=_paint(found, speeds),
+        ),
+        Exhibit(
+            "mix-layers",
+            f"Of {len(found.formats)} layers {told}",
+            f"What each layer loses alone in each format. {spared}",
+            ("layer", "format", *_formats(found)),
+            tuple(
+                (name, one, *(f"{found.losses[name].get(other, 0):.3g}" for other in _formats(found)))
+                for name, one in found.formats.items()
+            ),
+        ),
+        *([_probes(found)] if found.probes else []),
+    )
+
+
+def _formats(found: Mix) -> list[str]:
+    return list(dict.fromkeys(one for each in found.losses.values() for one in each))
+
+
+def _bought(found: Mix) -> str:
+    """What the formats larger than the smallest bought."""
+    cheapest = found.front[0]
+    if found.chosen.loss >= cheapest.loss:
+        return "It is the cheapest of all mixes."
+    share = 100 * (1 - found.chosen.loss / cheapest.loss)
+    more = found.chosen.megabytes - cheapest.megabytes
+    cost = (
+        f"{more:.3g} MB more" if more > 0 else f"{cheapest.speed / found.chosen.speed:.3g} times the time in products"
+    )
+    return f"Beside the cheapest mix {share:.0f} % of the loss was spared, for {cost}."
+
+
+def _probes(found: Mix) -> Exhibit:
+    return Exhibit(
+        "mix-probes",
+        "What learned before the choice was made" if len(found.probes) > 1 else "The mix learned before it was chosen",
+        "Measured with all layers together: the divergence of the outputs on calibration images, or what was lost on "
+        "the evaluation images.",
+        ("MB", "speed", "loss alone", "loss together", "lost"),
+        tuple(
+            (
+                f"{one.point.megabytes:.3g}",
+                f"{one.point.speed:.3g}",
+                f"{one.point.loss:.3g}",
+                "" if one.loss is None else f"{one.loss:.3g}",
+                "" if one.drop is None else f"{one.drop:.2f}",
+            )
+            for one in found.probes
+        ),
+    )
+
+
+def _paint(found: Mix, speeds: bool) -> Callable[[Axes], None]:
+    def place(point: MixPoint) -> float:
+        return 1 / point.speed if speeds else point.megabytes
+
+    def paint(axes: Axes) -> None:
+        for one, other in pairwise(found.front):
+            axes.plot([place(one), place(other)], [one.loss, other.loss], color=SERIES[0], linewidth=1.4, alpha=0.6)
+        axes.scatter([place(one) for one in found.front], [one.loss for one in found.front], s=26, color=SERIES[0])
+        axes.scatter([place(found.chosen)], [found.chosen.loss], s=90, color=SERIES[1], edgecolor=SURFACE, zorder=3)
+        axes.set_ylim(bottom=0)
+        name_axes(axes, "time of products, 1 is 16 bits" if speeds else "megabytes of model.onnx", "loss")
+
+    return paint

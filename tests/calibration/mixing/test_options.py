@@ -1,0 +1,57 @@
+"""Bits, work and losses of each layer are the model's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import fimaq_deploy as fd
+from fimaq_deploy.calibration.mixing.options import FLOATS, QUANTIZED, mixed, options_of, rows_of, uniform
+from fimaq_deploy.calibration.network.plan import Kept, LayerGrids
+from fimaq_deploy.recipe import Recipe
+
+QUICK = Recipe.load("w4a8").replace(reconstruction={"iterations": 0}, tuning={"iterations": 0})
+BITS = {"w4a8": 4, "w8a8": 8, FLOATS: 32}
+
+
+@pytest.fixture(scope="module")
+def models(tiny_vit: Any, random_images: Any) -> dict[str, fd.QuantizedModel]:
+    torch.manual_seed(0)
+    model, images = tiny_vit(embed_dim=32), random_images(8)
+    return {name: fd.quantize(model, images, uniform(QUICK, name), sensitivity=8) for name in QUANTIZED}
+
+
+def test_a_uniform_recipe_holds_for_the_edges_too(models: dict[str, fd.QuantizedModel]) -> None:
+    for name, model in models.items():
+        found = {one.weights.bits for one in model.plan.values() if isinstance(one, LayerGrids)}
+        assert found == {BITS[name]}
+
+
+def test_options_are_counted_from_the_layers(models: dict[str, fd.QuantizedModel], random_images: Any) -> None:
+    options = options_of(models, random_images(1), BITS)
+    rows = rows_of(models["w8a8"].model, random_images(1))
+    assert set(options) <= set(models["w8a8"].plan) and "blocks.0.mlp.fc1" in options
+    for layer, found in options.items():
+        count, weights = rows[layer]
+        assert [one.format for one in found] == ["w4a8", "w8a8", FLOATS]
+        assert [one.bits for one in found] == [4 * weights, 8 * weights, 32 * weights]
+        assert [one.work for one in found] == [count * weights, count * weights, 2 * count * weights]
+        assert found[2].loss == 0 <= found[1].loss
+    assert sum(each[0].loss for each in options.values()) > sum(each[1].loss for each in options.values())
+
+
+def test_rows_are_patches_and_tokens(models: dict[str, fd.QuantizedModel], random_images: Any) -> None:
+    model = models["w8a8"].model
+    rows = rows_of(model, random_images(1))
+    patches = model.patch_embed.num_patches
+    assert rows["patch_embed.proj"] == (patches, model.patch_embed.proj.q_weight.numel())
+    assert rows["blocks.0.attn.qkv"] == (patches + 1, model.blocks[0].attn.qkv.q_weight.numel())
+
+
+def test_a_mix_gives_each_layer_its_format(tiny_vit: Any, random_images: Any) -> None:
+    formats = {"blocks.0.mlp.fc1": "w8a8", "blocks.0.mlp.fc2": FLOATS, "blocks.1.mlp.fc1": "w4a8"}
+    plan = fd.quantize(tiny_vit(embed_dim=32), random_images(8), mixed(QUICK, formats)).plan
+    assert plan["blocks.0.mlp.fc1"].weights.bits == 8 and plan["blocks.1.mlp.fc1"].weights.bits == 4
+    assert isinstance(plan["blocks.0.mlp.fc2"], Kept)

@@ -1,0 +1,79 @@
+"""`--recipe auto`: what is asked, what is chosen, and that what was chosen makes the same files again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fimaq_deploy as fd
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.pipeline.builds import BuildResult
+from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.report.schema import Mix
+
+QUICK = ["reconstruction.iterations=2", "reconstruction.images=16", "tuning.iterations=0", "scale_search.candidates=4"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({}, "^--recipe auto needs a budget: --max-drop, --size-budget or --speed-budget$"),
+        ({"size_budget": 1, "speed_budget": 1.5}, "^--size-budget and --speed-budget: give one of them"),
+        ({"size_budget": float("nan")}, "^--size-budget nan: expected"),
+        ({"size_budget": -1}, "^--size-budget -1: expected 0 to"),
+        ({"speed_budget": 3}, "^--speed-budget 3: expected 1 to 2$"),
+        ({"recipe": "w8a8", "size_budget": 1}, "^--size-budget chooses formats for --recipe auto, and no other"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_one_line(asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        Request.of("vit_digits", **{"recipe": "auto", "targets": "onnxruntime-cpu", **asked})
+
+
+def test_the_command_of_a_build_asks_for_the_same_budget() -> None:
+    request = Request.of("vit_digits", recipe="auto", settings=QUICK, targets="onnxruntime-cpu", size_budget=0.25)
+    words = request.command().split()
+    assert words[words.index("--recipe") + 1] == "auto" and words[words.index("--size-budget") + 1] == "0.25"
+    assert "reconstruction.iterations=2" in words and not any(word.startswith("weights.") for word in words)
+    assert request.as_dict()["budget"] == {"megabytes": 0.25, "speed": None}
+
+
+def mix_of(result: BuildResult | None) -> Mix:
+    assert result is not None and result.report.mix is not None
+    return result.report.mix
+
+
+@pytest.mark.slow
+def test_a_file_within_its_budget_and_its_recipe_makes_it_again(tmp_path: Path) -> None:
+    budget, common = 0.25, {"targets": ["onnxruntime-cpu"], "device": "cpu", "replay": 0}
+    result = fd.build("vit_digits", recipe="auto", settings=QUICK, size_budget=budget, out=tmp_path / "auto", **common)
+    mix = mix_of(result)
+    file = tmp_path / "auto" / "model.onnx"
+    assert file.stat().st_size <= 1e6 * mix.chosen.megabytes <= 1e6 * budget
+    assert set(mix.formats.values()) == {"w4a8", "w8a8"} and 1 <= len(mix.probes) <= 2
+    again = fd.build("vit_digits", recipe=tmp_path / "auto" / "recipe.yaml", out=tmp_path / "again", **common)
+    assert again is not None and again.report.mix is None
+    assert (tmp_path / "again" / "model.onnx").read_bytes() == file.read_bytes()
+    with pytest.raises(UserError, match=r"^--size-budget 0\.01: the smallest mix takes 0\.\d+ MB"):
+        fd.build("vit_digits", recipe="auto", settings=QUICK, size_budget=0.01, out=tmp_path / "none", **common)
+
+
+@pytest.mark.slow
+def test_a_budget_of_accuracy_is_met_by_the_smallest_that_was_tried(tmp_path: Path) -> None:
+    result = fd.build(
+        "vit_digits", recipe="auto", settings=QUICK, max_drop=1.0, targets=["onnxruntime-cpu"], out=tmp_path / "a"
+    )
+    mix = mix_of(result)
+    kept = [one.point.megabytes for one in mix.probes if one.drop is not None and one.drop <= 1.0]
+    assert mix.chosen.megabytes == min(kept) and result is not None and not result.failures
+
+
+@pytest.mark.slow
+def test_a_budget_of_time_leaves_floats_where_they_spare_most(tmp_path: Path) -> None:
+    result = fd.build(
+        "vit_digits", recipe="auto", settings=QUICK, speed_budget=1.8, targets=["onnxruntime-cpu"], out=tmp_path / "a"
+    )
+    mix = mix_of(result)
+    assert mix.chosen.speed >= 1.8 and set(mix.formats.values()) == {"w8a8", "floats"}
