@@ -20,10 +20,10 @@ from fimaq_deploy.calibration.mixing.front import Mix, front
 from fimaq_deploy.calibration.mixing.mixes import outputs_loss, settled
 from fimaq_deploy.calibration.mixing.options import (
     FLOATS,
-    QUANTIZED,
     SLOWER_IN_FLOATS,
     Option,
     Options,
+    formats_for,
     mixed,
     options_of,
     uniform,
@@ -44,11 +44,11 @@ from fimaq_deploy.pipeline.request import Budget, Request
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
+from fimaq_deploy.target import combine, find_target
 
 IMAGES = 64  # on which layers and mixes are compared
 _PROBES = 4
 _POINTS = 33  # of the front that are told, and among which a budget of accuracy is searched
-_TRIES = len(QUANTIZED) + 2
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,13 @@ class _Search:
         self.tried = 0
 
     def run(self) -> schema.Mix:
-        models = {name: self._learned(uniform(self.request.recipe, name), name) for name in QUANTIZED}
+        formats = formats_for(combine(map(find_target, self.request.targets)))
+        models = {name: self._learned(uniform(self.request.recipe, name), name) for name in formats}
         few = self.images.take(IMAGES).to(self.device)
         options = options_of(models, few[:1], self._bits())
         if not options:
             raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
-        rest = self._file_bits(models[QUANTIZED[0]]) - sum(each[0].bits for each in options.values())
+        rest = self._file_bits(models[formats[0]]) - sum(each[0].bits for each in options.values())
         if self.budget.megabytes is None and self.budget.speed is None:
             return self._smallest_that_keeps(options, rest)
         if self.budget.megabytes is not None:  # floats would take time, which nobody offered
@@ -122,7 +123,7 @@ class _Search:
         """What a weight takes in model.onnx, whose floats have 32 bits."""
         opset = self.request.opset or DEFAULT_OPSET
         packed = check_storage(self.request.weight_storage, opset) != "int8"
-        return {"w4a8": 4 if packed else 8, "w8a8": 8, FLOATS: 32}
+        return {"w4a8": 4 if packed else 8, "w8a8": 8, "fp8": 8, FLOATS: 32}
 
     def _file_bits(self, smallest: QuantizedModel) -> int:
         """Of model.onnx as the smallest mix makes it, whose graph has the most nodes."""

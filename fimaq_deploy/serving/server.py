@@ -128,7 +128,7 @@ def _bound(host: str, port: int) -> socket.socket:
     except (OSError, TypeError, UnicodeError) as error:  # the last two: a name that no host can have
         place.close()
         reason = getattr(error, "strerror", None) or error
-        known = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
-        wanted = "port" if known and error.errno != errno.EADDRNOTAVAIL else "host"
+        known = error.errno if isinstance(error, OSError) and not isinstance(error, socket.gaierror) else None
+        wanted = "host" if known in (None, errno.EADDRNOTAVAIL) else "port"
         raise UserError(f"{shown(host)}:{port} cannot be served ({reason}): name another {wanted}") from None
     return place

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, quantized_layers
 from fimaq_deploy.recipe import LayerActivations, LayerOverride, LayerWeights, Recipe
+from fimaq_deploy.target import Target
 
 FLOATS = "floats"
 # From the smallest to the largest.
 FORMATS: dict[str, LayerOverride] = {
     "w4a8": LayerOverride(weights=LayerWeights(bits=4), activations=LayerActivations(bits=8)),
     "w8a8": LayerOverride(weights=LayerWeights(bits=8), activations=LayerActivations(bits=8)),
+    "fp8": LayerOverride(format="fp8"),
     FLOATS: LayerOverride(quantize="never"),
 }
-QUANTIZED = tuple(name for name in FORMATS if name != FLOATS)
 
 # Tensor cores since Turing multiply eight bits twice as fast as sixteen.
 SLOWER_IN_FLOATS = 2
@@ -47,6 +48,12 @@ class Option:
 
 
 Options = Mapping[str, tuple[Option, ...]]
+
+
+def formats_for(target: Target) -> tuple[str, ...]:
+    """The formats of 8 bits and fewer that a target multiplies, the smallest first."""
+    floats = ("fp8",) if target.executes_everywhere("fp8", "layer") else ()
+    return ("w4a8", "w8a8", *floats)
 
 
 def uniform(recipe: Recipe, name: str) -> Recipe:

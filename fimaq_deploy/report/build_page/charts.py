@@ -303,8 +303,16 @@ def _relative(block: Block) -> list[tuple[int, float]]:
 def _draw_point(axes: Axes, point: _Point, style: Style) -> None:
     if point.interval:
         axes.vlines(point.x, *point.interval, color=style.color, linewidth=1.4, alpha=0.6)
-    look = {"color": style.color, "marker": style.marker, "markersize": 9, "linestyle": "none", "zorder": 3}
-    axes.plot([point.x], [point.y], label=point.row.title, **look)
+    axes.plot(
+        [point.x],
+        [point.y],
+        label=point.row.title,
+        color=style.color,
+        marker=style.marker,
+        markersize=9,
+        linestyle="none",
+        zorder=3,
+    )
 
 
 def _latency_line(axes: Axes, row: Row, style: Style, places: dict[int, float]) -> None:

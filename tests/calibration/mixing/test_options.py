@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 import fimaq_deploy as fd
-from fimaq_deploy.calibration.mixing.options import FLOATS, QUANTIZED, mixed, options_of, rows_of, uniform
+from fimaq_deploy.calibration.mixing.options import FLOATS, formats_for, mixed, options_of, rows_of, uniform
 from fimaq_deploy.calibration.network.plan import Kept, LayerGrids
 from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.target import find_target
 
 QUICK = Recipe.load("w4a8").replace(reconstruction={"iterations": 0}, tuning={"iterations": 0})
 BITS = {"w4a8": 4, "w8a8": 8, FLOATS: 32}
@@ -20,7 +22,10 @@ BITS = {"w4a8": 4, "w8a8": 8, FLOATS: 32}
 def models(tiny_vit: Any, random_images: Any) -> dict[str, fd.QuantizedModel]:
     torch.manual_seed(0)
     model, images = tiny_vit(embed_dim=32), random_images(8)
-    return {name: fd.quantize(model, images, uniform(QUICK, name), sensitivity=8) for name in QUANTIZED}
+    return {
+        name: fd.quantize(model, images, uniform(QUICK, name), sensitivity=8)
+        for name in formats_for(find_target("onnxruntime-cpu"))
+    }
 
 
 def test_a_uniform_recipe_holds_for_the_edges_too(models: dict[str, fd.QuantizedModel]) -> None:
@@ -55,3 +60,9 @@ def test_a_mix_gives_each_layer_its_format(tiny_vit: Any, random_images: Any) ->
     plan = fd.quantize(tiny_vit(embed_dim=32), random_images(8), mixed(QUICK, formats)).plan
     assert plan["blocks.0.mlp.fc1"].weights.bits == 8 and plan["blocks.1.mlp.fc1"].weights.bits == 4
     assert isinstance(plan["blocks.0.mlp.fc2"], Kept)
+
+
+def test_floats_of_8_bits_are_a_format_where_every_gpu_has_them() -> None:
+    rtx = find_target("tensorrt-rtx")
+    assert formats_for(rtx) == ("w4a8", "w8a8"), "engines for every generation, and older ones have none"
+    assert formats_for(replace(rtx, compute_capability=(8, 9))) == ("w4a8", "w8a8", "fp8")

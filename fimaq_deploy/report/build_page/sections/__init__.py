@@ -13,11 +13,8 @@ from fimaq_deploy.report.build_page.sections.environment import environment
 from fimaq_deploy.report.build_page.sections.grids import grids
 from fimaq_deploy.report.build_page.sections.latency import latency
 from fimaq_deploy.report.build_page.sections.layer_plan import layer_plan
-<<<<<<< HEAD
-from fimaq_deploy.report.build_page.sections.pictures import pictures
-=======
 from fimaq_deploy.report.build_page.sections.mix import mix
->>>>>>> 6ec7aab (A budget of bytes, time or accuracy chooses the format of each layer: --recipe auto)
+from fimaq_deploy.report.build_page.sections.pictures import pictures
 from fimaq_deploy.report.build_page.sections.reconstruction import reconstruction
 from fimaq_deploy.report.build_page.sections.results import results
 from fimaq_deploy.report.build_page.sections.sensitivity import sensitivity
@@ -30,11 +27,8 @@ from fimaq_deploy.report.words import moment_text
 # The most telling first.
 SECTIONS: list[Callable[[Report], Section]] = [
     results,
-<<<<<<< HEAD
     pictures,
-=======
     mix,
->>>>>>> 6ec7aab (A budget of bytes, time or accuracy chooses the format of each layer: --recipe auto)
     reconstruction,
     grids,
     sensitivity,
