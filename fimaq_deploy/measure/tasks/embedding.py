@@ -1,7 +1,8 @@
 """Embeddings (N, size): their direction matters, and which images are neighbours.
 
 Neighbours are by cosine, among the images given, an image not its own; both spaces are searched as they are, as where a
-gallery is embedded anew by the model that is shipped. Of many images the first 4,096 are searched.
+gallery is embedded anew by the model that is shipped. Of many images the first 4,096 are searched. With labels a linear
+classifier and the votes of neighbours say how well classes can be told (`measure.tasks.probes`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from fimaq_deploy.measure.tasks.probes import probed, unit, voted
 from fimaq_deploy.measure.tasks.task import Array, Figure, Task
 from fimaq_deploy.measure.tasks.vectors import COSINE, RELATIVE_ERROR
 
 _GALLERY = 4096
 _ROWS = 512  # queries at a time
+_VOTERS = 20
 
 
 def _both(own: Array, original: Array) -> Array:
@@ -27,13 +30,12 @@ def _with_labels(own: Array, labels: Array) -> Array:
 
 def nearest(vectors: Array, count: int) -> Array:
     """(N, count) the images with the largest cosines, the image itself left out, the nearest first."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.nan_to_num(vectors / np.where(length > 0, length, 1))
-    return np.concatenate([_nearest(unit, start, count) for start in range(0, len(unit), _ROWS)])
+    directions = unit(vectors)
+    return np.concatenate([_nearest(directions, start, count) for start in range(0, len(directions), _ROWS)])
 
 
-def _nearest(unit: Array, start: int, count: int) -> Array:
-    cosine = unit[start : start + _ROWS] @ unit.T
+def _nearest(directions: Array, start: int, count: int) -> Array:
+    cosine = directions[start : start + _ROWS] @ directions.T
     cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = -np.inf
     return np.argsort(-cosine, axis=1, kind="stable")[:, :count]
 
@@ -69,6 +71,18 @@ def _neighbour_classes(found: Array) -> Array:
     return (labels[nearest(vectors, 1)[:, 0]] == labels) & np.isfinite(vectors).all(1)
 
 
+def _voted_classes(found: Array) -> Array:
+    """Whether the neighbours' vote is right."""
+    vectors, labels = found[:_GALLERY, :-1], found[:_GALLERY, -1]
+    return (voted(vectors, labels, _VOTERS) == labels) & np.isfinite(vectors).all(1)
+
+
+def _probed_classes(found: Array) -> Array:
+    """Whether the linear classifier is right."""
+    vectors, labels = found[:_GALLERY, :-1], found[:_GALLERY, -1]
+    return (probed(vectors, labels) == labels) & np.isfinite(vectors).all(1)
+
+
 def _refuse_labels(own: Array, labels: Array) -> str | None:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         return f"labels are {labels.dtype} {labels.shape}: expected one class an image, as integers"
@@ -92,6 +106,28 @@ EMBEDDING = Task(
             share=True,
             headline=True,
             column=True,
+        ),
+        Figure(
+            name="knn20",
+            title="20-NN",
+            told="{value} right by the vote of 20 neighbours",
+            of="labels",
+            parts=_with_labels,
+            state=_voted_classes,
+            unit="%",
+            share=True,
+            fewest=2 * _VOTERS + 1,
+        ),
+        Figure(
+            name="probe",
+            title="linear probe",
+            told="{value} right by a linear probe",
+            of="labels",
+            parts=_with_labels,
+            state=_probed_classes,
+            unit="%",
+            share=True,
+            fewest=2 * _VOTERS + 1,
         ),
         replace(COSINE, headline=True, column=True, floor=0.95),
         replace(RELATIVE_ERROR, column=True),

@@ -13,7 +13,7 @@ from fimaq_deploy.data.objects import pack_objects
 from fimaq_deploy.measure.resampling import measured
 from fimaq_deploy.measure.tasks.detection import DETECTION
 
-IMAGES = 40
+IMAGES = 24
 
 
 def of_coco(found: dict[str, Any], truth: dict[str, Any], kind: str) -> tuple[float, float]:
