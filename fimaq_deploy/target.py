@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
@@ -30,6 +30,7 @@ WeightStorage = Literal["auto", "int8", "int4"]
 # How a product computes: in integers of up to 8 bits, or in floats of 8 or 4.
 Format = Literal["int", "fp8", "nvfp4"]
 ComputeCapability = tuple[int, int]  # a GPU generation, such as (8, 9)
+Operator = Literal["layer", "attention"]  # a product with stored weights, or the two inside attention
 FORMAT_NAMES: dict[Format, str] = {"int": "INT8", "fp8": "FP8", "nvfp4": "NVFP4"}
 
 # A name is part of file names and command lines; `combine` joins several with a plus.
@@ -62,12 +63,11 @@ class AttentionEnvelope:
 class FloatKernel:
     """A product in 8- or 4-bit floats that has kernels.
 
-    operator: a product with stored weights, or the two inside attention. weights, activations: how scales may be laid
-    out. since: the compute capability of the first GPUs that have it.
+    weights, activations: how scales may be laid out. since: the compute capability of the first GPUs that have it.
     """
 
     format: Format
-    operator: Literal["layer", "attention"]
+    operator: Operator
     weights: frozenset[str]
     activations: frozenset[str]
     since: ComputeCapability
@@ -140,16 +140,16 @@ class Target:
     floats: tuple[FloatKernel, ...] = ()
     compute_capability: ComputeCapability | None = None
 
-    def kernel(self, form: Format, operator: Literal["layer", "attention"]) -> FloatKernel | None:
+    def kernel(self, form: Format, operator: Operator) -> FloatKernel | None:
         """What computes a product in 8- or 4-bit floats; None where nothing does."""
         return next((one for one in self.floats if (one.format, one.operator) == (form, operator)), None)
 
-    def executes_everywhere(self, form: Format, operator: Literal["layer", "attention"]) -> bool:
+    def executes_everywhere(self, form: Format, operator: Operator) -> bool:
         """Whether every GPU that engines are for is known to have this kernel."""
         found = self.kernel(form, operator)
         return found is not None and self.compute_capability is not None and self.compute_capability >= found.since
 
-    def refusal(self, form: Format, operator: Literal["layer", "attention"]) -> str | None:
+    def refusal(self, form: Format, operator: Operator) -> str | None:
         """Why it cannot execute a product in 8- or 4-bit floats, and what can; None where it does."""
         found = self.kernel(form, operator)
         name = f"{FORMAT_NAMES[form]} {'attention' if operator == 'attention' else 'products'}"
@@ -345,6 +345,14 @@ def combine(targets: Iterable[Target]) -> Target:
         compute_capability=_oldest(found),
         patches="product" if all(target.patches == "product" for target in found) else "convolution",
     )
+
+
+def since(target: Target, sm: int | None) -> Target:
+    """A target whose engines are for GPUs from a generation on, such as 89; the target as it is for None."""
+    if sm is None:
+        return target
+    major, minor = divmod(sm, 10)
+    return replace(target, compute_capability=(major, minor))
 
 
 def _oldest(targets: Sequence[Target]) -> ComputeCapability | None:

@@ -30,7 +30,7 @@ from fimaq_deploy.data.source import BATCH_SIZE, ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.inside import Inside, find_backbone, needs_search
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.target import combine, find_target
+from fimaq_deploy.target import combine, find_target, since
 
 _AT_ONCE = 8  # images on the way to an encoder inside of a model
 
@@ -49,6 +49,7 @@ def quantize(
     memory_bytes: int | None = None,
     sensitivity: int = 0,
     backbone: str | None = None,
+    sm: int | None = None,
 ) -> QuantizedModel:
     """Quantize a model of a family that we know (`models.families`), or the encoder of one inside of somebody's model.
 
@@ -72,12 +73,14 @@ def quantize(
     sensitivity: how many images to measure on what each block and layer costs; a pass over them for every layer.
     backbone: the module of the model that is, or holds, the encoder, as `named_modules` has it; None: the model itself,
         or the one encoder that is inside of it. `images` are the whole model's; it learns from what the encoder gets.
+    sm: the oldest GPU generation that has to execute the result, such as 89, where it is known: attention that does not
+        fuse in integers is in 8-bit floats if all of them have those.
 
     Raises:
         UserError: the images or the model are not usable, the target cannot execute the recipe, or the copy would not
             compute what the model does.
     """
-    rules = combine(map(find_target, [target] if isinstance(target, str) else target))
+    rules = since(combine(map(find_target, [target] if isinstance(target, str) else target)), sm)
     device = torch.device(device) if device is not None else next(model.parameters()).device
     inside = find_backbone(model, backbone) if backbone is not None or needs_search(model) else Inside("", model)
     recipe = recipe.resolved(on_host=is_host(device))
@@ -92,7 +95,8 @@ def quantize(
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
         checkpoints = Checkpoints(
-            resume if group.leads else None, lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed)
+            resume if group.leads else None,
+            lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed, made.plan.as_dict()),
         )
         outputs = made.outputs
         teacher = outputs.joining(made.teacher)

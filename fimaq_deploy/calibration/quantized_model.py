@@ -79,7 +79,9 @@ class QuantizedModel(nn.Module):
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of it, as sentences."""
         merged = (f"{name} was merged into one layer: {what}" for name, what in self.merged.items())
-        return (*merged, *self.plan.notes())
+        kernels = (self.target.kernel(form, operator) for form, operator in self.plan.float_products)
+        needs = (f"made for {kernel.told}" for kernel in kernels if kernel is not None)
+        return (*merged, *needs, *self.plan.notes())
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

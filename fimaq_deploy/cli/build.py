@@ -99,6 +99,12 @@ def build(
         str,
         typer.Option(metavar="AS", help="Of weights of at most 4 bits: int8, int4, or auto: int4 where it is free."),
     ] = "auto",
+    sm: Annotated[
+        int | None,
+        typer.Option(
+            help="The oldest GPU generation that engines are for, such as 89; default: 80, or what FP8 needs."
+        ),
+    ] = None,
     sensitivity: Annotated[int, typer.Option(help="Measure on so many images what each block and layer costs.")] = 0,
     replay: Annotated[
         int, typer.Option(help="Keep so many evaluation images with their outputs for `verify`; 0 keeps none.")
@@ -142,6 +148,7 @@ def build(
             opset=opset,
             size_budget=size_budget,
             speed_budget=speed_budget,
+            sm=sm,
             weight_storage=weight_storage,  # type: ignore[arg-type]  # checked there
             sensitivity=sensitivity,
             replay=replay,

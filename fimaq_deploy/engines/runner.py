@@ -19,13 +19,17 @@ Dimension = int | None
 
 @dataclass(frozen=True)
 class EngineFile:
-    """A compiled engine. `log` holds the compiler's messages where they were asked for."""
+    """A compiled engine. `log` holds the compiler's messages where they were asked for.
+
+    since: the oldest GPU generation that it is for; None where it is for what is here.
+    """
 
     path: Path
     target: str
     size_bytes: int
     build_seconds: float
     log: str = ""
+    since: ComputeCapability | None = None
 
 
 class Runner:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from fimaq_deploy.engines import onnxruntime, openvino, tensorrt
 from fimaq_deploy.engines.options import CUDA_GRAPH, OPTIMISATIONS, THREADS, Option, checked
 from fimaq_deploy.engines.runner import ComputeCapability, EngineFile, Runner
-from fimaq_deploy.engines.tensorrt_library import not_buildable, not_runnable
+from fimaq_deploy.engines.tensorrt_library import RTX, compute_capabilities, not_buildable, not_runnable
 from fimaq_deploy.engines.tensorrt_load import load_tensorrt
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import check_file
@@ -50,6 +50,7 @@ class Runtime:
     device: what it computes on. A CPU's rates are measured here, so it has a roofline floor.
     packages: distributions whose versions a report should tell.
     compiler: None where loading an ONNX file is all. unbuildable: why it cannot compile here; None: as `unavailable`.
+    generations: the GPU generations that it compiles for; None where it compiles for what is here, or for no GPU.
     suffix: of the files that it runs.
     layer_plan: whether the compiler's verbose log tells the kernels, so that an audit can read them.
     taps: whether it can also return values inside the graph, so that parity can look at every block.
@@ -69,6 +70,7 @@ class Runtime:
     packages: tuple[str, ...] = ()
     compiler: Compiler | None = None
     unbuildable: Reason | None = None
+    generations: Callable[[], Sequence[ComputeCapability]] | None = None
     suffix: str = ".onnx"
     layer_plan: bool = False
     taps: bool = True
@@ -232,6 +234,7 @@ def _tensorrt(name: str, title: str, triton: str = "") -> Runtime:
         packages=("polygraphy", name),
         compiler=partial(tensorrt.build_engine, target=name),
         unbuildable=partial(not_buildable, name),
+        generations=compute_capabilities if name == RTX.target else None,
         suffix=".engine",
         layer_plan=True,
         triton=triton,

@@ -96,14 +96,15 @@ def build_engine(
     config = _config_options(library, compute_for, asked)
     started = time.perf_counter()
     with messages(library, verbose) as log:
-        engine = interruptible(
+        engine, oldest = interruptible(
             lambda stop: _compile(
                 library, Path(onnx_path), batch or BatchProfile(), config, asked.timing_cache, log, stop
             )
         )
     seconds = time.perf_counter() - started
     write_whole(Path(engine_path), memoryview(engine))
-    return EngineFile(Path(engine_path), target, len(memoryview(engine)), seconds, log.getvalue() if verbose else "")
+    told, size = log.getvalue() if verbose else "", len(memoryview(engine))
+    return EngineFile(Path(engine_path), target, size, seconds, told, oldest)
 
 
 def _config_options(
@@ -146,19 +147,22 @@ def _compile(
     timing_cache: str | None,
     log: io.StringIO,
     stop: Event,
-) -> Any:
+) -> tuple[Any, ComputeCapability | None]:
+    """The engine, and the oldest GPU generation that it is for."""
     flags = library.bindings.NetworkDefinitionCreationFlag.__members__
     try:
         typed = passes_strong_typing(library.version, flags.keys())
         built = library.trt.network_from_onnx_path(str(path), strongly_typed=typed)
+        oldest = None
         if library.member.ahead_of_time:
-            options = {**options, "compute_capabilities": _of_its_types(built[1], options["compute_capabilities"])}
+            fitting = _of_its_types(built[1], options["compute_capabilities"])
+            options, oldest = {**options, "compute_capabilities": fitting}, min(fitting)
         profile = _profile(library, built[1], batch, path)
         create: Any = library.rtx.CreateConfigRTX if library.rtx else library.trt.CreateConfig
         detailed = library.bindings.ProfilingVerbosity.DETAILED
         monitor = _monitor(library, stop)
         config = create(profiles=[profile], profiling_verbosity=detailed, progress_monitor=monitor, **options)
-        return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache)
+        return library.trt.engine_bytes_from_network(built, config=config, save_timing_cache=timing_cache), oldest
     except library.errors as error:
         raise UserError(f"{library.member.target} cannot compile {path}: {why(log.getvalue(), error)}") from error
 

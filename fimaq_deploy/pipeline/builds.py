@@ -114,6 +114,7 @@ def build(
     preprocessing: Preprocessing | None = None,
     opset: int | None = None,
     weight_storage: WeightStorage = "auto",
+    sm: int | None = None,
     replay: int = REPLAYED,
     embed_preprocessing: bool = False,
     size_budget: float | None = None,
@@ -143,6 +144,7 @@ def build(
     image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     opset: of the ONNX files, for runtimes that do not know 21: 17, 19 or 23.
+    sm: the oldest GPU generation that engines are for, such as 89; default: 80, or what the recipe's formats need.
     weight_storage: of weights of at most four bits in the ONNX files: int8; int4, half as large; auto, int4 wherever
         that costs no kernel.
     sensitivity: how many calibration images to measure on what each block and layer costs.
@@ -183,6 +185,7 @@ def build(
         preprocessing=preprocessing,
         opset=opset,
         weight_storage=weight_storage,
+        sm=sm,
         replay=replay,
         embed_preprocessing=embed_preprocessing,
         size_budget=size_budget,
@@ -244,7 +247,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         )
         inside = [write_pixels(files.onnx)] if request.embed_preprocessing else []
     with steps.step("compile") as count:
-        engines = compile_engines(runtimes, files, count)
+        engines = compile_engines(runtimes, files, count, request.sm)
     with steps.step("evaluate") as count:
         variants = load_variants(loaded.original, quantized, files, engines)
         found = measure_rows(variants.candidates, loaded.evaluation, loaded.measures, count, originals)
@@ -313,7 +316,7 @@ def _assist(request: Request) -> None:
     device = parallel.own_device(request.device)
     model = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes).model
     images = _calibration(request, describe_model(model, request.model, request.preprocessing))
-    quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device)
+    quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device, sm=request.sm)
 
 
 def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> tuple[Request, schema.Mix]:
@@ -343,6 +346,7 @@ def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) ->
         progress=count,
         resume=folder / artifacts.STATE,
         sensitivity=request.sensitivity,
+        sm=request.sm,
     )
     quantized.save(folder / QUANTIZED)
     return quantized

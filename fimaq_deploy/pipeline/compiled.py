@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fimaq_deploy.engines.runner import EngineFile
+from fimaq_deploy.engines.runner import ComputeCapability, EngineFile
 from fimaq_deploy.engines.runtimes import Runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.structure import read_structure
@@ -37,16 +37,21 @@ class Engine:
         return self.not_built or self.not_run
 
 
-def compile_engines(runtimes: Sequence[Runtime], files: Files, count: Counter) -> tuple[Engine, ...]:
-    """Compile both models for each target that has a compiler here."""
+def compile_engines(
+    runtimes: Sequence[Runtime], files: Files, count: Counter, sm: int | None = None
+) -> tuple[Engine, ...]:
+    """Compile both models for each target that has a compiler here.
+
+    sm: the oldest GPU generation that engines are for, such as 89; None is what the compiler takes by itself.
+    """
     found = []
     for number, runtime in enumerate(runtimes):
         count(number, len(runtimes), runtime.name)
-        found.append(_engine(runtime, files))
+        found.append(_engine(runtime, files, sm))
     return tuple(found)
 
 
-def _engine(runtime: Runtime, files: Files) -> Engine:
+def _engine(runtime: Runtime, files: Files, sm: int | None) -> Engine:
     not_built, not_run = runtime.availability()
     ships_original = files.has_yardstick(runtime) and files.ships_original(runtime)
     if runtime.compiler is None:
@@ -55,15 +60,35 @@ def _engine(runtime: Runtime, files: Files) -> Engine:
         return Engine(runtime, not_built, not_run)
     plan = runtime.layer_plan
     try:
-        original = runtime.compile(files.yardstick_onnx(runtime), files.yardstick(runtime), verbose=plan)
-        engine = runtime.compile(runtime.onnx(files.folder), runtime.file(files.folder), verbose=plan)
+        gpus = _generations(runtime, sm)
+        original = runtime.compile(
+            files.yardstick_onnx(runtime), files.yardstick(runtime), compute_for=gpus, verbose=plan
+        )
+        engine = runtime.compile(runtime.onnx(files.folder), runtime.file(files.folder), compute_for=gpus, verbose=plan)
     except UserError as error:
         return Engine(runtime, str(error), not_run, failed=True)
     audit = _audit(runtime, files, engine, original) if plan else None
     return Engine(runtime, None, not_run, compile_seconds=engine.build_seconds, audit=audit)
 
 
+def _generations(runtime: Runtime, sm: int | None) -> list[ComputeCapability] | None:
+    """Those from the oldest on that was asked for.
+
+    Raises:
+        UserError: the compiler knows none.
+    """
+    if sm is None or runtime.generations is None:
+        return None
+    known = runtime.generations()
+    found = [each for each in known if each >= divmod(sm, 10)]
+    if not found:
+        listed = ", ".join(f"{first}{second}" for first, second in known)
+        raise UserError(f"--sm {sm}: {runtime.title} compiles for {listed}")
+    return found
+
+
 def _audit(runtime: Runtime, files: Files, engine: EngineFile, original: EngineFile) -> EngineAudit:
     counts = kernel_counts(audit_log(original.log, read_structure(files.yardstick_onnx(runtime))))
     blocks = audit_log(engine.log, read_structure(runtime.onnx(files.folder)), counts)
-    return EngineAudit(runtime.name, None, blocks, broken_promises(blocks, EXPECTED))
+    since = None if engine.since is None else f"{engine.since[0]}.{engine.since[1]} or newer"
+    return EngineAudit(runtime.name, since, blocks, broken_promises(blocks, EXPECTED))

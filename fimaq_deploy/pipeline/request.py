@@ -31,6 +31,7 @@ from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import WeightStorage
 
 LARGEST_SEED = 2**63 - 1
+OLDEST_SM, LATEST_SM = 75, 999  # Turing, and what nobody has built yet
 REPLAYED = 8  # images that a build keeps with their outputs
 _FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a whole
 
@@ -80,6 +81,7 @@ class Request:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     opset: int | None = None
     weight_storage: WeightStorage = "auto"
+    sm: int | None = None
     replay: int = REPLAYED
     embed_preprocessing: bool = False
     budget: Budget | None = None
@@ -112,6 +114,7 @@ class Request:
         preprocessing: Preprocessing | None = None,
         opset: int | None = None,
         weight_storage: WeightStorage = "auto",
+        sm: int | None = None,
         replay: int = REPLAYED,
         embed_preprocessing: bool = False,
         size_budget: float | None = None,
@@ -146,6 +149,7 @@ class Request:
             preprocessing=preprocessing or Preprocessing(),
             opset=None if opset is None else check_opset(_whole("--opset", opset, 99)),
             weight_storage=check_storage(weight_storage, opset or DEFAULT_OPSET),
+            sm=None if sm is None else _generation(sm),
             replay=_whole("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
             budget=_budget(recipe, size_budget, speed_budget, max_drop),
@@ -155,7 +159,7 @@ class Request:
         """What decides the numbers of the quantized model."""
         keys = ("model", "weights", "targets", "device", "seed")
         reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
-        asked = {name: value for name, value in reads.items() if value is not None}
+        asked = {name: value for name, value in {**reads, "sm": self.sm}.items() if value is not None}
         decided = {"images": images_text(self.images), **{key: getattr(self, key) for key in keys}}
         if self.budget is not None:
             decided |= {"budget": asdict(self.budget), "max_drop": self.max_drop, "evaluate": self.evaluate_name}
@@ -212,6 +216,7 @@ class Request:
             "--speed-budget": _number(None if self.budget is None else self.budget.speed),
             "--opset": None if self.opset is None else str(self.opset),
             "--weight-storage": self.weight_storage if self._asks_for_storage() else None,
+            "--sm": None if self.sm is None else str(self.sm),
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
             "--replay": None if self.replay == REPLAYED else str(self.replay),
             "--out": str(self.out),
@@ -347,6 +352,13 @@ def _channels(given: object) -> int:
     number = _whole("--in-chans", given, 1024)
     if not number:
         raise UserError("--in-chans 0: expected at least 1")
+    return number
+
+
+def _generation(given: object) -> int:
+    number = _whole("--sm", given, LATEST_SM)
+    if number < OLDEST_SM:
+        raise UserError(f"--sm {number}: expected a GPU generation such as 89, which is compute capability 8.9")
     return number
 
 

@@ -23,9 +23,9 @@ is loaded. What is read was seen with TensorRT-RTX 1.7.1; the same reading of Te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,24 +38,23 @@ from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.products import Product, is_left_alone
 from fimaq_deploy.graph.structure import Structure, read_structure
 from fimaq_deploy.graph.values import integer_type
-from fimaq_deploy.verify.layer_plan import Kernel, PlanTensor, read_plan
+from fimaq_deploy.verify.kernels import (
+    dequantized_weights,
+    is_attention,
+    is_conversion,
+    is_matrix_kernel,
+    multiplied_type,
+    read_types,
+    stored_in_few_bits,
+)
+from fimaq_deploy.verify.layer_plan import Kernel, read_plan
 
 _STAGE = re.compile(r"(?:layers\.\d+\.)?blocks\.\d+|layers\.\d+\.downsample|patch_embed|(?:fc_)?norm|head")
 # torch's older exporter repeats every module: /layers/layers.0/blocks/blocks.1/attn/qkv/MatMul.
 _REPEATED = re.compile(r"(?:^|/)(\w+)/(?=\1\.\d)")
 _HEAD, _WHOLE = "head", "model"
-_MATRIX_KINDS = frozenset({"gemm", "correlation", "convolution"})
-# A fused kernel is named after its operators, two to four letters each: __myl_FcAddDivCastErfCastAddMulMul_myl0_11.
-_FUSED_NAME = re.compile(r"__myl_([A-Za-z0-9]+)_myl")
-_OPERATOR = re.compile(r"[A-Z][a-z0-9]*")
-_PRODUCTS = frozenset({"Fc", "Gemm", "Conv", "Corr", "Dot"})
-_MOVES = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Sque", "Tran", "Unsq"})
 # Work of the host, and events between streams.
 _NO_KERNELS = frozenset({"constant", "noop", "shape_call", "signal", "wait"})
-_TYPES = {"Int8": "int8", "Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "FP8": "float8"}
-_FEW_BITS = frozenset({"Int8", "Int4", "UInt8", "FP8", "FP4"})
-# Those that a matrix kernel multiplies as they are, as the plan spells them, and as a file does.
-_MULTIPLIED = {"Int8": "int8", "FP8": "fp8", "FP4": "fp4"}
 _STORED = {ir.DataType.FLOAT8E4M3FN: "fp8", ir.DataType.FLOAT4E2M1: "fp4"}
 
 
@@ -88,7 +87,10 @@ class BlockPlan:
 
 @dataclass(frozen=True)
 class EngineAudit:
-    """One engine. compute_capability: such as "8.9", None where it serves several. broken: promises, as sentences."""
+    """One engine.
+
+    compute_capability: such as "8.9" or "8.9 or newer", None where it was not said. broken: promises, as sentences.
+    """
 
     target: str
     compute_capability: str | None
@@ -295,8 +297,8 @@ def _block(
         int8_gemms=sum(how == "int8" for _, how in found),
         weight_only_gemms=sum(how == "weight-only" for _, how in found),
         attention=_attention(own, softmaxes),
-        dequantized_weights=sum(_dequantized_weights(kernel) for kernel in own),
-        conversions=sum(_is_conversion(kernel) for kernel in own),
+        dequantized_weights=sum(dequantized_weights(kernel) for kernel in own),
+        conversions=sum(is_conversion(kernel) for kernel in own),
         float_gemms=tuple(plan_name(product.node) for product, how in found if how in ("float", "weight-only")),
         lost_gemms=tuple(plan_name(product.node) for product, how in found if _is_lost(product, how)),
         left_alone=len(inside) - len(products),
@@ -344,61 +346,16 @@ def stage_of(name: str) -> str | None:
 def _execution(node: str, kernels: Sequence[Kernel]) -> str:
     """How a product runs: "int8", "fp8", "fp4", "weight-only" or "float", which it also is where no kernel names it."""
     own = [kernel for kernel in kernels if node in kernel.nodes and is_matrix_kernel(kernel)]
-    types = {_multiplied_type(kernel) for kernel in own}
+    types = {multiplied_type(kernel) for kernel in own}
     if len(types) == 1 and (found := next(iter(types))):
         return found
-    return "weight-only" if own and all(_stored_in_few_bits(kernel) for kernel in own) else "float"
-
-
-def is_matrix_kernel(kernel: Kernel) -> bool:
-    """Whether a kernel computes a matrix product or attention."""
-    return kernel.kind.lower() in _MATRIX_KINDS or not _PRODUCTS.isdisjoint(_operators(kernel)) or _is_attention(kernel)
-
-
-def _is_attention(kernel: Kernel) -> bool:
-    return "mha" in kernel.name
-
-
-def _operators(kernel: Kernel) -> list[str]:
-    """What a fused kernel computes, in order; empty for one that has another kind of name."""
-    found = _FUSED_NAME.match(kernel.name)
-    return _OPERATOR.findall(found[1]) if found else []
-
-
-def _multiplied_type(kernel: Kernel) -> str | None:
-    """The type of both operands where they are matrices of few bits that the product reads as they are, not cast."""
-    read = [tensor for tensor in kernel.inputs if _is_matrix(tensor)]
-    kind = _MULTIPLIED.get(read[0].dtype) if read else None
-    both = sum(tensor.dtype == read[0].dtype for tensor in (*read, *filter(_is_matrix, kernel.constants))) > 1
-    prologue = takewhile(lambda operator: operator not in _PRODUCTS, _operators(kernel))
-    return kind if both and "Cast" not in prologue else None
-
-
-def _is_matrix(tensor: PlanTensor) -> bool:
-    return sum(size != 1 for size in tensor.shape) > 1
-
-
-def _stored_in_few_bits(kernel: Kernel) -> int:
-    return sum(tensor.dtype in _FEW_BITS and _is_matrix(tensor) for tensor in kernel.constants)
-
-
-def _dequantized_weights(kernel: Kernel) -> int:
-    return 0 if is_matrix_kernel(kernel) else _stored_in_few_bits(kernel)
+    return "weight-only" if own and all(stored_in_few_bits(kernel) for kernel in own) else "float"
 
 
 def _attention(own: Sequence[Kernel], softmaxes: int) -> str | None:
     if not softmaxes:
         return None
-    fused = [kernel for kernel in own if _is_attention(kernel)]
+    fused = [kernel for kernel in own if is_attention(kernel)]
     if len(fused) < softmaxes:
         return "unfused"
-    return "+".join(sorted(set(_read_types(fused))))
-
-
-def _read_types(kernels: Sequence[Kernel]) -> Iterator[str]:
-    return (_TYPES.get(kernel.inputs[0].dtype, kernel.inputs[0].dtype) for kernel in kernels)
-
-
-def _is_conversion(kernel: Kernel) -> bool:
-    operators = _operators(kernel)
-    return (bool(operators) and _MOVES.issuperset(operators)) or "reformat" in kernel.kind.lower()
+    return "+".join(sorted(set(read_types(fused))))

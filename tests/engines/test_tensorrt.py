@@ -44,6 +44,34 @@ def test_every_known_gpu_generation_can_be_a_target(model_path):
         build(model_path, compute_for=[(9, 0)])
 
 
+def in_8_bit_floats(path):
+    """x · w, both in FLOAT8E4M3FN."""
+    half, few = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT8E4M3FN
+    make = onnx.helper.make_tensor
+    stored = [make("s", half, [], [0.1]), make("z", few, [], [0.0]), make("w", few, [64, 64], [1.0] * 4096)]
+    node = onnx.helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"], "q"),
+        node("DequantizeLinear", ["q", "s", "z"], ["a"], "a"),
+        node("DequantizeLinear", ["w", "s"], ["b"], "b"),
+        node("MatMul", ["a", "b"], ["y"], "product"),
+    ]
+    ends = [[onnx.helper.make_tensor_value_info(name, half, ["N", 64, 64])] for name in "xy"]
+    opset = [onnx.helper.make_opsetid("", 21)]
+    graph = onnx.helper.make_graph(nodes, "main", *ends, initializer=stored)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
+def test_8_bit_floats_are_compiled_for_the_gpus_that_have_them(tmp_path):
+    path = in_8_bit_floats(tmp_path / "floats.onnx")
+    engine = build(path, compute_for=None, verbose=True)
+    assert engine.since == (8, 9) and "Datatype: FP8" in engine.log
+    assert build(path, compute_for=[(8, 0), (12, 0)]).since == (12, 0)
+    with pytest.raises(UserError, match=r"compute capability 8\.6: the file multiplies FP8, which needs 8\.9 or newer"):
+        build(path, compute_for=[(8, 0), (8, 6)])
+
+
 def test_what_the_parser_refuses_is_one_line(model_path):
     model = onnx.load(model_path)
     zero_point = next(tensor for tensor in model.graph.initializer if tensor.name == "z")

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 from fixtures.road import ABSENT, ALL, COMPILED, FLOATS, HALF, PLAIN, REFERENCE, REFUSED, Road
 
@@ -44,3 +48,18 @@ def test_a_compiler_with_a_layer_plan_is_audited_beside_the_original(tiny_vit, r
     assert engine.not_built is None and engine.compile_seconds and engine.audit is not None
     assert (engine.audit.target, engine.audit.broken) == ("tensorrt-rtx", ())
     assert all(block.twin_kernels for block in engine.audit.blocks)
+
+
+def test_engines_are_for_the_gpus_from_the_oldest_on_that_was_asked_for(road: Road) -> None:
+    asked: list[Any] = []
+
+    def note(onnx: Path, engine: Path, /, *, compute_for: Any, verbose: bool) -> Any:
+        asked.append(compute_for)
+        return COMPILED.compiler(onnx, engine, compute_for=compute_for, verbose=verbose)  # type: ignore[misc]
+
+    runtime = replace(COMPILED, compiler=note, generations=lambda: [(8, 0), (8, 9), (12, 0)])
+    for sm in (None, 89):
+        compile_engines([runtime], road.files, lambda *_: None, sm)
+    assert asked == [None, None, [(8, 9), (12, 0)], [(8, 9), (12, 0)]]
+    (engine,) = compile_engines([runtime], road.files, lambda *_: None, 130)
+    assert engine.failed and "compiles for 80, 89, 120" in (engine.not_built or "")

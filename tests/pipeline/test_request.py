@@ -171,3 +171,13 @@ def test_the_settings_of_a_recipe_make_it_again_layers_and_all(preset: str) -> N
     layers = 'layers={"blocks.*.mlp.fc2": {activations: {bits: 8}}, head: {quantize: never}}'
     changed = Recipe.load(preset).with_settings([layers, "reconstruction.iterations=3", "head.weight_bits=null"])
     assert Recipe.load(preset).with_settings(changed_settings(changed)) == changed
+
+
+def test_the_oldest_gpu_is_a_generation_and_part_of_the_command() -> None:
+    asked = Request.of("vit_digits", sm=89)
+    assert asked.sm == 89 and "--sm 89" in asked.command() and asked.as_dict()["sm"] == 89
+    plain = Request.of("vit_digits")
+    assert "--sm" not in plain.command() and "sm" not in plain.as_dict()
+    for wrong in (8, 7, "89", 8.9, True):
+        with pytest.raises(UserError, match="--sm"):
+            Request.of("vit_digits", sm=wrong)  # type: ignore[arg-type]

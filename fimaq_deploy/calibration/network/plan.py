@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -40,7 +40,7 @@ from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.models.families.roles import Heads
 from fimaq_deploy.recipe import Edge, LayerOverride, Recipe
-from fimaq_deploy.target import Format, Target
+from fimaq_deploy.target import Format, Operator, Target
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,17 @@ class Plan(Mapping[str, Decision]):
     def kept(self) -> dict[str, str]:
         """What stays in high precision, each with the reason."""
         return {name: decision.reason for name, decision in self.items() if isinstance(decision, Kept)}
+
+    @property
+    def float_products(self) -> list[tuple[Format, Operator]]:
+        """The kinds of products in 8- or 4-bit floats that there are."""
+        found: list[tuple[Format, Operator]] = []
+        for decision in self.values():
+            if isinstance(decision, LayerGrids) and isinstance(decision.weights, FloatWeightGrid):
+                found.append((decision.weights.product, "layer"))
+            elif isinstance(decision, AttentionGrids) and isinstance(decision.operands, FloatActivationGrid):
+                found.append(("fp8", "attention"))
+        return list(dict.fromkeys(found))
 
     def notes(self) -> tuple[str, ...]:
         """What stays in high precision, one sentence for each reason."""
@@ -193,7 +204,7 @@ class _Planner:
             raise UserError(f"recipe: {name} is {form} with weights in blocks, for which there is no kernel")
         return LayerGrids(FloatWeightGrid(form), FloatActivationGrid(form))
 
-    def _require(self, form: Format, operator: Literal["layer", "attention"]) -> None:
+    def _require(self, form: Format, operator: Operator) -> None:
         refusal = self.target.refusal(form, operator)
         if refusal:
             raise UserError(refusal)

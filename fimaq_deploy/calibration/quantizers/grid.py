@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 from fimaq_deploy.calibration.quantizers.formats import FORMATS, FloatFormat
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.target import Target
+from fimaq_deploy.target import Format, Target
 
 Scheme = Literal["symmetric", "asymmetric"]
 
@@ -111,6 +111,11 @@ class FloatWeightGrid:
 
     format: str
     block_size: None = None
+
+    @property
+    def product(self) -> Format:
+        """What computes with it, as targets name it."""
+        return "fp8"
 
     @property
     def values(self) -> FloatFormat:
