@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.graph.rules import lint
     from fimaq_deploy.measure.accuracy import evaluate
     from fimaq_deploy.measure.benchmark import bench
+    from fimaq_deploy.models.inside import splice
     from fimaq_deploy.models.load import load_model
     from fimaq_deploy.packaging.packages import package
     from fimaq_deploy.pipeline.builds import BuildResult, build
@@ -68,6 +69,7 @@ _HOMES = {
     "predict": "runtime.answers",
     "quantize": "calibration.quantization",
     "serve": "serving.server",
+    "splice": "models.inside",
     "sweep": "pipeline.sweeps",
     "verify_artifact": "runtime.verification",
 }
@@ -100,6 +102,7 @@ __all__ = [
     "predict",
     "quantize",
     "serve",
+    "splice",
     "sweep",
     "verify_artifact",
 ]

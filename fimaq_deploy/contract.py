@@ -11,6 +11,8 @@ of its `metadata_props`:
                     (pixel * scale - mean) / std, in float32; bit_depth of files with more than 8 bits, where said
     outputs         name, dtype, shape and kind (what a build measured it as; null where nobody said) of each
     classes         names in the order of the logits; empty where nobody said
+    part            of a file that is the encoder of somebody's model: which module, and whether it reads the images
+                    of that model or what the model makes of them; absent otherwise
 
 The rules: `shorter` resizes so that the image covers the size, its ratio kept; `longer` so that it fits inside; `both`
 to the size itself. Then `center` cuts the crop out of the middle and fills with black where the image is smaller;
@@ -54,6 +56,8 @@ class Contract:
     shape: (channels, height, width) of an image. mean, std: one number a channel, of pixels in [0, 1].
     resize: the (height, width) of the rule. crop_mode: one of RULES.
     pixels: whether the file takes uint8 pixels (N, H, W, C) and normalises them itself.
+    part: which module of a model the file is; empty where it is a whole one. direct: whether that module reads the
+        model's images, and not what the model makes of them.
     """
 
     shape: Shape
@@ -67,6 +71,8 @@ class Contract:
     pixels: bool = False
     outputs: tuple[Output, ...] = ()
     classes: tuple[str, ...] = field(default=(), repr=False)
+    part: str = ""
+    direct: bool = True
 
     @property
     def colour(self) -> str | None:
@@ -111,6 +117,7 @@ class Contract:
                 for one in self.outputs
             ],
             "classes": list(self.classes),
+            **({"part": {"module": self.part, "reads_images": self.direct}} if self.part else {}),
         }
 
     def text(self) -> str:
@@ -187,7 +194,7 @@ def _read(document: Mapping[str, Any]) -> Contract:
     shape = (third, first, second) if pixels else (first, second, third)
     if batch is not None or list(shape[1:]) != [height, width]:
         raise ValueError(f"an input of {reads['shape']} and a crop of {[height, width]}")
-    depth = prepares["bit_depth"]
+    depth, part = prepares["bit_depth"], document.get("part")
     return Contract(
         shape=(int(shape[0]), int(height), int(width)),
         mean=tuple(float(value) for value in prepares["mean"]),
@@ -200,6 +207,8 @@ def _read(document: Mapping[str, Any]) -> Contract:
         pixels=pixels,
         outputs=tuple(_output(one) for one in document["outputs"]),
         classes=tuple(str(name) for name in document["classes"]),
+        part=str(part["module"]) if part else "",
+        direct=bool(part["reads_images"]) if part else True,
     )
 
 

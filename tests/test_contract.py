@@ -95,3 +95,13 @@ def test_any_document_is_a_contract_or_one_line(value: Any) -> None:
 def test_text_that_is_no_json_is_refused() -> None:
     with pytest.raises(UserError, match="is not JSON"):
         parse_contract(json.dumps(WHOLE.document())[:-1], "model.onnx")
+
+
+def test_a_file_that_is_a_part_of_a_model_says_which() -> None:
+    """And one that is whole says nothing of it."""
+    whole = Contract((3, 4, 4), (0.0,) * 3, (1.0,) * 3, (4, 4))
+    assert "part" not in whole.document()
+    for direct in (True, False):
+        part = replace(whole, part="backbone.body", direct=direct)
+        assert part.document()["part"] == {"module": "backbone.body", "reads_images": direct}
+        assert parse_contract(part.text(), "here") == part

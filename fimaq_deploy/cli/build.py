@@ -23,6 +23,10 @@ def build(
     weights: Annotated[
         str, typer.Option(help="pretrained, random, or a checkpoint: FILE, FOLDER or FILE#SET.")
     ] = "pretrained",
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The encoder inside of the model, default: the one that is there."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Calibration images: a folder, or a .npy, .npz or .safetensors file.")
     ] = None,
@@ -124,6 +128,7 @@ def build(
         result = run_build(
             model,
             weights=weights,
+            backbone=backbone,
             images=images,
             eval_images=eval_images,
             recipe=recipe,

@@ -81,7 +81,7 @@ def describe_model(model: nn.Module, name: str = "", preprocessing: Preprocessin
     model = innermost(model)
     config: Mapping[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {"crop_pct": 1.0})
     shape, classes = image_shape(model), family_of(model).classes(model)
-    info = _configured(config, name or config.get("architecture") or type(model).__name__, shape, classes)
+    info = configured(config, name or config.get("architecture") or type(model).__name__, shape, classes)
     return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
 
 
@@ -94,10 +94,11 @@ def contract_of(model: nn.Module, shape: tuple[int, int, int]) -> Contract | Non
     if not isinstance(config, Mapping) or "mean" not in config:
         return None
     names = _class_names(config)
-    return replace(_configured(config, "", shape, len(names)).contract(), classes=names)
+    return replace(configured(config, "", shape, len(names)).contract(), classes=names)
 
 
-def _configured(config: Mapping[str, Any], name: str, shape: tuple[int, int, int], classes: int) -> ModelInfo:
+def configured(config: Mapping[str, Any], name: str, shape: tuple[int, int, int], classes: int) -> ModelInfo:
+    """What a configuration of timm's form says of a model that reads images of this shape."""
     from timm.data import resolve_data_config
 
     resolved = resolve_data_config(pretrained_cfg=config)

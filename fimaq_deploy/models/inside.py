@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
@@ -16,9 +16,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.models.describe import ModelInfo, configured, describe_model
 from fimaq_deploy.models.families import families, family_of, find_family
 from fimaq_deploy.models.families.family import Family
+from fimaq_deploy.models.families.maps import Maps
 from fimaq_deploy.models.families.wrapped import Wrapped
+from fimaq_deploy.models.preprocessing import Preprocessing
 
 _TOLD = 6  # parts or encoders that a message names
 
@@ -49,7 +52,7 @@ def find_backbone(model: nn.Module, path: str | None = None) -> Inside:
     if not isinstance(model, nn.Module):
         raise UserError(f"the model is a {type(model).__name__}: expected a torch.nn.Module")
     root = _named(model, path)
-    found = list(_known(root, path or "", [each for each in families() if not isinstance(each, Wrapped)], set()))
+    found = list(_known(root, path or "", _encoders(), set()))
     if not found:
         where = f"module '{path}', a {type(root).__name__}" if path else f"the model, a {type(root).__name__}"
         raise UserError(f"no encoder that we know is inside of {where}: it has {_parts(root)}")
@@ -76,6 +79,15 @@ def encoder_at(model: nn.Module, place: str) -> Inside:
 def needs_search(model: nn.Module) -> bool:
     """Whether a model is no encoder itself, so that one inside of it is meant."""
     return find_family(model) is None
+
+
+def holds_encoders(model: nn.Module) -> bool:
+    """Whether a model that is no encoder itself has one or several inside."""
+    return needs_search(model) and any(True for _ in _known(model, "", _encoders(), set()))
+
+
+def _encoders() -> list[Family]:
+    return [family for family in families() if not isinstance(family, Wrapped)]
 
 
 def _named(model: nn.Module, path: str | None) -> nn.Module:
@@ -123,8 +135,10 @@ class Standing(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         images = images_of(args, kwargs)
         found = self.run(images)
-        tensors = list(found.values()) if isinstance(found, Mapping) else [found]
-        return family_of(self._hidden[0]).reply(self._hidden[0], [_tensor(each, images) for each in tensors])
+        encoder = self._hidden[0]
+        several = list(found) if isinstance(found, (list, tuple)) else [found]
+        tensors = _ordered(found, encoder) if isinstance(found, Mapping) else several
+        return family_of(encoder).reply(encoder, [_tensor(each, images) for each in tensors])
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -147,6 +161,76 @@ def images_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
         told = ", ".join(str(tuple(each.shape)) for each in given) or "no tensors"
         raise UserError(f"the encoder gets {told}: expected one tensor of images (N, C, H, W)")
     return found[0]
+
+
+def splice(model: nn.Module, engine: Any, backbone: str | None = None) -> nn.Module:
+    """The model with a file's engine in the place of its encoder: what a build's encoder is deployed in.
+
+    engine: of `fimaq_deploy.load_engine`, a module, or a function from arrays (N, C, H, W) to arrays. backbone: where
+        the encoder is; None finds it.
+
+    Raises:
+        UserError: there is no such place.
+    """
+    return spliced(model, find_backbone(model, backbone), _running(engine))
+
+
+def _running(engine: Any) -> Run:
+    """What answers tensors, or arrays by name."""
+    if isinstance(engine, nn.Module):
+        return engine
+    outputs = getattr(engine, "outputs", engine)
+    return lambda images: outputs(images.detach().cpu().float().numpy())
+
+
+def describe_whole(
+    model: nn.Module,
+    inside: Inside,
+    name: str = "",
+    preprocessing: Preprocessing | None = None,
+    size: tuple[int, int] | None = None,
+) -> ModelInfo:
+    """What a model with an encoder inside reads, as `describe_model` says of an encoder.
+
+    torchvision's detection models take pixels in [0, 1] and normalise them themselves. size: (height, width) of images,
+    where the model does not say.
+
+    Raises:
+        UserError: nothing says how large images are, or the preprocessing is not for them.
+    """
+    if inside.encoder is model:
+        return describe_model(model, name, preprocessing)
+    config = _config(model, inside)
+    shape = _shape(inside, config, size)
+    names = config.get("label_names") or ()
+    info = configured(config, name or config.get("architecture") or type(model).__name__, shape, len(names))
+    return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
+
+
+def _config(model: nn.Module, inside: Inside) -> Mapping[str, Any]:
+    own = getattr(model, "pretrained_cfg", None)
+    if not own and hasattr(getattr(model, "transform", None), "image_mean"):
+        return {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0, "crop_mode": "squash"}
+    return dict(own or getattr(inside.encoder, "pretrained_cfg", None) or {"crop_pct": 1.0})
+
+
+def _shape(inside: Inside, config: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int, int]:
+    proj = next(one for one in inside.encoder.modules() if isinstance(one, nn.Conv2d))
+    if size is not None:
+        return (proj.in_channels, *size)
+    try:
+        return inside.family.image_shape(inside.encoder)
+    except UserError:
+        if "input_size" not in config:
+            raise UserError("nothing says how large the model's images are: give --image-size") from None
+        return tuple(config["input_size"])
+
+
+def _ordered(found: Mapping[str, Any], encoder: nn.Module) -> list[Any]:
+    """Outputs in the encoder's order, whatever the order that an engine has them in."""
+    family = family_of(encoder)
+    names = family.outputs(encoder) if isinstance(family, Maps) else tuple(found)
+    return [found[name] for name in names] if set(names) == set(found) else list(found.values())
 
 
 def _tensor(found: Any, images: Tensor) -> Tensor:

@@ -78,10 +78,13 @@ def open_model(
     seed: int = 0,
     sizes: Sizes | None = None,
 ) -> Loaded:
-    """As `load_model`, with what is to be said about it: which weights were taken, and what was done to them."""
+    """As `load_model`, with what is to be said about it: which weights were taken, and what was done to them.
+
+    sizes: the image size of a factory's model that has an encoder inside is that of the images that it is given.
+    """
     place, kind = find_device(device), kind_of_name(name)
-    if kind in ("bundled", "factory") and sizes and sizes.options():
-        raise UserError(f"model {name} decides its own image size and channels: leave --image-size and --in-chans out")
+    if kind == "bundled" and sizes and sizes.options():
+        raise UserError(_OWN_SIZES.format(name=name))
     loaded = _OPENERS[kind](name, weights, seed, sizes or Sizes())
     require_finite(loaded.model)
     notes = (*loaded.notes, *_half_note(loaded.model), *_size_note(loaded.model))
@@ -99,16 +102,24 @@ def _open_bundled(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
     return _with_checkpoint(model, name, bundled.weights if weights == "pretrained" else weights)
 
 
-def _open_factory(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
+_OWN_SIZES = "model {name} decides its own image size and channels: leave --image-size and --in-chans out"
+
+
+def _open_factory(name: str, weights: Weights, seed: int, sizes: Sizes) -> Loaded:
     if weights == "random":
         raise UserError(
             f"weights 'random' for {name}: a factory decides its own; use 'pretrained' (as it returns them)"
         )
     from fimaq_deploy.models.families.wrapped import transparent
+    from fimaq_deploy.models.inside import holds_encoders
 
     with current_directory_importable():
         model = seeded(lambda: call_factory(name), seed)
-    require_supported(model, name)
+    whole = holds_encoders(model)
+    if not whole:
+        require_supported(model, name)
+    if sizes.options() and not (whole and sizes.in_chans is None):
+        raise UserError(_OWN_SIZES.format(name=name))
     model = transparent(model)
     return Loaded(model) if weights == "pretrained" else _with_checkpoint(model, name, weights)
 

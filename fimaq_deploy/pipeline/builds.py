@@ -20,6 +20,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.measure.tasks import TaskChoice
-from fimaq_deploy.models.describe import ModelInfo, describe_model
-from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.fit import Sizes
 from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
@@ -47,7 +47,7 @@ from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.budgets import choose_recipe
 from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import Engine, compile_engines
-from fimaq_deploy.pipeline.contracts import contract_for
+from fimaq_deploy.pipeline.contracts import contract_for, file_info, whole_contract
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
@@ -58,6 +58,7 @@ from fimaq_deploy.pipeline.request import AUTO, REPLAYED, Request
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.steps import Counter, Progress, Step, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants
+from fimaq_deploy.pipeline.whole import Whole, reads_directly
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema, to_html, to_markdown
 from fimaq_deploy.report.environment import describe_environment
@@ -92,6 +93,7 @@ def build(
     model: str,
     *,
     weights: str | Path = "pretrained",
+    backbone: str | None = None,
     images: Images | None = None,
     eval_images: Images | None = None,
     recipe: Recipe | str | Path = "w8a8",
@@ -126,6 +128,8 @@ def build(
 ) -> BuildResult | None:
     """Quantize, export, compile, evaluate and report, into the folder `out` (default: build/MODEL).
 
+    backbone: which module of somebody's detector or segmenter is, or holds, the encoder to quantize; default: the model
+        itself, or the one encoder inside. Rows of the report run the whole model, files are the encoder.
     images, eval_images: a folder, an image, a file of arrays, or what a program holds: arrays, pairs with labels,
         mappings, data sets, iterables of batches (`data.intake`); the shipped models bring their own.
     targets: default, all that work on this machine.
@@ -163,6 +167,7 @@ def build(
     request = Request.of(
         model,
         weights=weights,
+        backbone=backbone,
         images=images,
         eval_images=eval_images,
         recipe=recipe,
@@ -224,7 +229,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("load"):
         loaded = _load(request)
         artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.parameters + _BYTES_ALWAYS)
-        announce(loaded.model, loaded.calibration, request.recipe, runtimes)
+        announce(loaded.encoder, loaded.shown(loaded.calibration), request.recipe, runtimes)
     mix = None
     if request.budget is not None:
         with steps.step("choose formats") as count:
@@ -234,11 +239,12 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("export"):
         earlier = originals.onnx if originals else None
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
+        contract = whole_contract(contract, loaded.whole, quantized.input_shape, loaded.direct)
         files = write_files(
             folder,
             quantized,
-            loaded.model,
-            loaded.calibration,
+            loaded.encoder,
+            loaded.shown(loaded.calibration),
             runtimes,
             earlier,
             contract,
@@ -249,14 +255,16 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count, request.sm)
     with steps.step("evaluate") as count:
-        variants = load_variants(loaded.original, quantized, files, engines)
-        found = measure_rows(variants.candidates, loaded.evaluation, loaded.measures, count, originals)
+        variants = load_variants(loaded.whole.encoder_original, quantized, files, engines)
+        ways = loaded.whole.candidates(variants.candidates)
+        found = measure_rows(ways, loaded.evaluation, loaded.measures, count, originals)
         found.predictions.save(folder / PREDICTIONS)
-        replay = make_replay(variants.candidates, loaded.evaluation, loaded.info, request.replay)
+        read = file_info(loaded.info, contract)
+        replay = make_replay(variants.candidates, loaded.shown(loaded.evaluation), read, request.replay)
         if replay is not None:
             replay.save(folder / REPLAY)
     with steps.step("parity"):
-        parity = _compare_stages(request, quantized, folder, loaded.evaluation, variants)
+        parity = _compare_stages(request, quantized, folder, loaded.shown(loaded.evaluation), variants)
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
     report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done, inside, mix)
@@ -268,7 +276,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
 class Loaded:
     """What a build starts from."""
 
-    model: nn.Module
+    whole: Whole
     info: ModelInfo
     calibration: ImageSource
     evaluation: ImageSource
@@ -276,19 +284,28 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
     @property
-    def original(self) -> nn.Module:
-        """The model as what is deployed is compared with."""
-        return family_of(self.model).original(self.model)
+    def encoder(self) -> nn.Module:
+        return self.whole.encoder
+
+    def shown(self, images: ImageSource) -> ImageSource:
+        """What the encoder gets of them."""
+        return self.whole.encoder_images(images)
+
+    @cached_property
+    def direct(self) -> bool:
+        """Whether that is the images themselves."""
+        return self.whole.is_encoder or reads_directly(self.whole, self.calibration)
 
     @property
     def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(parameter.numel() for parameter in self.whole.model.parameters())
 
 
 def _load(request: Request) -> Loaded:
     device = parallel.own_device(request.device)
     opened = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes)
-    info = describe_model(opened.model, request.model, request.preprocessing)
+    whole = Whole.of(opened.model, request.backbone)
+    info = whole.describe(request.model, request.preprocessing, request.sizes.image_size)
     calibration = _calibration(request, info)
     evaluation = evaluation_source(
         request.model,
@@ -300,8 +317,8 @@ def _load(request: Request) -> Loaded:
         coco=request.eval_coco,
         maps=request.eval_maps,
     )
-    measures = choose_measures(request, family_of(opened.model).original(opened.model), evaluation)
-    return Loaded(opened.model, info, calibration, evaluation, measures, opened.notes)
+    measures = choose_measures(request, whole.original, evaluation)
+    return Loaded(whole, info, calibration, evaluation, measures, opened.notes)
 
 
 def _calibration(request: Request, info: ModelInfo) -> ImageSource:
@@ -315,17 +332,25 @@ def _assist(request: Request) -> None:
     """Learn with the first process and write nothing."""
     device = parallel.own_device(request.device)
     model = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes).model
-    images = _calibration(request, describe_model(model, request.model, request.preprocessing))
-    quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device, sm=request.sm)
+    info = Whole.of(model, request.backbone).describe(request.model, request.preprocessing, request.sizes.image_size)
+    images, place, sm = _calibration(request, info), request.backbone, request.sm
+    quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device, sm=sm, backbone=place)
+
+
+_NO_BUDGET = "leave --size-budget and --speed-budget out"
 
 
 def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> tuple[Request, schema.Mix]:
     """The request with the formats that its budget comes to."""
     assert request.budget is not None
+    if not loaded.whole.is_encoder:
+        raise UserError(
+            f"formats by a budget are chosen for models that are encoders, not for one inside: {_NO_BUDGET}"
+        )
     chosen = choose_recipe(
         request,
         request.budget,
-        loaded.model,
+        loaded.encoder,
         loaded.calibration,
         loaded.evaluation,
         loaded.measures,
@@ -337,7 +362,7 @@ def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> t
 
 def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) -> QuantizedModel:
     quantized = quantize(
-        loaded.model,
+        loaded.whole.model,
         loaded.calibration,
         request.recipe,
         request.targets,
@@ -347,6 +372,7 @@ def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) ->
         resume=folder / artifacts.STATE,
         sensitivity=request.sensitivity,
         sm=request.sm,
+        backbone=request.backbone,
     )
     quantized.save(folder / QUANTIZED)
     return quantized
@@ -375,7 +401,8 @@ def _report(
     mix: schema.Mix | None = None,
 ) -> schema.Report:
     doubts = findings.label_notes(found.predictions, loaded.info.classes)
-    notes = (*loaded.notes, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines), *told)
+    inside = loaded.whole.note(ONNX, _outputs(files), loaded.direct)
+    notes = (*loaded.notes, *inside, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines), *told)
     return schema.Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=request.command(),
@@ -403,6 +430,11 @@ def _report(
     )
 
 
+def _outputs(files: Files) -> list[str]:
+    contract = contract_in(files.onnx)
+    return [] if contract is None else [one.name for one in contract.outputs]
+
+
 def _shipped_original(engine: Engine, files: Files) -> str | None:
     """The original's file, where a target gains nothing from integers."""
     return files.yardstick(engine.runtime).name if engine.ships_original else None
@@ -426,7 +458,8 @@ def _write(folder: Path, report: schema.Report, recipe: Recipe, sizes: Sizes, in
         write_whole(folder / name, text.encode())
     contract = contract_in(folder / ONNX)
     assert contract is not None
-    reads = {"sizes": sizes.options(), "preprocessing": info.preprocessing(), "contract": contract.document()}
+    reads: dict[str, object] = {"sizes": sizes.options(), "preprocessing": info.preprocessing()}
+    reads |= {"contract": contract.document(), **({"backbone": contract.part} if contract.part else {})}
     write_manifest(folder, {**_manifest_facts(report), **reads}, without=(artifacts.REQUEST_FILE,))
 
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fimaq_deploy.contract import Contract
+from fimaq_deploy.contract import Contract, Output
 from fimaq_deploy.data.class_maps import read_class_map
 from fimaq_deploy.data.folder import Folder
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.models.describe import ModelInfo
+from fimaq_deploy.models.families.maps import Maps
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.whole import Whole
 
 
 def contract_for(request: Request, info: ModelInfo, evaluation: ImageSource, measures: Measures) -> Contract:
@@ -23,6 +25,31 @@ def contract_for(request: Request, info: ModelInfo, evaluation: ImageSource, mea
     kinds = [task.kind for task in measures.tasks.values()]
     contract = info.contract(kinds)
     return contract if contract.classes else replace(contract, classes=_names(request, info, evaluation))
+
+
+def whole_contract(contract: Contract, whole: Whole, shape: tuple[int, int, int], direct: bool) -> Contract:
+    """Of the encoder's file, where it is inside of a model: what it reads there, and that it answers maps.
+
+    shape: of what it reads. direct: whether that is the model's images.
+    """
+    if whole.is_encoder:
+        return contract
+    family = whole.inside.family
+    maps = family.outputs(whole.encoder) if isinstance(family, Maps) else ("",)
+    outputs = tuple(Output(kind="dense") for _ in maps)
+    part = replace(contract, shape=shape, outputs=outputs, classes=(), part=whole.place, direct=direct)
+    if direct:
+        return part
+    mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
+    return replace(part, resize=shape[1:], crop_mode="squash", mean=mean, std=std)
+
+
+def file_info(info: ModelInfo, contract: Contract) -> ModelInfo:
+    """What the file of a build reads, where that is not what its model reads."""
+    if not contract.part or contract.direct:
+        return info
+    shape, mean, std = contract.shape, contract.mean, contract.std
+    return replace(info, input_shape=shape, mean=mean, std=std, crop_pct=1.0, crop_mode=contract.crop_mode)
 
 
 def _names(request: Request, info: ModelInfo, evaluation: ImageSource) -> tuple[str, ...]:

@@ -85,6 +85,7 @@ class Request:
     replay: int = REPLAYED
     embed_preprocessing: bool = False
     budget: Budget | None = None
+    backbone: str | None = None
 
     @classmethod
     def of(
@@ -119,6 +120,7 @@ class Request:
         embed_preprocessing: bool = False,
         size_budget: float | None = None,
         speed_budget: float | None = None,
+        backbone: str | None = None,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -153,13 +155,15 @@ class Request:
             replay=_whole("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
             budget=_budget(recipe, size_budget, speed_budget, max_drop),
+            backbone=_place(backbone),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
         keys = ("model", "weights", "targets", "device", "seed")
         reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
-        asked = {name: value for name, value in {**reads, "sm": self.sm}.items() if value is not None}
+        told = {**reads, "sm": self.sm, "backbone": self.backbone}
+        asked = {name: value for name, value in told.items() if value is not None}
         decided = {"images": images_text(self.images), **{key: getattr(self, key) for key in keys}}
         if self.budget is not None:
             decided |= {"budget": asdict(self.budget), "max_drop": self.max_drop, "evaluate": self.evaluate_name}
@@ -203,6 +207,7 @@ class Request:
         preset = self.budget is not None or self.recipe.name in Recipe.presets()
         options = {
             "--model": self.model,
+            "--backbone": self.backbone,
             "--weights": self.weights,
             "--images": images_text(self.images),
             "--eval-images": images_text(self.eval_images),
@@ -278,6 +283,14 @@ def _path(option: str, given: object) -> str | None:
     if not path.strip() or "\0" in path:
         raise UserError(f"{option} {shown(repr(path))}: expected a path")
     return path
+
+
+def _place(backbone: object) -> str | None:
+    if backbone is None:
+        return None
+    if not isinstance(backbone, str) or not backbone.strip():
+        raise UserError(f"--backbone {shown(backbone)}: expected the name of a module of the model")
+    return backbone
 
 
 def _images(option: str, given: object) -> Any:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from fimaq_deploy.contract import Contract
 from fimaq_deploy.errors import UserError, within
-from fimaq_deploy.runtime.artifact import open_artifact
+from fimaq_deploy.runtime.artifact import Artifact, open_artifact
 from fimaq_deploy.runtime.choose import choose_engine
 from fimaq_deploy.runtime.preprocessing import Preparation
 
@@ -32,6 +32,20 @@ ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
 
 _BATCH = 16
 _LARGEST_BATCH = 4096
+
+
+def _require_images(artifact: Artifact) -> None:
+    """Refuse a file that reads what a model makes of images, and not images.
+
+    Raises:
+        UserError: says how it is run instead.
+    """
+    contract = artifact.contract
+    if contract.part and not contract.direct:
+        raise UserError(
+            f"{artifact.path} is the encoder '{contract.part}' of a model, which prepares its images: put its engine "
+            "into that model, with fimaq_deploy.splice(model, fimaq_deploy.load_engine(FILE))"
+        )
 
 
 class Predictor:
@@ -52,13 +66,16 @@ class Predictor:
         """
         self._batch = int(within("batch", batch, 1, _LARGEST_BATCH))
         self.artifact = open_artifact(artifact)
+        _require_images(self.artifact)
         self.choice = choose_engine(self.artifact, target, threads)
         self.contract: Contract = self.artifact.contract
         self._prepare = Preparation(self.contract)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (self.choice.sentence,)
+        part = self.artifact.contract.part
+        told = (f"it is the encoder '{part}' of a model and answers its maps",) if part else ()
+        return (self.choice.sentence, *told)
 
     def warm_up(self, batches: Sequence[int] = (1,)) -> None:
         """Run black images of these batch sizes, so that the first real ones do not wait for what is made lazily."""

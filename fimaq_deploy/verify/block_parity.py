@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from fimaq_deploy.calibration.backbone import encoder_inputs
 from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.data.choose import example_images
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime, find_runtime
@@ -25,7 +27,7 @@ from fimaq_deploy.files import write_whole
 from fimaq_deploy.files.folders import settle_folder
 from fimaq_deploy.manifest import MANIFEST, read_manifest
 from fimaq_deploy.manifest import origin as manifest_origin
-from fimaq_deploy.models.describe import describe_model
+from fimaq_deploy.models.inside import describe_whole, encoder_at
 from fimaq_deploy.models.load import load_model
 from fimaq_deploy.models.preprocessing import Preprocessing, image_size
 from fimaq_deploy.verify.stages import ParityReport, compare_stages, differing_weights
@@ -121,8 +123,7 @@ def parity(
     name, origin, seed, found = _origin(file.parent, model, weights)
     original = load_model(name, origin, seed=seed, **_sizes(file.parent))
     quantized = load_quantized(file, original)
-    info = describe_model(original, name, _preprocessing(file.parent))
-    taken = example_images(name, info, images, count).take(count)
+    taken = _taken(original, quantized.place, name, file.parent, images, count)
     with _exported(quantized, file, built) as folder:
         wanted = targets if targets is not None else [target for target in found if _runs(target, folder)]
         return Outcome(
@@ -131,6 +132,14 @@ def parity(
             weights=compare_weights(folder),
             comparisons=tuple(compare_files(quantized, folder, taken, wanted)),
         )
+
+
+def _taken(original: nn.Module, place: str, name: str, folder: Path, images: str | Path | None, count: int) -> Tensor:
+    """What the quantized model reads: images, or what its place inside of a model gets of them."""
+    inside = encoder_at(original, place)
+    info = describe_whole(original, inside, name, _preprocessing(folder), _sizes(folder)["image_size"])
+    shown = example_images(name, info, images, count).take(count)
+    return shown if not place else torch.cat(list(encoder_inputs(original, inside, [shown])))
 
 
 def _sizes(folder: Path) -> dict[str, Any]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from fixtures.detectors import Segmenter, detector, segmenter, swin_body, vit_body
 from torch import nn
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.inside import Standing, encoder_at, find_backbone, images_of, needs_search, spliced
+from fimaq_deploy.models.inside import (
+    Standing,
+    describe_whole,
+    encoder_at,
+    find_backbone,
+    images_of,
+    needs_search,
+    splice,
+    spliced,
+)
+from fimaq_deploy.models.preprocessing import Preprocessing
 
 
 def test_the_one_encoder_is_found() -> None:
@@ -78,3 +90,28 @@ def test_images_are_told_from_what_else_an_encoder_gets() -> None:
     assert images_of((), {"pixel_values": images, "pixel_mask": mask}) is images
     with pytest.raises(UserError, match=r"^the encoder gets \(1, 3, 4, 4\), \(1, 3, 4, 4\): expected one tensor"):
         images_of((images, images), {})
+
+
+def test_what_a_whole_model_reads() -> None:
+    """torchvision normalises itself; anything else is prepared as its configuration says."""
+    model = detector()
+    info = describe_whole(model, find_backbone(model), "mine")
+    assert (info.name, info.input_shape, info.mean, info.std) == ("mine", (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+    assert describe_whole(model, find_backbone(model), size=(40, 24)).input_shape == (3, 40, 24)
+    other = segmenter()
+    other.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "label_names": ["sky", "sea"]}
+    told = describe_whole(other, find_backbone(other), preprocessing=Preprocessing(std=(0.5,)))
+    assert (told.mean, told.std, told.class_names) == ((0.5,) * 3, (0.5,) * 3, ("sky", "sea"))
+
+
+@torch.no_grad()
+def test_an_engine_in_the_encoders_place() -> None:
+    """Whatever order it has its outputs in."""
+    model, images = segmenter(), torch.randn(2, 3, 32, 32)
+
+    def engine(arrays: Any) -> Any:
+        first, second = model.encoder(torch.from_numpy(arrays))
+        return {"blocks_1": second.numpy(), "blocks_0": first.numpy()}
+
+    assert torch.equal(splice(model, engine)(images), model(images))
+    assert torch.equal(splice(model, model.encoder, "encoder")(images), model(images))
