@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures import coco
 
 from fimaq_deploy.data.choose import (
     GENERATED_EVALUATION_IMAGES,
@@ -115,3 +116,27 @@ def test_what_can_be_read_but_once_is_kept_as_far_as_it_is_needed() -> None:
 def test_what_can_be_read_again_is_left_as_it_is() -> None:
     source = as_source([torch.rand(2, 3, 8, 8)])
     assert kept(source, 1) is source
+
+
+def test_annotations_go_beside_a_folder(tmp_path: Path, colour: ModelInfo) -> None:
+    coco.write(tmp_path)
+    info, calibrated = coco.info(), generated_images(colour, "test", 1)
+
+    def chosen(images: Images | None, **given: Path) -> ImageSource:
+        return evaluation_source("vit_t", info, calibrated, images=images, own_calibration=True, **given)
+
+    objects = chosen(tmp_path / "images", coco=tmp_path / "annotations.json").take(1)
+    maps = chosen(str(tmp_path / "images"), maps=tmp_path / "maps").take(1)
+    assert torch.equal(objects, maps)
+    with pytest.raises(UserError, match="--eval-coco needs the folder of its images"):
+        chosen(None, coco=tmp_path / "annotations.json")
+    with pytest.raises(UserError, match="--eval-maps needs the folder of its images"):
+        chosen(torch.zeros(1, 3, 96, 96), maps=tmp_path / "maps")
+    with pytest.raises(UserError, match="--eval-coco and --eval-maps: give the one"):
+        chosen(tmp_path / "images", coco=tmp_path / "annotations.json", maps=tmp_path / "maps")
+
+
+@pytest.mark.parametrize("name", ["maskrcnn_shapes", "segmenter_shapes"])
+def test_models_with_an_encoder_inside_bring_their_pictures(name: str) -> None:
+    source = calibration(name, coco.info())
+    assert (source.description, source.count) == ("bundled scenes, calibration split", 4)
