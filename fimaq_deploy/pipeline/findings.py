@@ -142,14 +142,15 @@ def to_accuracy(own: Evaluation) -> schema.Accuracy | None:
 
 def to_comparison(to: str | None, own: Evaluation) -> schema.Comparison | None:
     """Agreement in the sense of one answer an image, which only classes have."""
-    if to is None or own.largest_difference is None:
+    figures = [to_figure(one) for one in own.figures if one.figure.of == "original"]
+    if to is None or (own.largest_difference is None and not figures):
         return None
     main = next(iter(own.tasks.values()))
     return schema.Comparison(
         to=to,
         agreement=own.value("agreement") if main.kind == "classes" else None,
         largest_difference=own.largest_difference,
-        figures=[to_figure(one) for one in own.figures if one.figure.of == "original"],
+        figures=figures,
     )
 
 

@@ -115,7 +115,8 @@ class Comparison(_Part):
         description="Share of images with the same top-1 prediction; null where an output is no logits of classes."
     )
     largest_difference: Difference = Field(
-        description="Largest absolute difference between two numbers of an output; null where it is not finite."
+        description="Largest absolute difference between two numbers of an output; null where it is not finite, and of "
+        "objects, which come in any order."
     )
     figures: list[Figure] = []
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures.objects import found_objects, true_objects
 
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
 from fimaq_deploy.calibration.findings.usage import GridUse
@@ -269,3 +270,13 @@ def test_rows_get_the_speeds_of_their_ids() -> None:
     ]
     assert found[0].peak_memory_bytes == 77
     assert (found[1].latency, found[1].peak_memory_bytes) == ([], None)
+
+
+def test_objects_are_compared_without_a_largest_difference() -> None:
+    truth = true_objects(3)
+    images = np.zeros((3, 3, 8, 9), np.float32)
+    done = evaluate(lambda _: found_objects(truth), images, against=lambda _: found_objects(truth, noise=0))
+    assert done.largest_difference is None
+    found = findings.to_comparison("other", done)
+    assert found is not None and found.largest_difference is None
+    assert [one.name for one in found.figures] == ["agreement"]

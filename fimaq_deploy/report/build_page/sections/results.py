@@ -164,11 +164,12 @@ def _chain(report: Report) -> Exhibit | None:
 def _chain_cells(report: Report, row: Row) -> tuple[str, ...]:
     assert row.comparison is not None
     difference = row.comparison.largest_difference
+    unordered = outputs(report)[0].task == "detection"  # objects come in any order
     return (
         row.title,
         report.title_of(row.comparison.to),
         _chain_figures(report, row),
-        "not finite" if difference is None else f"{difference:.2g}",
+        f"{difference:.2g}" if difference is not None else "" if unordered else "not finite",
     )
 
 
