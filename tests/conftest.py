@@ -50,4 +50,5 @@ pytest_plugins = [
     "fixtures.chains",
     "fixtures.user_models",
     "fixtures.artifacts",
+    "fixtures.bare_onnx",
 ]

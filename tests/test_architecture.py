@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "graph": set(),
     "engines": set(),
     "export": {"calibration", "graph", "models"},
+    "graph_calibration": {"calibration", "data", "engines", "export", "graph"},
     "measure": {"graph", "engines", "data"},
     "verify": {"calibration", "export", "engines", "graph", "measure", "models", "data"},
     "report": set(),

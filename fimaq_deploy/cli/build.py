@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def build(
     model: Annotated[
-        str, typer.Option(help="A shipped or timm model, a Hugging Face folder, or package.module:factory.")
+        str,
+        typer.Option(
+            help="A shipped or timm model, a Hugging Face folder, package.module:factory, or a bare ONNX file."
+        ),
     ],
     weights: Annotated[
         str, typer.Option(help="pretrained, random, or a checkpoint: FILE, FOLDER or FILE#SET.")

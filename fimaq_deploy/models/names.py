@@ -59,6 +59,11 @@ def model_names() -> list[str]:
     return [*SHIPPED, *SHORT_NAMES]
 
 
+def is_onnx(name: str) -> bool:
+    """Whether a name is meant as an ONNX file, which a build takes and `load_model` does not."""
+    return name.endswith(".onnx") and ":" not in name
+
+
 def full_name(name: str) -> str:
     """timm's name of a model that has a short one."""
     return SHORT_NAMES.get(name, name)
@@ -97,7 +102,7 @@ def _leads_to_a_folder(name: str) -> bool:
 
 def _not_a_model(name: str) -> str:
     if name.endswith(".onnx"):
-        return f"model '{shown(name)}' is an ONNX file: expected the model that it was exported from"
+        return f"model '{shown(name)}' is an ONNX file: `build` takes it, this takes what it was exported from"
     hint = f"--model NAME --weights {shown(name)}" if name.endswith(_WEIGHT_FILES) else "its folder, or a name"
     return f"model '{shown(name)}' is a file, which does not say of what architecture: give {hint}"
 

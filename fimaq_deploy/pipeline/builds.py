@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,35 +32,32 @@ from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.data.source import ImageSource
-from fimaq_deploy.engines.runtimes import ONNX, find_runtime, runtime_packages
+from fimaq_deploy.engines.runtimes import ONNX, find_runtime
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.files import write_whole
-from fimaq_deploy.manifest import write_manifest
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.measure.tasks import TaskChoice
 from fimaq_deploy.models.describe import ModelInfo
-from fimaq_deploy.models.fit import Sizes
 from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.budgets import choose_recipe
-from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
-from fimaq_deploy.pipeline.compiled import Engine, compile_engines
+from fimaq_deploy.pipeline.candidates import Originals, measure_rows
+from fimaq_deploy.pipeline.compiled import compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for, file_info, whole_contract
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
-from fimaq_deploy.pipeline.pictures import to_pictures
+from fimaq_deploy.pipeline.onnx_builds import make_from_onnx
 from fimaq_deploy.pipeline.pixels import write_pixels
+from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import AUTO, REPLAYED, Request
 from fimaq_deploy.pipeline.speed import measure_speed
-from fimaq_deploy.pipeline.steps import Counter, Progress, Step, Steps
-from fimaq_deploy.pipeline.variants import Variants, load_variants
+from fimaq_deploy.pipeline.steps import Counter, Progress, Steps
+from fimaq_deploy.pipeline.variants import Variants, load_variants, of_module
 from fimaq_deploy.pipeline.whole import Whole, reads_directly
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.report import schema, to_html, to_markdown
-from fimaq_deploy.report.environment import describe_environment
+from fimaq_deploy.report import schema
 from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.runtime.onnx_metadata import contract_in
@@ -214,10 +210,12 @@ def run_request(
                 f"--recipe {AUTO} tries mixes in one process: choose it in one, and learn from its recipe.yaml"
             )
         if not group.leads:
-            _assist(request)
+            if not request.is_onnx:
+                _assist(request)
             return None
+        make = make_from_onnx if request.is_onnx else _make
         with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
-            report = _make(request, folder, Steps(progress), originals)
+            report = make(request, folder, Steps(progress), originals)
     if originals:
         originals.onnx = request.out / FP_ONNX
     return BuildResult(request.out, report, tuple(failures(report, request.max_drop)))
@@ -255,7 +253,8 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count, request.sm)
     with steps.step("evaluate") as count:
-        variants = load_variants(loaded.whole.encoder_original, quantized, files, engines)
+        sources = of_module(loaded.whole.encoder_original, quantized, files)
+        variants = load_variants(sources, files, engines)
         ways = loaded.whole.candidates(variants.candidates)
         found = measure_rows(ways, loaded.evaluation, loaded.measures, count, originals)
         found.predictions.save(folder / PREDICTIONS)
@@ -267,8 +266,29 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         parity = _compare_stages(request, quantized, folder, loaded.shown(loaded.evaluation), variants)
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
-    report = _report(request, loaded, quantized, files, engines, found, rows, parity, steps.done, inside, mix)
-    _write(folder, report, quantized.recipe, request.sizes, loaded.info)
+    doubts = findings.label_notes(found.predictions, loaded.info.classes)
+    whole = loaded.whole.note(ONNX, _outputs(files), loaded.direct)
+    report = make_report(
+        request,
+        loaded.info,
+        quantized.recipe,
+        parameters=loaded.parameters,
+        images=(loaded.calibration, loaded.evaluation),
+        measures=loaded.measures,
+        notes=(*loaded.notes, *whole, *doubts, *found.notes, *quantized.notes),
+        files=files,
+        engines=engines,
+        found=found,
+        rows=rows,
+        steps=steps.done,
+        history=quantized.history,
+        grids=quantized.grids,
+        sensitivity=quantized.sensitivity,
+        parity=parity,
+        told=inside,
+        mix=mix,
+    )
+    write_report(folder, report, quantized.recipe, request.sizes, loaded.info)
     return report
 
 
@@ -387,90 +407,6 @@ def _compare_stages(
     return [findings.to_parity(each, weights) for each in compare_files(quantized, folder, few, variants.tapped)]
 
 
-def _report(
-    request: Request,
-    loaded: Loaded,
-    quantized: QuantizedModel,
-    files: Files,
-    engines: Sequence[Engine],
-    found: Found,
-    rows: Sequence[schema.Row],
-    parity: Sequence[schema.Parity],
-    steps: Sequence[Step],
-    told: Sequence[str],
-    mix: schema.Mix | None = None,
-) -> schema.Report:
-    doubts = findings.label_notes(found.predictions, loaded.info.classes)
-    inside = loaded.whole.note(ONNX, _outputs(files), loaded.direct)
-    notes = (*loaded.notes, *inside, *doubts, *found.notes, *quantized.notes, *_float_notes(files, engines), *told)
-    return schema.Report(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=request.command(),
-        seed=request.seed,
-        max_drop=request.max_drop,
-        min_agreement=request.min_agreement,
-        min_cosine=request.min_cosine,
-        outputs=found.outputs,
-        evaluate=request.evaluate_name,
-        model=findings.to_model(loaded.info, request.weights, loaded.parameters),
-        recipe=quantized.recipe.model_dump(mode="json"),
-        data=findings.to_data(loaded.calibration, loaded.evaluation, notes, found.predictions),
-        environment=describe_environment(runtime_packages()),
-        targets=[findings.to_target(engine, _shipped_original(engine, files)) for engine in engines],
-        rows=list(rows),
-        blocks=[findings.to_block(record) for record in quantized.history],
-        steps=[findings.to_step(step) for step in steps],
-        grids=[findings.to_grid_use(use) for use in quantized.grids],
-        sensitivity=[findings.to_sensitivity(one) for one in quantized.sensitivity],
-        mix=mix,
-        audits=[findings.to_audit(engine.audit) for engine in engines if engine.audit],
-        parity=list(parity),
-        pictures=to_pictures(found.glance, loaded.measures.tasks, loaded.info),
-        predictions=PREDICTIONS,
-    )
-
-
 def _outputs(files: Files) -> list[str]:
     contract = contract_in(files.onnx)
     return [] if contract is None else [one.name for one in contract.outputs]
-
-
-def _shipped_original(engine: Engine, files: Files) -> str | None:
-    """The original's file, where a target gains nothing from integers."""
-    return files.yardstick(engine.runtime).name if engine.ships_original else None
-
-
-def _float_notes(files: Files, engines: Sequence[Engine]) -> list[str]:
-    """Which floats the targets with half precision have around the integers."""
-    titles = [engine.runtime.title for engine in engines if engine.runtime.target.high_precision != "float32"]
-    return [f"{' and '.join(titles)}: {files.half.note}"] if files.half else []
-
-
-def _write(folder: Path, report: schema.Report, recipe: Recipe, sizes: Sizes, info: ModelInfo) -> None:
-    """The report, the recipe and, last, the manifest of everything."""
-    texts = {
-        "report.json": report.to_json(),
-        "report.md": to_markdown(report),
-        "report.html": to_html(report),
-        "recipe.yaml": recipe.to_yaml(),
-    }
-    for name, text in texts.items():
-        write_whole(folder / name, text.encode())
-    contract = contract_in(folder / ONNX)
-    assert contract is not None
-    reads: dict[str, object] = {"sizes": sizes.options(), "preprocessing": info.preprocessing()}
-    reads |= {"contract": contract.document(), **({"backbone": contract.part} if contract.part else {})}
-    write_manifest(folder, {**_manifest_facts(report), **reads}, without=(artifacts.REQUEST_FILE,))
-
-
-def _manifest_facts(report: schema.Report) -> dict[str, object]:
-    return {
-        "created": report.created,
-        "model": report.model.name,
-        "weights": report.model.weights,
-        "recipe": report.recipe["name"],
-        "targets": [target.name for target in report.targets if not target.not_built],
-        "seed": report.seed,
-        "command": report.command,
-        "versions": {"python": report.environment.python, **report.environment.packages},
-    }

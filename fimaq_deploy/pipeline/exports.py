@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.contract import Contract
 from fimaq_deploy.engines.runtimes import ONNX, Runtime
-from fimaq_deploy.export import convert_fp_onnx, export_fp_onnx, trace
+from fimaq_deploy.export import Traced, convert_fp_onnx, export_fp_onnx, trace
 from fimaq_deploy.graph.products import dequantized_products, is_quantized
 from fimaq_deploy.graph.saving import copy_model
 from fimaq_deploy.graph.structure import read_structure
@@ -101,15 +101,39 @@ def write_files(
     contract: what each file says of its input; None: what the model itself says. opset: of every file; None is 21.
     weight_storage: of weights of at most four bits, as of `export_onnx`.
     """
-    traced, original = trace(quantized, contract=contract), folder / FP_ONNX
+    traced = trace(quantized, contract=contract)
+
+    def original(path: Path) -> object:
+        return export_fp_onnx(model, path, contract=contract, opset=opset)
+
+    def choose() -> Floats:
+        return choose_floats(quantized, model, images.take(IMAGES))
+
+    return write_traced(folder, traced, original, choose, runtimes, earlier, opset, weight_storage)
+
+
+def write_traced(
+    folder: Path,
+    traced: Traced,
+    write_original: Callable[[Path], object],
+    choose: Callable[[], Floats],
+    runtimes: Sequence[Runtime],
+    earlier: Path | None = None,
+    opset: int | None = None,
+    weight_storage: WeightStorage = "auto",
+) -> Files:
+    """The same of a graph that is there already. write_original: writes the original in float32. choose: which floats
+    hold what both compute, asked where a target computes in half precision.
+    """
+    original = folder / FP_ONNX
     traced.write(folder / ONNX, opset=opset, weight_storage=weight_storage)
     if earlier is not None and earlier.is_file():
         copy_model(earlier, original)
     else:
-        export_fp_onnx(model, original, contract=contract, opset=opset)
+        write_original(original)
     own = [runtime for runtime in runtimes if not runtime.target.reads_the_common_file]
     half = [runtime for runtime in own if _is_half(runtime)]
-    files = Files(folder, choose_floats(quantized, model, images.take(IMAGES)) if half else None)
+    files = Files(folder, choose() if half else None)
     for runtime in own:
         traced.write(runtime.onnx(folder), _rules(runtime, files.half), opset, weight_storage)
     if half:

@@ -25,7 +25,6 @@ from fimaq_deploy.pipeline.compiled import Engine
 from fimaq_deploy.pipeline.rows import Candidate, Done
 from fimaq_deploy.pipeline.speed import Speed
 from fimaq_deploy.pipeline.steps import Step
-from fimaq_deploy.pipeline.variants import ORIGINAL
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.verify.block_parity import Comparison
@@ -66,7 +65,7 @@ def to_data(
 
 def label_notes(predictions: Predictions, classes: int) -> list[str]:
     """What the original's predictions say about the labels of a classifier."""
-    original, labels = predictions.rows.get(ORIGINAL), predictions.labels
+    original, labels = next(iter(predictions.rows.values()), None), predictions.labels
     if original is None or labels is None or labels.ndim != 1:
         return []
     return label_doubts(original.astype(np.int64), labels.astype(np.int64), classes)

@@ -24,7 +24,7 @@ from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
 from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.fit import Sizes
-from fimaq_deploy.models.names import require_known
+from fimaq_deploy.models.names import is_onnx, require_known
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.models.preprocessing import image_size as sides
 from fimaq_deploy.recipe import Recipe
@@ -128,6 +128,8 @@ class Request:
             UserError: one of them cannot be meant.
         """
         _require_name(model)
+        if is_onnx(model):
+            _require_of_onnx(weights, sensitivity, backbone, recipe)
         return cls(
             model=model,
             weights=_path("--weights", weights) or "",
@@ -170,6 +172,11 @@ class Request:
         return {**decided, "recipe": self.recipe.model_dump(mode="json"), **asked}
 
     @property
+    def is_onnx(self) -> bool:
+        """Whether the model is a bare ONNX file."""
+        return is_onnx(self.model)
+
+    @property
     def evaluate_name(self) -> str | None:
         """The user's own function as the command line has it."""
         own = self.evaluate
@@ -208,7 +215,7 @@ class Request:
         options = {
             "--model": self.model,
             "--backbone": self.backbone,
-            "--weights": self.weights,
+            "--weights": None if self.is_onnx else self.weights,
             "--images": images_text(self.images),
             "--eval-images": images_text(self.eval_images),
             **self._reading(),
@@ -242,7 +249,9 @@ def changed_settings(recipe: Recipe) -> list[str]:
 
 
 def default_out(model: str) -> str:
-    """`build/MODEL`; a `package.module:factory` is named by its factory."""
+    """`build/MODEL`; a `package.module:factory` is named by its factory, an ONNX file by its own name."""
+    if is_onnx(model):
+        return str(Path("build") / Path(model).stem)
     return str(Path("build") / model.rpartition(":")[2].replace("/", "_"))
 
 
@@ -271,7 +280,20 @@ def _require_name(model: object) -> None:
         raise UserError(
             f"--model is a {type(model).__name__}: expected a name, or package.module:factory for a module of your own"
         )
-    require_known(model)
+    if not is_onnx(model):
+        require_known(model)
+
+
+def _require_of_onnx(weights: object, sensitivity: object, backbone: object, recipe: object) -> None:
+    """What asks for a module."""
+    if weights != "pretrained":
+        raise UserError(f"--weights {shown(weights)}: an ONNX file brings its own; leave it out")
+    if sensitivity:
+        raise UserError("--sensitivity needs the PyTorch model: an ONNX file has no blocks to spare one by one")
+    if backbone is not None:
+        raise UserError("--backbone needs the PyTorch model: an ONNX file is quantized as a whole")
+    if recipe == AUTO:
+        raise UserError(f"--recipe {AUTO} needs the PyTorch model: name a recipe for an ONNX file")
 
 
 def _path(option: str, given: object) -> str | None:

@@ -48,18 +48,40 @@ class Variants:
         return [runtime.name for runtime in quantized if runtime.taps and runtime.compiler is None]
 
 
-def load_variants(model: nn.Module, quantized: Any, files: Files, engines: Sequence[Engine]) -> Variants:
-    """Load all that run here. model: the original; quantized: the `QuantizedModel`."""
-    runtime = find_runtime(REFERENCE)
+@dataclass(frozen=True)
+class Sources:
+    """What the files of a build come from. The first one is what everything is compared with.
+
+    original: the model before anything was done to it. quantized: what the quantized file should equal, where it can be
+    run without that; else the file is compared with the original.
+    """
+
+    original: Candidate
+    quantized: Candidate | None = None
+
+
+def of_module(model: nn.Module, quantized: Any, files: Files) -> Sources:
+    """model: the original; quantized: the `QuantizedModel`."""
+    return Sources(
+        Candidate(ORIGINAL, "PyTorch FP32", model, original=True),
+        Candidate(FAKE_QUANT, "PyTorch fake-quant", quantized, ORIGINAL, files.folder / QUANTIZED),
+    )
+
+
+def load_variants(sources: Sources, files: Files, engines: Sequence[Engine]) -> Variants:
+    """Load all that run here."""
+    runtime, origin = find_runtime(REFERENCE), sources.original.id
     unoptimised = runtime.load(files.onnx, **{OPTIMISATIONS.name: False})
     first, own = (_load(row, file, runtime) for row, file in ((FP_ROW, files.original), (REFERENCE, files.onnx)))
-    further = [pair for one in engines if one.runtime.name != REFERENCE for pair in _of_engine(one, files)]
+    further = [pair for one in engines if one.runtime.name != REFERENCE for pair in _of_engine(one, files, origin)]
+    learned = [sources.quantized] if sources.quantized else []
+    equal = learned[0].id if learned else origin
     return Variants(
         candidates=(
-            Candidate(ORIGINAL, "PyTorch FP32", model, original=True),
-            Candidate(FP_ROW, "ONNX Runtime FP32", first.runner, ORIGINAL, first.file, original=True),
-            Candidate(FAKE_QUANT, "PyTorch fake-quant", quantized, ORIGINAL, files.folder / QUANTIZED),
-            Candidate(AS_WRITTEN, "ONNX unoptimised", unoptimised, FAKE_QUANT, files.onnx),
+            sources.original,
+            Candidate(FP_ROW, "ONNX Runtime FP32", first.runner, origin, first.file, original=True),
+            *learned,
+            Candidate(AS_WRITTEN, "ONNX unoptimised", unoptimised, equal, files.onnx),
             Candidate(REFERENCE, runtime.title, own.runner, AS_WRITTEN, own.file, deployed=True),
             *(candidate for candidate, _ in further),
         ),
@@ -67,13 +89,13 @@ def load_variants(model: nn.Module, quantized: Any, files: Files, engines: Seque
     )
 
 
-def _of_engine(engine: Engine, files: Files) -> Iterator[tuple[Candidate, LoadedFile | None]]:
+def _of_engine(engine: Engine, files: Files, origin: str) -> Iterator[tuple[Candidate, LoadedFile | None]]:
     """One target, behind the original in its own floats where it is measured beside that."""
     runtime = engine.runtime
     if files.has_yardstick(runtime):
         short = files.yardstick_short(runtime)
         row, title = f"{runtime.name}-{short}", f"{runtime.title} {short.upper()}"
-        yield _variant(row, title, ORIGINAL, files.yardstick(runtime), engine, original=True)
+        yield _variant(row, title, origin, files.yardstick(runtime), engine, original=True)
     yield _variant(runtime.name, runtime.title, AS_WRITTEN, runtime.file(files.folder), engine, original=False)
 
 

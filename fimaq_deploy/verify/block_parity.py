@@ -118,6 +118,11 @@ def parity(
     settle_folder(path)
     built = path if path.is_dir() else None
     file = path / QUANTIZED if built else path
+    if built and (path / ONNX).is_file() and not file.is_file():
+        raise UserError(
+            f"{path} was built from a bare ONNX file: parity needs the PyTorch model; its report compares rows, and "
+            "`verify` runs it again"
+        )
     if not file.is_file():
         raise UserError(f"no quantized model {file}: name the folder of a build or its {QUANTIZED}")
     name, origin, seed, found = _origin(file.parent, model, weights)

@@ -5,13 +5,13 @@ import pytest
 from fixtures.road import ALL, Road
 
 from fimaq_deploy.pipeline.compiled import compile_engines
-from fimaq_deploy.pipeline.variants import Variants, load_variants
+from fimaq_deploy.pipeline.variants import Variants, load_variants, of_module
 
 
 @pytest.fixture(scope="module")
 def variants(road: Road) -> Variants:
     engines = compile_engines(ALL, road.files, lambda *_: None)
-    return load_variants(road.model, road.quantized, road.files, engines)
+    return load_variants(of_module(road.model, road.quantized, road.files), road.files, engines)
 
 
 def test_every_way_has_a_row_in_the_order_of_the_table(variants: Variants) -> None:

@@ -16,7 +16,7 @@ ask for a head in integers all the same; its `layers` decide for single ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,7 +38,6 @@ from fimaq_deploy.calibration.quantizers.grid import (
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.family import Family
-from fimaq_deploy.models.families.roles import Heads
 from fimaq_deploy.recipe import Edge, LayerOverride, Recipe
 from fimaq_deploy.target import Format, Operator, Target
 
@@ -156,38 +155,87 @@ def make_plan(model: nn.Module, recipe: Recipe, target: Target, tokens: Mapping[
     return Plan(dict(planner.decisions()))
 
 
+@dataclass(frozen=True)
+class LayerFacts:
+    """What a decision about a product with stored weights depends on.
+
+    inputs, outputs: of its weights as a matrix. convolution: whether they are kernels. position: patch_embed or head,
+    None for all others. behind_mean: whether it reads a mean over tokens, one row an image.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    convolution: bool = False
+    position: str | None = None
+    behind_mean: bool = False
+
+
+@dataclass(frozen=True)
+class AttentionFacts:
+    """What a decision about an attention depends on."""
+
+    name: str
+    size: int
+    tokens: int
+
+
 class _Planner:
-    """Everything that a decision depends on."""
+    """The facts of a module's layers and attentions, and what is decided of them."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, target: Target, tokens: Mapping[str, int]) -> None:
-        self.model, self.recipe, self.target, self.tokens = model, recipe, target, tokens
+        self.model, self.tokens = model, tokens
         self.family: Family = family_of(model)
         self.heads = attentions_of(model)
         self.layers = {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
-        self.overrides = Overrides(recipe.layers, layers=tuple(self.layers), attentions=tuple(self.heads))
+        self.rules = Rules(recipe, target, tuple(self.layers), tuple(self.heads))
         self.kept = self.family.kept(model)
 
     def decisions(self) -> Iterator[tuple[str, Decision]]:
         for name, _ in self.model.named_modules():
-            if name in self.heads:
-                yield name, self._attention(self.heads[name])
+            if name in self.kept and (name in self.heads or name in self.layers):
+                yield name, Kept(self.kept[name])
+            elif name in self.heads:
+                yield name, self.rules.attention(AttentionFacts(name, self.heads[name].size, self.tokens[name]))
             elif name in self.layers:
-                yield name, self._layer(name, self.layers[name])
+                yield name, self.rules.layer(self._facts(name, self.layers[name]))
 
-    def _edge(self, name: str) -> Edge:
-        """The recipe's own field for a layer; one that decides nothing where it has none."""
+    def _facts(self, name: str, layer: nn.Linear | nn.Conv2d) -> LayerFacts:
+        outputs, inputs = layer.weight.flatten(1).shape
         position = self.family.position(name)
-        return Edge() if position is None else getattr(self.recipe, position)
+        pooled = position == "head" and self.family.head_reads_a_mean(self.model)
+        return LayerFacts(name, inputs, outputs, isinstance(layer, nn.Conv2d), position, pooled)
 
-    def _layer(self, name: str, layer: nn.Linear | nn.Conv2d) -> Decision:
-        own, edge = self.overrides.of(name), self._edge(name)
-        reason = self.kept.get(name) or self._layer_reason(name, layer, own, edge)
+
+class Rules:
+    """How a recipe and a target decide, whatever the layers are of: a module or a graph.
+
+    Raises:
+        UserError: the recipe's `layers` names what the model does not have.
+    """
+
+    def __init__(self, recipe: Recipe, target: Target, layers: Sequence[str], attentions: Sequence[str]) -> None:
+        self.recipe, self.target = recipe, target
+        self.overrides = Overrides(recipe.layers, layers=tuple(layers), attentions=tuple(attentions))
+
+    def _edge(self, facts: LayerFacts) -> Edge:
+        """The recipe's own field for a layer; one that decides nothing where it has none."""
+        return Edge() if facts.position is None else getattr(self.recipe, facts.position)
+
+    def layer(self, facts: LayerFacts) -> Decision:
+        """Of a product with stored weights.
+
+        Raises:
+            UserError: the target cannot execute the grids.
+        """
+        own, edge = self.overrides.of(facts.name), self._edge(facts)
+        reason = self._layer_reason(facts, own, edge)
         if reason:
             return Kept(reason)
         form = own.format or edge.format or self.recipe.format
         if form == "int":
-            return LayerGrids(self._weights(layer, own, edge), self._inputs(own, edge))
-        return self._floats(name, form, own, edge)
+            return LayerGrids(self._weights(facts, own, edge), self._inputs(own, edge))
+        return self._floats(facts.name, form, own, edge)
 
     def _floats(self, name: str, form: Format, own: LayerOverride, edge: Edge) -> LayerGrids:
         """Of a layer in 8-bit floats, whose bits a recipe cannot choose."""
@@ -209,29 +257,27 @@ class _Planner:
         if refusal:
             raise UserError(refusal)
 
-    def _layer_reason(self, name: str, layer: nn.Linear | nn.Conv2d, own: LayerOverride, edge: Edge) -> str | None:
+    def _layer_reason(self, facts: LayerFacts, own: LayerOverride, edge: Edge) -> str | None:
         wanted = own.quantize if own.quantize != "auto" else edge.quantize
         if wanted == "never":
             return "the recipe leaves it alone"
         if wanted == "always":
             return None
-        outputs, inputs = layer.weight.flatten(1).shape
-        position = self.family.position(name)
-        if position != "patch_embed" and min(inputs, outputs) < self.target.least_product:
+        inputs, outputs = facts.inputs, facts.outputs
+        if facts.position != "patch_embed" and min(inputs, outputs) < self.target.least_product:
             return f"{inputs} inputs and {outputs} outputs, below {self.target.least_product} integers gain nothing"
-        pooled = position == "head" and self.family.head_reads_a_mean(self.model)
-        if pooled and not self.target.integer_pooled_head:
+        if facts.behind_mean and not self.target.integer_pooled_head:
             return "behind a mean over tokens integers need more kernels than floats"
         return None
 
-    def _weights(self, layer: nn.Linear | nn.Conv2d, own: LayerOverride, edge: Edge) -> WeightGrid:
+    def _weights(self, facts: LayerFacts, own: LayerOverride, edge: Edge) -> WeightGrid:
         """Blocks are for layers with the recipe's own width whose inputs they divide."""
         common = self.recipe.weights
         bits = own.weights.bits or edge.weight_bits or common.bits
         block = common.block_size if bits == common.bits else None
         if own.weights.block_size is not None:
             block = own.weights.block_size or None
-        if isinstance(layer, nn.Conv2d) or (block and layer.in_features % block):
+        if facts.convolution or (block and facts.inputs % block):
             block = None
         return weight_grid(bits, block, self.target)
 
@@ -242,13 +288,14 @@ class _Planner:
         scheme = own.activations.scheme or self.recipe.activations.scheme
         return None if bits == 16 else activation_grid(bits, scheme, self.target, nonnegative=nonnegative)
 
-    def _attention(self, heads: Heads) -> Decision:
-        own = self.overrides.of(heads.name)
+    def attention(self, facts: AttentionFacts) -> Decision:
+        """Of the two products of an attention. Raises as `layer`."""
+        own = self.overrides.of(facts.name)
         bits = own.activations.bits or self.recipe.activations.bits
-        reason = self.kept.get(heads.name) or self._attention_left(own, bits)
+        reason = self._attention_left(own, bits)
         if reason:
             return Kept(reason)
-        form, problem = self._attention_format(heads, own)
+        form, problem = self._attention_format(facts, own)
         if problem:
             return Kept(problem)
         if form == "fp8":
@@ -272,9 +319,9 @@ class _Planner:
     def _attention_wanted(self, own: LayerOverride) -> str:
         return own.quantize if own.quantize != "auto" else self.recipe.attention.quantize
 
-    def _attention_format(self, heads: Heads, own: LayerOverride) -> tuple[Format, str | None]:
+    def _attention_format(self, facts: AttentionFacts, own: LayerOverride) -> tuple[Format, str | None]:
         """The format of an attention, and why it stays in high precision after all."""
-        recipe, target, tokens = self.recipe, self.target, self.tokens[heads.name]
+        recipe, target, tokens = self.recipe, self.target, facts.tokens
         forced, kernel = self._attention_wanted(own) == "always", target.kernel("fp8", "attention")
         short = kernel.broken_rule(tokens) if kernel else None
         if self._is_asked_in_floats(own) or (own.format is None and self._follows_floats):
@@ -283,7 +330,7 @@ class _Planner:
             return "int", None
         if not target.integer_attention:
             return "int", "floats are as fast for products of two activations"
-        broken = target.attention.broken_rule(heads.size, tokens) if target.attention else None
+        broken = target.attention.broken_rule(facts.size, tokens) if target.attention else None
         if broken is None or kernel is None or short or "int" in (own.format, recipe.attention.format):
             return "int", broken
         if target.executes_everywhere("fp8", "attention"):

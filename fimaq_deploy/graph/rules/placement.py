@@ -69,7 +69,7 @@ def heads_behind_a_mean_stay_floats(found: Structure, target: Target) -> Found:
         weight = product.weight
         if weight is None or weight.dequantizer is None or not reads_one_row(product, found.graph):
             continue
-        if _is_mean(product.activations[0].value):
+        if behind_mean(product.activations[0].value):
             yield Place(
                 product.node,
                 product.activations[0].value,
@@ -124,7 +124,7 @@ def _reads_images(product: Product, found: Structure) -> bool:
     return bool(read) and _origin(read[0].value, MOVES | QUANTIZERS | {"Cast", "Clip"}) in found.graph.inputs
 
 
-def _is_mean(value: ir.Value) -> bool:
+def behind_mean(value: ir.Value) -> bool:
     """Whether a value is a mean, moved, normalized or quantized."""
     node = producer(_origin(value, _BEHIND_MEANS))
     return node is not None and node.op_type in _MEANS
