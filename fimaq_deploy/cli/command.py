@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from fimaq_deploy.cli.outputs import check_outputs
 from fimaq_deploy.errors import Stopped, UserError, shown
 from fimaq_deploy.files import disk_is_full
 
@@ -47,6 +48,7 @@ class Command(TyperCommand):
         for parameter in self.params:
             for value in _each(ctx.params.get(parameter.name or "")):
                 _check(max(parameter.opts, key=len), value)
+        check_outputs(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:

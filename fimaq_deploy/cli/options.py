@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fimaq_deploy.cli.console import stdout
+from fimaq_deploy.cli.outputs import refuse_to_replace
 from fimaq_deploy.files import write_whole
 
 JsonOption = Annotated[
@@ -30,5 +31,6 @@ def write_document(destination: str | None, document: Mapping[str, Any]) -> bool
     if destination == "-":
         stdout.out(text, end="", highlight=False)
         return True
+    refuse_to_replace(Path(destination), "--json")
     write_whole(Path(destination), text.encode())
     return False

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.reading import read_text
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.paths import kind_of
 
@@ -49,7 +50,7 @@ def read_class_map(path: str | Path, root: Path | None = None) -> dict[str, int]
     if kind_of(file) != "file":
         raise UserError(f"no class map {shown(str(path))}: expected {_KINDS}")
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = read_text(file, "class map", wanted=_KINDS)
         found = _from_json(json.loads(text)) if file.suffix.lower() == ".json" else _from_lines(text.splitlines())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"class map {file} cannot be read ({shown(str(error))}): expected {_KINDS}") from None

@@ -34,6 +34,7 @@ from fimaq_deploy.data.pixels import Pixels, Reads, is_array
 from fimaq_deploy.data.prepare import preparation
 from fimaq_deploy.data.source import Array, ImageSource, drawn, require_positive
 from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.whole import is_file
 from fimaq_deploy.models.describe import ModelInfo, describe_model
 from fimaq_deploy.models.paths import kind_of
 
@@ -98,7 +99,10 @@ _OWN_LABELS = "labels go beside an array alone; give pairs (images, labels), or 
 def _path(given: str | PathLike[str]) -> Path:
     if kind_of(str(given)) is None:
         raise UserError(f"no images at {shown(str(given))}: expected a folder, an image, or {_ARRAYS}")
-    return Path(given)
+    path = Path(given)
+    if kind_of(path) == "file" and not is_file(path):
+        raise UserError(f"images {shown(str(given))}: a pipe or a device cannot be read again; expected a file")
+    return path
 
 
 _ARRAYS = f"a file of arrays ({', '.join(SUFFIXES)})"

@@ -13,27 +13,28 @@ from fimaq_deploy.errors import UserError
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a loader. least: of a whole number; None: it is true or false."""
+    """One option of a loader. least, most: of a whole number; None: it is true or false."""
 
     name: str
     meaning: str
     least: int | None = None
+    most: int = 2**31 - 1
 
     @property
     def expected(self) -> str:
-        return "true or false" if self.least is None else f"a whole number of at least {self.least}"
+        return "true or false" if self.least is None else f"a whole number from {self.least} to {self.most}"
 
     def value(self, given: object) -> bool | int | None:
         """What was given, as a plain Python value; None where it is of another type or too small."""
         if isinstance(given, bool):
             return given if self.least is None else None
-        if self.least is None or not isinstance(given, Integral) or given < self.least:
+        if self.least is None or not isinstance(given, Integral):
             return None
-        return int(given)
+        return number if self.least <= (number := int(given)) <= self.most else None
 
 
 OPTIMISATIONS = Option("optimisations", "False computes the graph as written")
-THREADS = Option("threads", "of a CPU, for one run; default: the runtime's choice", least=1)
+THREADS = Option("threads", "of a CPU, for one run; default: the runtime's choice", least=1, most=1024)
 CUDA_GRAPH = Option("cuda_graph", "record the kernels of a batch size once and replay them")
 
 

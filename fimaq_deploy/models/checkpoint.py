@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.whole import is_file
 from fimaq_deploy.models.paths import kind_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def read_checkpoint(path: str | Path) -> Any:
     kind = kind_of(file)
     if kind is None:
         raise UserError(f"no checkpoint '{shown(str(path))}': expected 'pretrained', 'random' or the path of {_KINDS}")
+    if kind == "file" and not is_file(file):
+        raise UserError(f"checkpoint {shown(str(path))} is a pipe or a device, which cannot be searched: name a file")
     return _read_folder(file) if kind == "folder" else _read_file(file)
 
 

@@ -60,7 +60,7 @@ def package(
     """
     _check_options(format, target, batch, base_model, pixels)
     facts = read_facts(artifact)
-    place = Path(out) if out is not None else Path(f"{str(artifact).rstrip('/')}.{format}")
+    place = Path(out) if out is not None else _beside(Path(artifact), format)
     if os.path.lexists(place):
         raise UserError(f"{shown(str(place))} exists: name another place with --out, or remove it")
     bom = (json.dumps(bill_of_materials(facts), indent=1) + "\n").encode()
@@ -74,6 +74,12 @@ def package(
             place, lambda folder: _with_bom(folder, bom, _writer(format, facts, target, batch, base_model, pixels))
         )
     return Package(format, place, tuple(notes))
+
+
+def _beside(artifact: Path, format: str) -> Path:
+    """NAME.FORMAT beside a build, also where that is the current folder and its name is not told."""
+    named = artifact if artifact.name not in ("", "..") else artifact.resolve()
+    return named.with_name(f"{named.name}.{format}")
 
 
 def _check_options(format: str, target: str | None, batch: int, base_model: str | None, pixels: bool) -> None:

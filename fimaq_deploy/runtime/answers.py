@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from fimaq_deploy.data.listing import image_files
 from fimaq_deploy.errors import UserError, shown
+from fimaq_deploy.files.whole import is_file
 from fimaq_deploy.runtime.choose import Choice
 from fimaq_deploy.runtime.predictor import Array, Prediction, Predictor, ranked
 
@@ -78,6 +80,8 @@ def predict(
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
+        if os.path.lexists(path) and not is_file(path):
+            raise UserError(f"image {shown(str(path))}: expected a file, not a pipe, a device or a link to nothing")
         return [path]
     found = image_files(path).files
     if not found:

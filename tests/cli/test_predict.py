@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,10 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], artifact: Pat
     assert "is not there" in refused(capsys, "predict", artifact / "none", file)
     assert "threads" in refused(capsys, "predict", artifact, file, "--threads", 0)
     assert "top" in refused(capsys, "predict", artifact, file, "--top", 0)
+
+
+def test_what_is_no_file_is_not_waited_for(capsys: pytest.CaptureFixture[str], artifact: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "nothing")
+    for path in (tmp_path / "pipe.png", tmp_path / "link.png", "/dev/zero"):
+        assert "not a pipe, a device or a link to nothing" in refused(capsys, "predict", artifact, path)

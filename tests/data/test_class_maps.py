@@ -160,7 +160,7 @@ def test_maps_that_do_not_fit(colour: ModelInfo) -> None:
     [
         ("map.txt", "", "is empty"),
         ("map.txt", "cat\ndog\ncat\n", "cat stands in it twice"),
-        ("map.txt", b"\xff\xfe\xff", "cannot be read"),
+        ("map.txt", b"\xff\xfe\xff", "is not UTF-8"),
         ("map.json", "{", "cannot be read"),
         ("map.json", "[" * 100_000, "cannot be read"),
         ("map.json", '{"cat": 1.5}', "neither names with numbers nor a list of names"),
@@ -177,7 +177,7 @@ def test_bad_class_maps(tmp_path: Path, name: str, content: Any, reason: str) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["absent.txt", "", "x" * 300, "."])
+@pytest.mark.parametrize("name", ["absent.txt", "", "x" * 300, ".", "/dev/zero"])
 def test_no_class_map(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError):
         read_class_map(name, tmp_path)

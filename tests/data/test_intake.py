@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,11 @@ def test_an_empty_data_set(colour: ModelInfo) -> None:
     source: ImageSource = as_source(Nothing(), colour)
     with pytest.raises(UserError, match="yields nothing"):
         source.take(1)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a"])
+def test_a_pipe_or_a_device_is_not_waited_for(name: str, tmp_path: Path, colour: ModelInfo) -> None:
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path / name, "/dev/zero", "/dev/null"):
+        with pytest.raises(UserError, match="cannot be read again"):
+            as_source(path, colour)

@@ -192,3 +192,9 @@ def test_what_holds_itself_is_entered_once(tmp_path: Path) -> None:
     content["self"] = content
     assert [path for path, _ in tensors(content)] == [("a",)]
     assert [path for path, _ in tensors(read_checkpoint(saved(tmp_path / "a.pth", content)))] == [("a",)]
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, refusal: Refusal) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path in (tmp_path / "pipe.pth", "/dev/zero"):
+        assert "is a pipe or a device" in refusal("vit_digits", path)

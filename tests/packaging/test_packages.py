@@ -43,3 +43,13 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         package(artifact, format, out=tmp_path / "out", **options)
+
+
+def test_a_build_that_is_the_current_folder_is_packed_beside_itself(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(artifact)
+    assert package(".", "tar").out == artifact.with_name("artifact.tar").resolve()
+    monkeypatch.chdir(artifact.parent)
+    (artifact.parent / "artifact.tar").unlink()
+    assert package("artifact/", "tar").out == Path("artifact.tar")
