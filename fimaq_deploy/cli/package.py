@@ -25,12 +25,17 @@ def package(
     base_model: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Of hf: what the hub calls the original.")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="A private key in PEM that signs the build; not of triton.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Check a build and write it as a Triton repository, a tar, a hub's folder or an OCI layout. Needs no torch."""
     from fimaq_deploy.packaging.packages import package as write_package
 
-    done = write_package(artifact, format, out=out, target=target, batch=batch, base_model=base_model, pixels=pixels)
+    done = write_package(
+        artifact, format, out=out, target=target, batch=batch, base_model=base_model, pixels=pixels, sign=sign
+    )
     if not write_document(json, done.document()):
         for note in done.notes:
             stdout.print(note, soft_wrap=True)

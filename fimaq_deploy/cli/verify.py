@@ -23,6 +23,9 @@ def verify(
         typer.Option(help="What to run. Repeatable; default: all of the build that run here."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Of a CPU; default: the runtime's choice.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="A public key in PEM: the build has to be signed by its owner.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Check that a build is what was built, and that this machine computes with it what was measured. Needs no torch.
@@ -31,7 +34,7 @@ def verify(
     """
     from fimaq_deploy.runtime.verification import verify_artifact
 
-    found = verify_artifact(artifact, targets=target, threads=threads)
+    found = verify_artifact(artifact, targets=target, threads=threads, key=key)
     if not write_document(json, found.document()):
         _print(found)
     for problem in found.problems:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fimaq_deploy.manifest import sha256
-from fimaq_deploy.packaging.bom import BOM
 from fimaq_deploy.packaging.facts import Facts
 
 ARTIFACT_TYPE = "application/vnd.fimaq-deploy.build.v1"
@@ -22,12 +22,12 @@ _MANIFEST, _INDEX = "application/vnd.oci.image.manifest.v1+json", "application/v
 _TITLE = "org.opencontainers.image.title"
 
 
-def write_layout(facts: Facts, folder: Path, bom: bytes) -> list[str]:
-    """Write it into a folder. Returns what a user should know."""
+def write_layout(facts: Facts, folder: Path, more: Mapping[str, bytes]) -> list[str]:
+    """Write it into a folder. more: other files, by name. Returns what a user should know."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     layers = [_file(facts.artifact.path / name, blobs) for name in facts.names]
-    layers.append({**_stored(bom, _FILE, blobs), "annotations": {_TITLE: BOM}})
+    layers += [{**_stored(data, _FILE, blobs), "annotations": {_TITLE: name}} for name, data in more.items()]
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,

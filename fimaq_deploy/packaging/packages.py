@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,7 +18,9 @@ from fimaq_deploy.packaging.bom import BOM, bill_of_materials
 from fimaq_deploy.packaging.card import write_hub_folder
 from fimaq_deploy.packaging.facts import Facts, read_facts
 from fimaq_deploy.packaging.oci import write_layout
+from fimaq_deploy.packaging.signing import signature_of
 from fimaq_deploy.packaging.triton import write_repository
+from fimaq_deploy.runtime.signature import SIGNATURE
 
 FORMATS = ("triton", "tar", "hf", "oci")
 
@@ -46,6 +48,7 @@ def package(
     batch: int = 32,
     base_model: str | None = None,
     pixels: bool = False,
+    sign: str | Path | None = None,
 ) -> Package:
     """Check a build and write it in another form, with a bill of materials in it (bom.cdx.json).
 
@@ -54,24 +57,32 @@ def package(
     target, batch: of triton: what the server runs, and the most images at once.
     pixels: of triton: serve the file that takes uint8 pixels, of a build with embed_preprocessing.
     base_model: of hf: the hub's name of the original model.
+    sign: a private key in PEM, by which all files of the build are signed (model.sig); not of triton, whose repository
+        holds other files.
 
     Raises:
         UserError: no build, one that was changed, a place that is taken, or an option that the format does not take.
     """
     _check_options(format, target, batch, base_model, pixels)
+    if sign is not None and format == "triton":
+        raise UserError(
+            "--sign is not for --format triton, whose repository holds other files than the build: verify first"
+        )
     facts = read_facts(artifact)
     place = Path(out) if out is not None else _beside(Path(artifact), format)
     if os.path.lexists(place):
         raise UserError(f"{shown(str(place))} exists: name another place with --out, or remove it")
-    bom = (json.dumps(bill_of_materials(facts), indent=1) + "\n").encode()
+    more = {BOM: (json.dumps(bill_of_materials(facts), indent=1) + "\n").encode()}
+    if sign is not None:
+        more[SIGNATURE] = signature_of(facts, sign)
     if format == "tar":
         with written_whole(place) as beside:
-            notes = write_tar(facts, beside, bom)
+            notes = write_tar(facts, beside, more)
     elif format == "oci":
-        notes = _whole_folder(place, lambda folder: write_layout(facts, folder, bom))
+        notes = _whole_folder(place, lambda folder: write_layout(facts, folder, more))
     else:
         notes = _whole_folder(
-            place, lambda folder: _with_bom(folder, bom, _writer(format, facts, target, batch, base_model, pixels))
+            place, lambda folder: _with_more(folder, more, _writer(format, facts, target, batch, base_model, pixels))
         )
     return Package(format, place, tuple(notes))
 
@@ -101,10 +112,11 @@ def _writer(
     return lambda folder: write_hub_folder(facts, folder, base_model=base_model)
 
 
-def _with_bom(folder: Path, bom: bytes, write: Callable[[Path], list[str]]) -> list[str]:
+def _with_more(folder: Path, more: Mapping[str, bytes], write: Callable[[Path], list[str]]) -> list[str]:
     notes = write(folder)
     inner = [path for path in folder.iterdir() if path.is_dir()]  # a repository holds folders of models alone
-    (next(iter(inner), folder) / BOM).write_bytes(bom)
+    for name, data in more.items():
+        (next(iter(inner), folder) / name).write_bytes(data)
     return notes
 
 

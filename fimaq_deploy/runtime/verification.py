@@ -7,7 +7,9 @@
 
 How the last is judged is `runtime.replayed`.
 
-Not covered: somebody who changes files and manifest alike; that needs a signature.
+5. where a key is given: the files are those that its owner signed (`runtime.signature`).
+
+Somebody who changes files and manifest alike is found by the last alone.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.runtime.preprocessing import Preparation
 from fimaq_deploy.runtime.replay import REPLAY, Replay
 from fimaq_deploy.runtime.replayed import Replayed, run_again
+from fimaq_deploy.runtime.signature import SIGNATURE, signature_problems
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,17 @@ class Verification:
 
 
 def verify_artifact(
-    artifact: str | Path, *, targets: Sequence[str] | None = None, threads: int | None = None, time: bool = True
+    artifact: str | Path,
+    *,
+    targets: Sequence[str] | None = None,
+    threads: int | None = None,
+    time: bool = True,
+    key: str | Path | None = None,
 ) -> Verification:
     """Check the folder of a build on this machine.
 
     targets: what to run; None takes every one of the build that runs here. threads: of a CPU; None is the engine's own
-    choice. time: measure the latency too.
+    choice. time: measure the latency too. key: a public key in PEM by whose owner the build has to be signed.
 
     Raises:
         UserError: there is no build, or a target that is asked for is unknown.
@@ -80,7 +88,7 @@ def verify_artifact(
     if manifest is None:
         raise UserError(f"{shown(str(folder))} is not the folder of a build: it holds no {MANIFEST}")
     damaged = faults(folder, manifest)
-    problems = [*damaged.values()]
+    problems = [*damaged.values(), *([] if key is None else signature_problems(folder, key))]
     replayed: list[Replayed] = []
     notes = [*_strangers(folder, manifest), *_versions(manifest)]
     try:
@@ -96,7 +104,9 @@ def verify_artifact(
 
 
 def _strangers(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    others = sorted(path.name for path in folder.iterdir() if path.name not in {*manifest["files"], MANIFEST})
+    others = sorted(
+        path.name for path in folder.iterdir() if path.name not in {*manifest["files"], MANIFEST, SIGNATURE}
+    )
     if others:
         yield f"{len(others)} files are none of the build's, and nothing reads them: {shown(', '.join(others))}"
 
