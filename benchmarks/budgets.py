@@ -21,7 +21,7 @@ from fimaq_deploy.calibration.mixing.options import FORMATS
 from fimaq_deploy.report.schema import Mix
 
 TARGET = "onnxruntime-cpu"
-SHARES = (0.0, 0.25, 0.5)  # of the way from the size of w4a8 to that of w8a8
+SHARES = (0.0, 0.5)  # of the way from the size of w4a8 to that of w8a8
 
 
 def main() -> None:
