@@ -22,6 +22,7 @@ from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.prepare import prepare
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.quantizers.layers import strip
+from fimaq_deploy.calibration.rest import Rest, Whole, find_divergence
 from fimaq_deploy.calibration.rewrites.apply import resolve_rewrites
 from fimaq_deploy.calibration.state import fingerprint
 from fimaq_deploy.calibration.walk import Progress, Walk
@@ -49,6 +50,7 @@ def quantize(
     memory_bytes: int | None = None,
     sensitivity: int = 0,
     backbone: str | None = None,
+    divergence: str | Whole | None = None,
     sm: int | None = None,
 ) -> QuantizedModel:
     """Quantize a model of a family that we know (`models.families`), or the encoder of one inside of somebody's model.
@@ -73,6 +75,10 @@ def quantize(
     sensitivity: how many images to measure on what each block and layer costs; a pass over them for every layer.
     backbone: the module of the model that is, or holds, the encoder, as `named_modules` has it; None: the model itself,
         or the one encoder that is inside of it. `images` are the whole model's; it learns from what the encoder gets.
+    divergence: what an error of the encoder costs, as a function of what the whole model answers in full precision and
+        of what it answers now, or package.module:function, to a tensor of one number; its gradient comes back through
+        the rest of the model. "detections" compares classes and boxes. None: the error of everything that the encoder
+        hands out, over its own power. Joint tuning follows that in any case.
     sm: the oldest GPU generation that has to execute the result, such as 89, where it is known: attention that does not
         fuse in integers is in 8-bit floats if all of them have those.
 
@@ -88,24 +94,28 @@ def quantize(
     source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, of(device).own_randomness(), exact_arithmetic(device):
-        taken = _take(source, count, store)
+        taken = shown = _take(source, count, store)
+        judge, whole_model = find_divergence(divergence), model
         if inside.encoder is not model:
             taken = store.collect(encoder_inputs(model, inside, taken.split(_AT_ONCE)), len(taken))
             model = inside.encoder
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
+        guided = [] if divergence is None else [getattr(divergence, "__qualname__", str(divergence))]
         checkpoints = Checkpoints(
             resume if group.leads else None,
-            lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed, made.plan.as_dict()),
+            lambda: fingerprint(model, taken, recipe.model_dump(), rules.name, seed, made.plan.as_dict(), *guided),
         )
         outputs = made.outputs
         teacher = outputs.joining(made.teacher)
         size = images_in_a_pass(taken, device, recipe.reconstruction.batch_size, made.at_once)
         logits = store.collect(run_batches(teacher, taken, size), len(taken))
         _check_finite(logits)
-        walk = Walk(
-            made.copy, parallel.divided(recipe, group.size), seed, taken, logits, store, outputs, made.at_once, progress
-        )
+        guide = None
+        if judge is not None:
+            guide = Rest(whole_model, inside, shown, made.teacher(taken[:1].to(device)), judge)
+        recipe_here = parallel.divided(recipe, group.size)
+        walk = Walk(made.copy, recipe_here, seed, taken, logits, store, outputs, made.at_once, progress, guide)
         history = list(walk.blocks(checkpoints))
         if recipe.tuning.iterations:
             history.append(walk.tuned(made.teacher, made.tuned_at_once))

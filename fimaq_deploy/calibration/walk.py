@@ -14,12 +14,13 @@ from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
 from fimaq_deploy.calibration.device import place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
-from fimaq_deploy.calibration.learning.outputs import Outputs
+from fimaq_deploy.calibration.learning.outputs import Divergence, Outputs
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, Limits, reconstruct_block
 from fimaq_deploy.calibration.learning.scale_search import search_stage
 from fimaq_deploy.calibration.learning.tune import tune
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.quantizers.layers import freeze
+from fimaq_deploy.calibration.rest import numbered
 from fimaq_deploy.recipe import Recipe
 
 # Called as progress(steps done, all steps, name of the step that starts).
@@ -40,13 +41,18 @@ class Walk:
         outputs: Outputs,
         at_once: int,
         progress: Progress | None,
+        guide: Divergence | None = None,
     ) -> None:
+        """guide: what the blocks are learned by instead of the outputs' own divergence (`calibration.rest`)."""
         self.model, self.recipe, self.seed = model, recipe, seed
         self.images, self.logits, self.store = images, logits, store
         self.outputs, self.at_once = outputs, at_once
         self.stages = outputs.stages(stages_of(model))
         self.progress = progress or (lambda done, steps, name: None)
         self.steps = len(self.stages) + bool(recipe.tuning.iterations)
+        self.guide, self.references = guide or outputs.divergence, logits
+        if guide is not None:
+            self.references = store.collect(numbered(logits, recipe.reconstruction.batch_size), len(logits))
         self._warm = False  # no block has learned yet
 
     def blocks(self, checkpoints: Checkpoints) -> Iterator[BlockRecord]:
@@ -77,7 +83,7 @@ class Walk:
         group.broadcast(list(module.parameters()))
         limits = Limits(self.at_once, warm=self._warm)
         record = reconstruct_block(
-            self.stages, position, boundary, z, self.logits, settings, self.store, self.outputs.divergence, limits
+            self.stages, position, boundary, z, self.references, settings, self.store, self.guide, limits
         )
         self._warm = True
         group.broadcast(list(module.parameters()))

@@ -30,6 +30,13 @@ def build(
         str | None,
         typer.Option(metavar="PATH", help="The encoder inside of the model, default: the one that is there."),
     ] = None,
+    divergence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PACKAGE.MODULE:FUNCTION",
+            help="What an error of that encoder costs: function(reference, answer) of the whole model, or detections.",
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Calibration images: a folder, or a .npy, .npz or .safetensors file.")
     ] = None,
@@ -132,6 +139,7 @@ def build(
             model,
             weights=weights,
             backbone=backbone,
+            divergence=divergence,
             images=images,
             eval_images=eval_images,
             recipe=recipe,

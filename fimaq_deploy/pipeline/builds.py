@@ -28,6 +28,7 @@ from torch import nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.calibration.rest import Whole as Divergence
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.intake import Images
@@ -90,6 +91,7 @@ def build(
     *,
     weights: str | Path = "pretrained",
     backbone: str | None = None,
+    divergence: str | Divergence | None = None,
     images: Images | None = None,
     eval_images: Images | None = None,
     recipe: Recipe | str | Path = "w8a8",
@@ -126,6 +128,8 @@ def build(
 
     backbone: which module of somebody's detector or segmenter is, or holds, the encoder to quantize; default: the model
         itself, or the one encoder inside. Rows of the report run the whole model, files are the encoder.
+    divergence: what an error of the encoder costs the whole model, as of `fimaq_deploy.quantize`; "detections" compares
+        classes and boxes.
     images, eval_images: a folder, an image, a file of arrays, or what a program holds: arrays, pairs with labels,
         mappings, data sets, iterables of batches (`data.intake`); the shipped models bring their own.
     targets: default, all that work on this machine.
@@ -164,6 +168,7 @@ def build(
         model,
         weights=weights,
         backbone=backbone,
+        divergence=divergence,
         images=images,
         eval_images=eval_images,
         recipe=recipe,
@@ -353,8 +358,17 @@ def _assist(request: Request) -> None:
     device = parallel.own_device(request.device)
     model = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes).model
     info = Whole.of(model, request.backbone).describe(request.model, request.preprocessing, request.sizes.image_size)
-    images, place, sm = _calibration(request, info), request.backbone, request.sm
-    quantize(model, images, request.recipe, request.targets, seed=request.seed, device=device, sm=sm, backbone=place)
+    quantize(
+        model,
+        _calibration(request, info),
+        request.recipe,
+        request.targets,
+        seed=request.seed,
+        device=device,
+        sm=request.sm,
+        backbone=request.backbone,
+        divergence=request.divergence,
+    )
 
 
 _NO_BUDGET = "leave --size-budget and --speed-budget out"
@@ -393,6 +407,7 @@ def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) ->
         sensitivity=request.sensitivity,
         sm=request.sm,
         backbone=request.backbone,
+        divergence=request.divergence,
     )
     quantized.save(folder / QUANTIZED)
     return quantized

@@ -16,6 +16,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from fimaq_deploy.calibration.rest import Whole as Divergence
+from fimaq_deploy.calibration.rest import find_divergence
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, non_negative, shown, within
@@ -86,6 +88,7 @@ class Request:
     embed_preprocessing: bool = False
     budget: Budget | None = None
     backbone: str | None = None
+    divergence: str | Divergence | None = None
 
     @classmethod
     def of(
@@ -121,6 +124,7 @@ class Request:
         size_budget: float | None = None,
         speed_budget: float | None = None,
         backbone: str | None = None,
+        divergence: str | Divergence | None = None,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -158,13 +162,14 @@ class Request:
             embed_preprocessing=bool(embed_preprocessing),
             budget=_budget(recipe, size_budget, speed_budget, max_drop),
             backbone=_place(backbone),
+            divergence=_judge(divergence),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
         keys = ("model", "weights", "targets", "device", "seed")
         reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
-        told = {**reads, "sm": self.sm, "backbone": self.backbone}
+        told = {**reads, "sm": self.sm, "backbone": self.backbone, "divergence": self.divergence_name}
         asked = {name: value for name, value in told.items() if value is not None}
         decided = {"images": images_text(self.images), **{key: getattr(self, key) for key in keys}}
         if self.budget is not None:
@@ -180,6 +185,12 @@ class Request:
     def evaluate_name(self) -> str | None:
         """The user's own function as the command line has it."""
         own = self.evaluate
+        return own if own is None or isinstance(own, str) else f"{own.__module__}:{name_of(own)}"
+
+    @property
+    def divergence_name(self) -> str | None:
+        """The same of a divergence."""
+        own = self.divergence
         return own if own is None or isinstance(own, str) else f"{own.__module__}:{name_of(own)}"
 
     def _thresholds(self) -> Iterator[tuple[str, str]]:
@@ -215,6 +226,7 @@ class Request:
         options = {
             "--model": self.model,
             "--backbone": self.backbone,
+            "--divergence": self.divergence_name,
             "--weights": None if self.is_onnx else self.weights,
             "--images": images_text(self.images),
             "--eval-images": images_text(self.eval_images),
@@ -305,6 +317,13 @@ def _path(option: str, given: object) -> str | None:
     if not path.strip() or "\0" in path:
         raise UserError(f"{option} {shown(repr(path))}: expected a path")
     return path
+
+
+def _judge(divergence: object) -> str | Divergence | None:
+    if divergence is None or callable(divergence) or isinstance(divergence, str):
+        find_divergence(divergence)
+        return divergence
+    raise UserError(f"--divergence is a {type(divergence).__name__}: expected a function, or package.module:function")
 
 
 def _place(backbone: object) -> str | None:

@@ -105,7 +105,9 @@ class BlockLearner:
         inputs: Sequence[Tensor | Rows],
         settings: Reconstruction,
         at_once: int = EVERY_IMAGE,
+        recordable: bool = True,
     ) -> None:
+        self.recordable = recordable
         self.stage, self.objective, self.settings, self.at_once = stage, objective, settings, at_once
         self.device = place_of(stage)
         self.fp_in, self.q_in = (each if isinstance(each, Rows) else Rows(each, self.device) for each in inputs)
@@ -181,7 +183,8 @@ class BlockLearner:
             return NOTHING
         # No attributes: in a cycle of references the block's activations would outlive it.
         steps = self._steps()
-        iterate = Replay(lambda: self._iteration(steps), self.device, record=self.group.size == 1)
+        record = self.group.size == 1 and self.recordable
+        iterate = Replay(lambda: self._iteration(steps), self.device, record=record)
         with matmul_precision(self.device, self.settings.precision):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
@@ -312,12 +315,14 @@ def reconstruct_block(
         suffix, features = answer_of(stages[position + 1 :], stage.tap), _features(stages, position)
         fp_in, q_in, z_rows, references = (store.rows(each, device) for each in (*boundary, z, logits))
         near = parallel.current().size == 1 and not any(each.ahead for each in (q_in, z_rows, references))
+        recordable = getattr(divergence, "recordable", True)
+        near = near and recordable
         pulled = max(1, at_once // len(stages))
         context = BlockContext(
             z_rows, references, suffix, features, settings, store, divergence, pulled, near, limits.warm
         )
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
-        learner = BlockLearner(stage.module, objective, (fp_in, q_in), settings, at_once)
+        learner = BlockLearner(stage.module, objective, (fp_in, q_in), settings, at_once, recordable)
         stopped = learner.learn()
         watched, iterations = learner.watched, learner.schedule.iteration
         objective.release()
