@@ -248,7 +248,8 @@ class Recipe(_Strict):
     format: Format = Field(
         default="int",
         description="Of the products with stored weights. int: integers of the bits below; fp8: E4M3 floats of 8 bits, "
-        "weights per output channel and activations per tensor.",
+        "weights per output channel and activations per tensor; nvfp4: E2M1 floats of 4 bits in blocks of 16, whose "
+        "scales are E4M3.",
     )
     weights: Weights = Weights()
     activations: Activations = Activations()

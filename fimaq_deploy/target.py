@@ -176,9 +176,10 @@ class Target:
 
 _TENSORRT_ATTENTION = AttentionEnvelope(frozenset({16, 32, 64}), 512, least_softmax_bits=8)
 # Measured on TensorRT-RTX 1.7.1: attention fuses in FP8 for heads of 16 to 256 and 32 to 4,096 tokens.
-_PER_TENSOR, _PER_CHANNEL = "tensor", "channel"
+_PER_TENSOR, _PER_CHANNEL, _BLOCKS = "tensor", "channel", "blocks of 16"
 _TENSORRT_FLOATS = (
     FloatKernel("fp8", "layer", frozenset({_PER_TENSOR, _PER_CHANNEL}), frozenset({_PER_TENSOR}), (8, 9)),
+    FloatKernel("nvfp4", "layer", frozenset({_BLOCKS}), frozenset({_BLOCKS}), (10, 0)),
     FloatKernel("fp8", "attention", frozenset(), frozenset({_PER_TENSOR}), (8, 9), least_tokens=32),
 )
 _TENSORRT_BLOCKS = frozenset({64, 128})

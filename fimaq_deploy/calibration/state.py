@@ -77,7 +77,7 @@ def _check(name: str, tensor: Tensor, owner: nn.Module) -> None:
     numbers = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     if tensor.is_floating_point() and not numbers.isfinite().all():
         raise UserError(f"quantized weights are damaged: '{name}' holds NaN or infinite values")
-    if leaf == "q_scale" and not (tensor > 0).all():
+    if leaf == "q_scale" and not (numbers > 0).all():
         raise UserError(f"quantized weights are damaged: '{name}' holds scales that are not above zero")
     if _is_frozen_weight(owner, leaf) and leaf == "q_weight" and tensor.numel():
         low, high = owner.weight_quantizer.grid.bounds

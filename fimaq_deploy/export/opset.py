@@ -21,6 +21,7 @@ from fimaq_deploy.target import WeightStorage
 
 OPSETS = (17, 19, 21, 23)
 DEFAULT_OPSET = 21
+FLOAT4_OPSET = 23
 _INT4_SINCE = 21
 _IR_VERSIONS = {17: 8, 19: 9, 21: 10, 23: 11}
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
@@ -55,6 +56,18 @@ def check_storage(storage: str, opset: int) -> WeightStorage:
     return "int8"
 
 
+def least_opset(model: ir.Model, asked: int | None) -> int:
+    """The opset that was asked for, or the first that a graph needs.
+
+    Raises:
+        UserError: the graph has 4-bit floats, and an older one than theirs was asked for.
+    """
+    few = any(value.dtype is ir.DataType.FLOAT4E2M1 for value in model.graph.initializers.values())
+    if few and asked is not None and asked < FLOAT4_OPSET:
+        raise UserError(f"--opset {asked}: the file has 4-bit floats, which came with opset {FLOAT4_OPSET}; take that")
+    return (FLOAT4_OPSET if few else DEFAULT_OPSET) if asked is None else asked
+
+
 def to_opset(model: ir.Model, opset: int) -> None:
     """Rewrite a graph of opset 21 in place.
 
@@ -70,7 +83,8 @@ def to_opset(model: ir.Model, opset: int) -> None:
     graph.opset_imports[""] = opset
     model.ir_version = _IR_VERSIONS[opset]
     for node in graph:
-        _fit(node, opset)
+        if not node.domain:
+            _fit(node, opset)
 
 
 def _fit(node: ir.Node, opset: int) -> None:

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from torch import nn
 
 from fimaq_deploy.contract import KEY, Contract, Output, parse_contract
-from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage, to_opset
+from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage, least_opset, to_opset
 from fimaq_deploy.export.passes import CLEANING, passes_for, run_passes
 from fimaq_deploy.export.passes.standard import require_standard
 from fimaq_deploy.export.tracing import count_weights, trace_module
@@ -140,10 +140,10 @@ def _write(
     weight_storage: WeightStorage = "auto",
 ) -> Path:
     """What every file goes through. `model` is changed; `weights` is `Traced.weights`."""
-    opset = DEFAULT_OPSET if opset is None else check_opset(opset)
-    run_passes(model, passes_for(target, check_storage(weight_storage, opset)))
+    asked = DEFAULT_OPSET if opset is None else check_opset(opset)
+    run_passes(model, passes_for(target, check_storage(weight_storage, asked)))
     require_standard(model, weights)
-    to_opset(model, opset)
+    to_opset(model, least_opset(model, opset))
     if contract is not None:
         model.metadata_props[KEY] = _of_graph(contract, model.graph).text()
     model.producer_name, model.producer_version, model.graph.name = "fimaq-deploy", __version__, "main"

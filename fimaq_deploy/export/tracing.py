@@ -22,6 +22,7 @@ INPUT, OUTPUT = "images", "logits"
 _WEIGHT_OPERATORS = (
     torch.ops.fimaq.dequantize_weight.default,
     torch.ops.fimaq.dequantize_weight_blocked.default,
+    torch.ops.fimaq.dequantize_weight_nvfp4.default,
 )
 
 

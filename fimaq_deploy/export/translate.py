@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 from onnxscript import ir
@@ -39,6 +40,17 @@ def _quantize_dequantize_float(x: Any, scale: Any, form: str) -> Any:
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, stored_zero), scale, stored_zero)
 
 
+def _quantize_dequantize_nvfp4(x: Any, scale: Any, block_size: int) -> Any:
+    """As a pair that no standard operators are: `passes.nvfp4` writes it out for each target."""
+    stored_zero = _constant(np.array(0, dtype=ml_dtypes.float4_e2m1fn))
+    few = op.QuantizeLinear(x, scale, stored_zero, axis=-1, block_size=block_size)
+    return op.DequantizeLinear(few, scale, stored_zero, axis=-1, block_size=block_size)
+
+
+def _dequantize_weight_nvfp4(q: Any, scales: Any, scale: Any, block_size: int) -> Any:
+    return op.DequantizeLinear(q, op.DequantizeLinear(scales, scale), axis=0, block_size=block_size)
+
+
 def _dequantize_weight(q: Any, scale: Any, axis: int) -> Any:
     return op.DequantizeLinear(q, scale, axis=axis)
 
@@ -50,6 +62,8 @@ def _dequantize_weight_blocked(q: Any, scale: Any, block_size: int) -> Any:
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.fimaq.quantize_dequantize.default: _quantize_dequantize,
     torch.ops.fimaq.quantize_dequantize_float.default: _quantize_dequantize_float,
+    torch.ops.fimaq.quantize_dequantize_nvfp4.default: _quantize_dequantize_nvfp4,
+    torch.ops.fimaq.dequantize_weight_nvfp4.default: _dequantize_weight_nvfp4,
     torch.ops.fimaq.dequantize_weight.default: _dequantize_weight,
     torch.ops.fimaq.dequantize_weight_blocked.default: _dequantize_weight_blocked,
 }

@@ -132,8 +132,16 @@ def pairs_of(graph: ir.Graph) -> Iterator[Pair]:
             source = node.inputs[0]
             stored = source if stored_tensor(source) is not None else None
             yield Pair(node, tuple(_dequantizers(node.outputs[0])), stored)
+        elif _makes_scales(node):
+            continue
         elif node.op_type == "DequantizeLinear" and _quantizer_before(node) is None:
             yield Pair(None, (node,), stored_integers(node))
+
+
+def _makes_scales(node: ir.Node) -> bool:
+    """Whether what a node dequantizes are the scales of blocks, and no numbers of their own."""
+    uses = node.outputs[0].uses() if node.op_type == "DequantizeLinear" else ()
+    return bool(uses) and all(use.node.op_type == "DequantizeLinear" and use.idx == 1 for use in uses)
 
 
 def _dequantizers(integers: ir.Value) -> Iterator[ir.Node]:

@@ -18,9 +18,9 @@ _OPERATOR = re.compile(r"[A-Z][a-z0-9]*")
 _PRODUCTS = frozenset({"Fc", "Gemm", "Conv", "Corr", "Dot"})
 _MOVES = frozenset({"Cast", "Conc", "Move", "Repl", "Resh", "Slic", "Sque", "Tran", "Unsq"})
 _TYPES = {"Int8": "int8", "Half": "float16", "BFloat16": "bfloat16", "Float": "float32", "FP8": "float8"}
-_FEW_BITS = frozenset({"Int8", "Int4", "UInt8", "FP8", "FP4"})
+_FEW_BITS = frozenset({"Int8", "Int4", "UInt8", "FP8", "FP4", "FP4E2M1"})
 # Those that a matrix kernel multiplies as they are, as the plan spells them, and as a file does.
-_MULTIPLIED = {"Int8": "int8", "FP8": "fp8", "FP4": "fp4"}
+_MULTIPLIED = {"Int8": "int8", "FP8": "fp8", "FP4": "fp4", "FP4E2M1": "fp4"}
 
 
 def is_matrix_kernel(kernel: Kernel) -> bool:

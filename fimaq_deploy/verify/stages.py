@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.arithmetic import exact_arithmetic
 from fimaq_deploy.calibration.learning.outputs import Outputs
+from fimaq_deploy.calibration.quantizers.block_floats import BlockActivationQuantizer
 from fimaq_deploy.calibration.quantizers.float_quant import FloatActivationQuantizer
 from fimaq_deploy.calibration.quantizers.layers import activation_quantizers
 from fimaq_deploy.calibration.quantizers.nearest import levels, nearest
@@ -232,7 +233,7 @@ class _Forced:
         self._integers = {
             module: torch.from_numpy(integers[name])
             for name, module in activation_quantizers(getattr(quantized, "model", quantized))
-            if name in integers
+            if name in integers and not isinstance(module, BlockActivationQuantizer)
         }
 
     def __call__(self, stage: nn.Module, x: Tensor) -> tuple[Tensor, Flips | None]:
@@ -286,7 +287,7 @@ def _image_of(windows: Tensor, shape: Sequence[int]) -> Tensor:
 def _integers_of(quantizer: Any, x: Tensor) -> Tensor:
     """The integers of a tensor, or the values of its floating-point format."""
     if isinstance(quantizer, FloatActivationQuantizer):
-        return nearest(x / quantizer.scale, quantizer.grid.values)
+        return nearest(quantizer.steps(x), quantizer.grid.values)
     span = quantizer.span
     return (x / quantizer.scale).round().add(span.zero_point).clamp(span.low, span.high)
 
@@ -377,7 +378,9 @@ def _stored_integers(path: str | Path) -> dict[str, Array]:
     from fimaq_deploy.calibration.state import read_state
 
     state, _ = read_state(Path(path))
-    stored = {name: tensor for name, tensor in state.items() if name.endswith(".q_weight")}
+    # Scales of blocks are stored as 8-bit floats too.
+    few = {name: tensor for name, tensor in state.items() if tensor.dtype.itemsize == 1}
+    stored = {name: tensor for name, tensor in few.items() if name.endswith((".q_weight", ".q_scale"))}
     return {name: (each.float() if each.is_floating_point() else each).numpy() for name, each in stored.items()}
 
 

@@ -149,7 +149,7 @@ def _tallied(model: nn.Module) -> Iterator[dict[str, Tally]]:
 
 def _counting(tally: Tally) -> Any:
     def count(quantizer: ActivationQuantizer, inputs: tuple[Tensor, ...]) -> None:
-        tally.add(inputs[0] / quantizer.scale + tally.span.zero_point)
+        tally.add(quantizer.steps(inputs[0]))
 
     return count
 

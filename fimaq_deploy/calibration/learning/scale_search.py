@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
-from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike, short_scale
-from fimaq_deploy.calibration.quantizers.float_quant import on_grid, shrunken, widest_scale
+from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike
 from fimaq_deploy.calibration.quantizers.grid import AnyWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
@@ -23,6 +22,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     enable_quantization,
     quantized_layers,
 )
+from fimaq_deploy.calibration.quantizers.of_grid import on_grid, shrunken, storable_scale, widest_scale
 
 # Weights times candidates that are tried at once: what a CPU's cache holds, and what keeps a GPU busy.
 _HOST_VALUES, _DEVICE_VALUES = 2**18, 2**26
@@ -162,7 +162,7 @@ def best_weight_scale(grid: AnyWeightGrid, weight: Tensor, importance: Tensor, c
     best = bound.clone()
     at_once = max(1, _values_at_once(weight.device) // weight.numel())
     for shrink in shrunken(grid, candidates, weight.device).split(at_once):
-        scales = short_scale(bound * shrink[:, None, None], grid.scale_digits, up=True)
+        scales = storable_scale(grid, bound * shrink[:, None, None])
         steps = on_grid(grid, grouped / scales[..., None]).mul_(scales[..., None])
         error, which = (steps.sub_(grouped).square_() * importance).sum(-1).min(0)
         better = error < best_error

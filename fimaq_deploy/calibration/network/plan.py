@@ -26,6 +26,7 @@ from fimaq_deploy.calibration.network.attentions import attentions_of
 from fimaq_deploy.calibration.network.overrides import Overrides
 from fimaq_deploy.calibration.quantizers.grid import (
     FP8_SOFTMAX,
+    NVFP4_BLOCK,
     ActivationGrid,
     AnyActivationGrid,
     AnyWeightGrid,
@@ -40,6 +41,8 @@ from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.recipe import Edge, LayerOverride, Recipe
 from fimaq_deploy.target import Format, Operator, Target
+
+BITS: dict[Format, int] = {"int": 8, "fp8": 8, "nvfp4": 4}  # that a recipe has to say for a format of floats
 
 
 @dataclass(frozen=True)
@@ -229,28 +232,34 @@ class Rules:
             UserError: the target cannot execute the grids.
         """
         own, edge = self.overrides.of(facts.name), self._edge(facts)
+        form = own.format or edge.format or self.recipe.format
         reason = self._layer_reason(facts, own, edge)
+        if reason is None and form == "nvfp4":
+            reason = _no_blocks(facts)
         if reason:
             return Kept(reason)
-        form = own.format or edge.format or self.recipe.format
         if form == "int":
             return LayerGrids(self._weights(facts, own, edge), self._inputs(own, edge))
         return self._floats(facts.name, form, own, edge)
 
     def _floats(self, name: str, form: Format, own: LayerOverride, edge: Edge) -> LayerGrids:
         """Of a layer in 8-bit floats, whose bits a recipe cannot choose."""
-        common = self.recipe
+        common, wanted = self.recipe, BITS[form]
         self._require(form, "layer")
         chosen = {
             "weights": own.weights.bits or edge.weight_bits or common.weights.bits,
             "activations": own.activations.bits or edge.activation_bits or common.activations.bits,
         }
-        wrong = next((what for what, bits in chosen.items() if bits != 8), None)
+        wrong = next((what for what, bits in chosen.items() if bits != wanted), None)
         if wrong:
-            raise UserError(f"recipe: {name} is {form}, which has 8 bits, and its {wrong} are to have {chosen[wrong]}")
+            raise UserError(
+                f"recipe: {name} is {form}, which has {wanted} bits, and its {wrong} are to have {chosen[wrong]}"
+            )
         if own.weights.block_size or (common.weights.block_size and own.weights.block_size is None):
             raise UserError(f"recipe: {name} is {form} with weights in blocks, for which there is no kernel")
-        return LayerGrids(FloatWeightGrid(form), FloatActivationGrid(form))
+        if form == "nvfp4":
+            return LayerGrids(FloatWeightGrid("fp4", NVFP4_BLOCK), FloatActivationGrid("fp4", block_size=NVFP4_BLOCK))
+        return LayerGrids(FloatWeightGrid("fp8"), FloatActivationGrid("fp8"))
 
     def _require(self, form: Format, operator: Operator) -> None:
         refusal = self.target.refusal(form, operator)
@@ -349,3 +358,12 @@ class Rules:
         softmax = self._grid(softmax_bits, own, nonnegative=True)
         assert operands is not None and softmax is not None
         return AttentionGrids(operands, softmax)
+
+
+def _no_blocks(facts: LayerFacts) -> str | None:
+    """Why a layer cannot have blocks of 4-bit floats."""
+    if facts.convolution:
+        return "no kernel convolves 4-bit floats"
+    if facts.inputs % NVFP4_BLOCK:
+        return f"{facts.inputs} inputs do not divide into blocks of {NVFP4_BLOCK}"
+    return None

@@ -8,7 +8,13 @@ from torch import nn
 
 from fimaq_deploy.calibration.network.attentions import is_explicit, replace_module
 from fimaq_deploy.calibration.network.plan import AttentionGrids, LayerGrids, Plan
-from fimaq_deploy.calibration.quantizers.layers import AttentionQuantizers, QuantizedConv2d, QuantizedLinear
+from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
+from fimaq_deploy.calibration.quantizers.layers import (
+    AttentionQuantizers,
+    BlockFloatLinear,
+    QuantizedConv2d,
+    QuantizedLinear,
+)
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.attention import ExplicitAttention
@@ -52,6 +58,8 @@ def _module(model: nn.Module, name: str) -> nn.Module:
 def _layer(layer: nn.Module, grids: LayerGrids) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         return QuantizedConv2d(layer, grids.weights, grids.inputs)
+    if isinstance(layer, nn.Linear) and isinstance(grids.weights, FloatWeightGrid) and grids.weights.block_size:
+        return BlockFloatLinear(layer, grids.weights, grids.inputs)
     if isinstance(layer, nn.Linear):
         return QuantizedLinear(layer, grids.weights, grids.inputs)
     raise UserError(f"quantized weights belong to another model: a {type(layer).__name__} stands where a layer was")

@@ -223,6 +223,10 @@ class ActivationQuantizer(nn.Module):
         self.scale.copy_(scale)
         self.offset.copy_(offset)
 
+    def steps(self, x: Tensor) -> Tensor:
+        """A tensor in units of the frozen grid, before rounding, zero point included."""
+        return x / self.scale + self.span.zero_point
+
     def on_grid(self, steps: Tensor, offset: Tensor) -> Tensor:
         """Values in units of their scale, which are changed, to those of the grid with these offsets."""
         return steps.round_().clamp_(-offset, self.top - offset)

@@ -19,8 +19,6 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
 )
 from fimaq_deploy.calibration.quantizers.formats import FloatFormat
 from fimaq_deploy.calibration.quantizers.grid import (
-    AnyActivationGrid,
-    AnyWeightGrid,
     FloatActivationGrid,
     FloatWeightGrid,
     IntegerRange,
@@ -29,7 +27,7 @@ from fimaq_deploy.calibration.quantizers.nearest import nearest
 
 # Twice the range, for another place between the powers of two at no loss but of subnormals, to a quarter of it.
 _WIDEST, _NARROWEST = 2.0, 0.25
-_LEAST_SCALE = 2.0**-14 / _NARROWEST  # so that a search stays above 2^-14, the smallest that float16 has in full
+LEAST_SCALE = 2.0**-14 / _NARROWEST  # so that a search stays above 2^-14, the smallest that float16 has in full
 
 
 class _FakeQuantizeFloat(torch.autograd.Function):
@@ -104,14 +102,14 @@ class FloatActivationQuantizer(ActivationQuantizer):
         if self.grid.scale:
             scale = torch.full_like(bound, self.grid.scale)
         else:
-            scale = short_scale(bound.clamp(min=_LEAST_SCALE), self.grid.scale_digits, up=True)
+            scale = short_scale(bound.clamp(min=LEAST_SCALE), self.grid.scale_digits, up=True)
         return scale, torch.zeros_like(scale)
 
     def on_grid(self, steps: Tensor, offset: Tensor) -> Tensor:
         return nearest(steps, self.grid.values)
 
     def shrunken(self, candidates: int, device: torch.device) -> Tensor:
-        return _shrunken(candidates, device)
+        return shrunken_floats(candidates, device)
 
     def _frozen(self, x: Tensor) -> Tensor:
         found: Tensor = torch.ops.fimaq.quantize_dequantize_float(x, self.scale, self.grid.format)
@@ -136,45 +134,7 @@ class FloatWeightQuantizer(WeightQuantizer):
         return found.clamp(-largest, largest)
 
 
-def activation_quantizer(grid: AnyActivationGrid | None, nonnegative: bool = False) -> ActivationQuantizer:
-    """The quantizer of a grid; one without a grid is the identity."""
-    if isinstance(grid, FloatActivationGrid):
-        return FloatActivationQuantizer(grid, nonnegative)
-    return ActivationQuantizer(grid, nonnegative)
-
-
-def weight_quantizer(grid: AnyWeightGrid, outputs: int, inputs: int) -> WeightQuantizer:
-    """The quantizer of a grid for a matrix [outputs, inputs]."""
-    if isinstance(grid, FloatWeightGrid):
-        return FloatWeightQuantizer(grid, outputs, inputs)  # type: ignore[arg-type]  # which has what it asks of a grid
-    return WeightQuantizer(grid, outputs, inputs)
-
-
-# What a search of scales asks of a grid of weights.
-
-
-def on_grid(grid: AnyWeightGrid, steps: Tensor) -> Tensor:
-    """Weights in units of their scale, which may be changed, to values of the grid."""
-    if isinstance(grid, FloatWeightGrid):
-        return nearest(steps, grid.values)
-    return steps.round_().clamp_(grid.range.low, grid.range.high)
-
-
-def widest_scale(grid: AnyWeightGrid, low: Tensor, high: Tensor) -> Tensor:
-    """The scale that covers [low, high], elementwise, before it is made short."""
-    if isinstance(grid, FloatWeightGrid):
-        return (torch.maximum(low.abs(), high.abs()) / grid.values.largest).clamp(min=_LEAST_SCALE)
-    # The negative side has one more step: let it carry the larger tail.
-    return torch.maximum(-low / -grid.range.low, high / grid.range.high).clamp(min=1e-8)
-
-
-def shrunken(grid: AnyWeightGrid, candidates: int, device: torch.device) -> Tensor:
-    """The multiples of the widest scale that are tried, the scale itself first."""
-    if isinstance(grid, FloatWeightGrid):
-        return _shrunken(candidates, device)
-    return torch.linspace(1.0, 0.3, candidates, device=device)
-
-
-def _shrunken(candidates: int, device: torch.device) -> Tensor:
+def shrunken_floats(candidates: int, device: torch.device) -> Tensor:
+    """The multiples of the scale that covers a tensor which a search tries, that scale first."""
     others = torch.linspace(_WIDEST, _NARROWEST, candidates - 1, device=device)
     return torch.cat([torch.ones(1, device=device), others])

@@ -107,15 +107,18 @@ class ActivationGrid:
 
 @dataclass(frozen=True)
 class FloatWeightGrid:
-    """Weights in a floating-point format of `formats`, with one scale per output channel."""
+    """Weights in a floating-point format of `formats`, with one scale per output channel, or one per block of inputs.
+
+    Scales of blocks are values of E4M3 themselves, times one number for the whole tensor (NVFP4).
+    """
 
     format: str
-    block_size: None = None
+    block_size: int | None = None
 
     @property
     def product(self) -> Format:
         """What computes with it, as targets name it."""
-        return "fp8"
+        return "nvfp4" if self.block_size else "fp8"
 
     @property
     def values(self) -> FloatFormat:
@@ -137,18 +140,20 @@ class FloatWeightGrid:
 
     @property
     def scale_digits(self) -> int:
-        return FLOAT16_DIGITS - 1 - self.values.mantissa
+        return FLOAT16_DIGITS if self.block_size else FLOAT16_DIGITS - 1 - self.values.mantissa
 
 
 @dataclass(frozen=True)
 class FloatActivationGrid:
     """Per-tensor activations in a floating-point format of `formats`.
 
-    scale: where it is known beforehand and not learned.
+    scale: where it is known beforehand and not learned. block_size: so many values along the last axis have a scale of
+    their own, in E4M3, which is made of them while the model runs; the scale of the tensor is for those scales (NVFP4).
     """
 
     format: str
     scale: float | None = None
+    block_size: int | None = None
 
     @property
     def values(self) -> FloatFormat:
@@ -160,11 +165,13 @@ class FloatActivationGrid:
 
     @property
     def scale_digits(self) -> int:
-        return FLOAT16_DIGITS if self.scale else FLOAT16_DIGITS - 1 - self.values.mantissa
+        return FLOAT16_DIGITS if self.scale or self.block_size else FLOAT16_DIGITS - 1 - self.values.mantissa
 
 
 AnyWeightGrid: TypeAlias = WeightGrid | FloatWeightGrid
 AnyActivationGrid: TypeAlias = ActivationGrid | FloatActivationGrid
+
+NVFP4_BLOCK = 16
 
 # What a softmax returns, at most 1, over all of E4M3: 1/448 as a float16 has it, the scale of fused FP8 attention.
 FP8_SOFTMAX = FloatActivationGrid("fp8", scale=2340 / 2**20)

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fimaq_deploy.calibration.quantizers.block_floats import block_scales, tensor_scale
 from fimaq_deploy.calibration.quantizers.fake_quant import (
     ActivationQuantizer,
     WeightQuantizer,
     freeze_activations,
     short_scale,
 )
-from fimaq_deploy.calibration.quantizers.float_quant import activation_quantizer, weight_quantizer
-from fimaq_deploy.calibration.quantizers.grid import AnyActivationGrid, AnyWeightGrid
+from fimaq_deploy.calibration.quantizers.grid import AnyActivationGrid, AnyWeightGrid, FloatWeightGrid
+from fimaq_deploy.calibration.quantizers.of_grid import activation_quantizer, weight_quantizer
 
 
 class QuantizedLayer(nn.Module):
@@ -124,6 +125,36 @@ class QuantizedLinear(QuantizedLayer):
             return F.linear(x, self.effective_weight(), self.bias)
         y = torch.matmul(x, self._dequantized())
         return y if self.bias is None else y + self.bias
+
+
+class BlockFloatLinear(QuantizedLinear):
+    """A Linear in NVFP4. Frozen weights are E2M1 values [in, out], held in E4M3, with scales [in / block, out] in E4M3
+    and one number for all of them, which is a power of two.
+    """
+
+    q_tensor_scale: Tensor
+
+    def __init__(self, layer: nn.Linear, weights: FloatWeightGrid, inputs: AnyActivationGrid | None) -> None:
+        super().__init__(layer, weights, inputs)
+        self.register_buffer("q_tensor_scale", torch.ones(()))
+        self.q_scale = self.q_scale.to(self.storage)
+
+    def store(self, scale: Tensor) -> None:
+        self.q_tensor_scale = tensor_scale(scale)
+        super().store(scale)
+
+    def _stored(self, integers: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        scales = scale if scale.is_meta else block_scales(scale, self.q_tensor_scale)
+        return integers.t().contiguous(), scales.to(self.storage).t().contiguous()
+
+    def _learnable(self, stored: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return stored.t(), (scale.float() * self.q_tensor_scale).t()
+
+    def _dequantized(self) -> Tensor:
+        found: Tensor = torch.ops.fimaq.dequantize_weight_nvfp4(
+            self.q_weight, self.q_scale, self.q_tensor_scale, self.block_size
+        )
+        return found
 
 
 class QuantizedConv2d(QuantizedLayer):

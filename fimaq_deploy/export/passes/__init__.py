@@ -19,6 +19,7 @@ from fimaq_deploy.export.passes.idle_pads import drop_idle_pads
 from fimaq_deploy.export.passes.int4 import pack_behind_cast, pack_channels, pack_int4
 from fimaq_deploy.export.passes.integer_clips import clip_integers
 from fimaq_deploy.export.passes.names import name_nodes, name_tensors
+from fimaq_deploy.export.passes.nvfp4 import dynamic_in_one_operator, dynamic_spelled_out, pack_float4
 from fimaq_deploy.export.passes.patches import patches_as_product
 from fimaq_deploy.export.passes.precision import to_bfloat16, to_float16
 from fimaq_deploy.export.passes.rewrite import Pass
@@ -40,12 +41,15 @@ WRITING: tuple[tuple[Pass, Callable[[Target], bool]], ...] = (
     (remove_unused, lambda _: True),
     (name_nodes, lambda _: True),
     (forget_notes, lambda _: True),
+    (dynamic_in_one_operator, lambda target: target.kernel("nvfp4", "layer") is not None),
+    (dynamic_spelled_out, lambda target: target.kernel("nvfp4", "layer") is None),
     (clip_integers, lambda target: target.clip == "integers"),
     (attention_in_float16, lambda target: target.high_precision == "bfloat16"),
     (to_float16, lambda target: target.high_precision == "float16"),
     (to_bfloat16, lambda target: target.high_precision == "bfloat16"),
     (guard_split_products, lambda target: target.splits_products),
     (drop_unread_rows, lambda _: True),
+    (pack_float4, lambda target: target.kernel("nvfp4", "layer") is not None),
 )
 
 

@@ -23,6 +23,7 @@ from fimaq_deploy.export.passes.rewrite import Rewrite
 from fimaq_deploy.graph.edit import (
     has_integer_weights,
     is_operator,
+    maker,
     numpy_of,
     optional_at,
     rank,
@@ -57,7 +58,14 @@ def obstacle(gather: ir.Node) -> str | None:
         return "it does not read one row of several"
     if not any(is_operator(node, "MatMul") and has_integer_weights(node) for node in _row_wise_before(gather)):
         return "no product with integer weights computes rows for it alone"
+    if any(_reads_float4(node) for node in _row_wise_before(gather)):
+        return "it would stand between a product and what that reads in 4-bit floats"
     return None
+
+
+def _reads_float4(node: ir.Node) -> bool:
+    source = maker(node.inputs[0], "DequantizeLinear")
+    return source is not None and read_at(source, 0).dtype is ir.DataType.FLOAT4E2M1
 
 
 def rewrite(graph: ir.Graph, gather: ir.Node) -> None:

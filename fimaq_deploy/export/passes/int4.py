@@ -31,6 +31,8 @@ def _too_wide(dequantize: ir.Node) -> str | None:
         return "what it reads is not stored"
     if weights is not None and weights.dtype is ir.DataType.INT4:
         return "it reads INT4 already"
+    if weights is not None and weights.dtype is not ir.DataType.INT8:
+        return "what it reads are no integers"
     if integers.size and (integers.min() < -8 or integers.max() > 7):
         return f"integers from {integers.min()} to {integers.max()} need more than 4 bits"
     return None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from fimaq_deploy.export.passes.nvfp4 import VENDOR_OPERATOR
 from fimaq_deploy.graph.edit import has_integer_weights, is_operator
 
 _READERS_OF_WEIGHTS = ("Conv", "Gemm", "MatMul")
@@ -25,7 +26,9 @@ def require_standard(model: ir.Model, weights: int) -> None:
 
 
 def _problems(model: ir.Model, weights: int) -> Iterator[str]:
-    foreign = {node.domain for node in model.graph if node.domain} | {one.name for one in model.functions.values()}
+    foreign = {node.domain for node in model.graph if node.domain and node.op_type != VENDOR_OPERATOR} | {
+        one.name for one in model.functions.values()
+    }
     if foreign:
         yield f"operators of other domains: {sorted(foreign)}"
     kept = sum(is_operator(node, *_READERS_OF_WEIGHTS) and has_integer_weights(node) for node in model.graph)

@@ -104,12 +104,17 @@ def activations_have_one_scale(found: Structure, target: Target) -> Found:
 @rule("dynamic-scale")
 def scales_are_stored(found: Structure, target: Target) -> Found:
     for pair in found.pairs:
-        if stored_tensor(input_of(pair.nodes[0], 1)) is None:
+        if stored_tensor(input_of(pair.nodes[0], 1)) is None and not _has_scales_of_blocks(pair, target):
             yield at_pair(
                 pair,
                 "the scale is computed while the graph runs: what reads the tensor runs in floating point",
                 "calibrate and store the scale",
             )
+
+
+def _has_scales_of_blocks(pair: Pair, target: Target) -> bool:
+    """Whether a scale that is computed is that of blocks of 4-bit floats, which a target has kernels for."""
+    return integer_type(pair.nodes[0]) is ir.DataType.FLOAT4E2M1 and target.kernel("nvfp4", "layer") is not None
 
 
 @rule("opset", everywhere=True)

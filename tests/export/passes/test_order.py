@@ -12,7 +12,14 @@ from fimaq_deploy.export.passes import CLEANING, WRITING, obstacles, passes_for,
 from fimaq_deploy.target import TARGETS, find_target
 
 ALWAYS = ["remove_unused", "name_nodes", "forget_notes"]
-CPU = ["transpose_before_quantizing", "rows_as_batch", "patches_as_product", *ALWAYS, "drop_unread_rows"]
+CPU = [
+    "transpose_before_quantizing",
+    "rows_as_batch",
+    "patches_as_product",
+    *ALWAYS,
+    "dynamic_spelled_out",
+    "drop_unread_rows",
+]
 SHAPE = (3, 8, 8)
 
 
@@ -26,11 +33,12 @@ def test_runtimes_with_float32_get_the_same_file(name) -> None:
 
 
 def test_the_tensorrt_family() -> None:
-    half = ["to_float16", "guard_split_products", "drop_unread_rows"]
-    assert names(find_target("tensorrt")) == [*ALWAYS, *half]
-    assert names(find_target("tensorrt-rtx")) == ["patches_as_product", *ALWAYS, "clip_integers", *half]
+    half = ["to_float16", "guard_split_products", "drop_unread_rows", "pack_float4"]
+    always = [*ALWAYS, "dynamic_in_one_operator"]
+    assert names(find_target("tensorrt")) == [*always, *half]
+    assert names(find_target("tensorrt-rtx")) == ["patches_as_product", *always, "clip_integers", *half]
     wide = names(replace(find_target("tensorrt-rtx"), high_precision="bfloat16"))
-    assert wide[-5:] == ["clip_integers", "attention_in_float16", "to_bfloat16", *half[1:]]
+    assert wide[-6:] == ["clip_integers", "attention_in_float16", "to_bfloat16", *half[1:]]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def test_the_tensorrt_family() -> None:
         ("onnxruntime-cpu", "auto", "pack_behind_cast"),
         ("onnxruntime-cpu", "int4", "pack_behind_cast"),
         ("onnxruntime-cpu", "int8", "drop_unread_rows"),
-        ("tensorrt-rtx", "auto", "drop_unread_rows"),
+        ("tensorrt-rtx", "auto", "pack_float4"),
         ("tensorrt-rtx", "int4", "pack_channels"),
     ],
 )
