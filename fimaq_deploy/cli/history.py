@@ -20,17 +20,29 @@ if TYPE_CHECKING:
 def history(
     builds: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Builds, or folders of them.")],
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Log each build as a run of this MLflow server or store.")
+    ] = None,
+    mlflow_experiment: Annotated[str, typer.Option(metavar="NAME", help="Where to, there.")] = "fimaq-deploy",
     json: JsonOption = None,
 ) -> None:
     """Show the builds of each model over time. Exit code 1 where a figure's newest change is for the worse."""
     from fimaq_deploy.report.timeline.page import write_history
     from fimaq_deploy.report.timeline.records import history as read_history
+    from fimaq_deploy.report.timeline.records import report_files
 
     found = read_history(builds)
+    if mlflow is not None:
+        from fimaq_deploy.report.timeline.runs import log_runs
+
+        logged = log_runs(report_files(builds), mlflow, mlflow_experiment)
     if html is not None:
         write_history(found, html, shlex.join(["fimaq-deploy", "history", *map(str, builds), "--html", str(html)]))
     if not write_document(json, found.document()):
         _print(found)
+        if mlflow is not None:
+            new = sum(one.new for one in logged)
+            stdout.print(f"{new} of {len(logged)} builds became runs, the others were there already")
     for text in found.worse:
         print_failure(f"worse: {text}")
     if found.worse:

@@ -128,9 +128,9 @@ def history(paths: str | Path | Sequence[str | Path]) -> History:
     Raises:
         UserError: no report there, or one that cannot be read.
     """
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    files = list(dict.fromkeys(file for path in given for file in _files(Path(path))))
-    reports = sorted(((load_report(file), str(file.parent)) for file in files), key=lambda pair: pair[0].created)
+    reports = sorted(
+        ((load_report(file), str(file.parent)) for file in report_files(paths)), key=lambda pair: pair[0].created
+    )
     found: dict[tuple[str, str, str, Figure], list[Point]] = {}
     for report, build in reports:
         for row in report.deployed:
@@ -138,6 +138,16 @@ def history(paths: str | Path | Sequence[str | Path]) -> History:
                 key = (report.model.name, str(report.recipe.get("name", "")), row.title, figure)
                 found.setdefault(key, []).append(Point(build, report.created, value, interval))
     return History(tuple(Series(*key, tuple(points)) for key, points in found.items()), len(reports))
+
+
+def report_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Every report below some folders, or that is named.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    return list(dict.fromkeys(file for path in given for file in _files(Path(path))))
 
 
 def _files(path: Path) -> Iterable[Path]:
