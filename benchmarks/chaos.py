@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -50,10 +49,9 @@ class Chaos:
         warm_up(folder)
         self.folder, self.targets, self.reference = folder, targets, folder / "reference"
         np.save(folder / "images.npy", np.random.default_rng(0).standard_normal((64, 3, 32, 32), dtype=np.float32))
-        started = time.perf_counter()
-        self._undisturbed(self.reference)
-        self.seconds = time.perf_counter() - started
-        self._undisturbed(folder / "again")
+        for out in (self.reference, folder / "again"):
+            if not out.exists():  # a folder that was kept has them
+                self._undisturbed(out)
         # What holds no time of day and no latency: every other file has to have the same bytes.
         self.exact = sorted(
             path.name
@@ -61,6 +59,7 @@ class Chaos:
             if path.read_bytes() == (folder / "again" / path.name).read_bytes()
         )
         report = json.loads((self.reference / "report.json").read_text())
+        self.seconds = sum(step["seconds"] for step in report["steps"])
         self.step_s = {step["name"]: step["seconds"] for step in report["steps"]}
 
     def _undisturbed(self, out: Path) -> None:
@@ -78,7 +77,7 @@ class Chaos:
     def pictures(self) -> Path:
         """A folder of image files."""
         place = self.folder / "pictures"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         for number in range(2):
             pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
             Image.fromarray(pixels).save(place / f"{number}.png")
@@ -136,10 +135,10 @@ class Chaos:
                 print(f"  killed or resumed: exit {trial.code}: {trial.said[-400:]}", file=sys.stderr)
         return found
 
-    def interrupts(self, count: int) -> Found:
+    def interrupts(self, count: int, steps: Sequence[str] = STEPS) -> Found:
         """SIGINT in every step, as often as asked, of a build that would replace an earlier one."""
         found: Found = Found()
-        for step in STEPS * count:
+        for step in (step for _ in range(count) for step in steps):
             for _ in range(20):  # a signal may come too late for a short step
                 if self._interrupted(found, step):
                     break
@@ -239,12 +238,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="Of full disks, limits and flipped bits.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="Some of: flips pairs limits disks kills interrupts.")
+    parser.add_argument("--steps", nargs="*", choices=STEPS, default=STEPS, help="Those that are interrupted.")
+    parser.add_argument("--folder", type=Path, help="Kept, with its undisturbed builds, for the next run.")
     parser.add_argument("--targets", nargs="*", default=EVERYWHERE)
     asked = parser.parse_args()
     random.seed(asked.seed)
     table: dict[str, Found] = {}
     with TemporaryDirectory(prefix="fimaq-chaos-") as name:
-        chaos = Chaos(Path(name), asked.targets)
+        chaos = Chaos(asked.folder or Path(name), asked.targets)
         print(f"one build takes {chaos.seconds:.1f} s", flush=True)
         # What forks comes before what may start threads in this process.
         trials: dict[str, Callable[[], Found]] = {
@@ -252,7 +253,7 @@ def main() -> int:
             "limits": lambda: chaos.limits(asked.rounds),
             "disks": lambda: chaos.disks(asked.rounds),
             "kills": lambda: chaos.kills(asked.kills),
-            "interrupts": lambda: chaos.interrupts(asked.interrupts),
+            "interrupts": lambda: chaos.interrupts(asked.interrupts, asked.steps),
         }
         for kind in (kind for kind in trials if not asked.only or kind in asked.only):
             table[kind] = trials[kind]()

@@ -41,7 +41,11 @@ def load_report(path: str | Path) -> Report:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(read_text(file, "report", wanted=_WANTED, most_mb=_MOST_MB))
+        text = read_text(file, "report", wanted=_WANTED, most_mb=_MOST_MB)
+        document = json.loads(text)
+        if "\\ud" in text.lower():  # JSON can spell what no file can hold: half of a surrogate pair
+            json.dumps(document, ensure_ascii=False).encode()
+        return document
     except json.JSONDecodeError as error:
         raise UserError(
             f"{file} is cut off or is not JSON (line {error.lineno}: {error.msg}); build again to replace it"

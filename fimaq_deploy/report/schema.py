@@ -20,6 +20,9 @@ def _null_unless_finite(value: object) -> object:
     return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
+# A report may come from anywhere: a gate would pass for a speed-up of zero or a file of less than nothing.
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Positive = Annotated[float, Field(ge=1e-9, le=1e12)]  # beyond which ratios of them leave the floats
 Difference = Annotated[float | None, BeforeValidator(_null_unless_finite)]
 
 
@@ -32,7 +35,7 @@ class Environment(_Part):
 
     platform: str
     cpu: str
-    cores: int
+    cores: Count
     gpu: str | None = None
     driver: str | None = None
     python: str
@@ -43,17 +46,17 @@ class Model(_Part):
     name: str
     weights: str = Field(description="'pretrained', 'random' or the path of a checkpoint.")
     input_shape: tuple[int, int, int] = Field(description="Channels, height, width.")
-    classes: int
-    parameters: int
+    classes: Count
+    parameters: Count
 
 
 class Data(_Part):
     """Where the images came from and how many there were."""
 
     calibration: str
-    calibration_images: int
+    calibration_images: Count
     evaluation: str
-    evaluation_images: int
+    evaluation_images: Count
     labelled: bool = Field(description="Whether the evaluation images have classes, so that accuracy means something.")
     notes: list[str] = Field(default=[], description="What a reader should know, such as unreadable images left out.")
 
@@ -100,11 +103,11 @@ class Figure(_Part):
 
 
 class Accuracy(_Part):
-    images: int
+    images: Count
     top1: float
     top5: float | None = Field(description="Null with fewer than 6 classes, where it says nothing.")
     interval: tuple[float, float] = Field(description="95 % Wilson interval of top1.")
-    not_finite: int = Field(default=0, description="Images whose logits held NaN or infinity; they count as wrong.")
+    not_finite: Count = Field(default=0, description="Images whose logits held NaN or infinity; they count as wrong.")
 
 
 class Comparison(_Part):
@@ -124,17 +127,17 @@ class Comparison(_Part):
 class Latency(_Part):
     """One batch size, measured in turns with the row it is compared to."""
 
-    batch_size: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    images_per_second: float
+    batch_size: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    p50_ms: Positive
+    p90_ms: Positive
+    p99_ms: Positive
+    images_per_second: Positive
     floor_ms: float | None = Field(
         default=None, description="What the machine's measured rates allow at best (roofline)."
     )
     ratio_to: str | None = Field(default=None, description="The id of the row that `speedup` is relative to.")
-    speedup: float | None = Field(default=None, description="Median of the turns' own ratios; above 1 is faster.")
-    speedup_interval: tuple[float, float] | None = Field(
+    speedup: Positive | None = Field(default=None, description="Median of the turns' own ratios; above 1 is faster.")
+    speedup_interval: tuple[Positive, Positive] | None = Field(
         default=None,
         description="95 % interval of the median ratio: how it varies from turn to turn, not from run to run.",
     )
@@ -158,11 +161,11 @@ class Row(_Part):
     )
     labelled: list[Figure] = Field(default=[], description="Against the labels, where the images have fitting ones.")
     own: list[Figure] = Field(default=[], description="What the user's own function returned; higher is better.")
-    not_finite: int = Field(default=0, description="Images with NaN or infinity in an output.")
+    not_finite: Count = Field(default=0, description="Images with NaN or infinity in an output.")
     latency: list[Latency] = []
     file: str | None = None
-    size_bytes: int | None = None
-    peak_memory_bytes: int | None = Field(default=None, description="Of the process that ran this row alone.")
+    size_bytes: Count | None = None
+    peak_memory_bytes: Count | None = Field(default=None, description="Of the process that ran this row alone.")
 
     @property
     def precision(self) -> Literal["FP32", "FP16", "BF16", "quantized"]:
@@ -192,7 +195,7 @@ class Block(_Part):
     name: str
     loss_before: float
     loss_after: float
-    iterations: int
+    iterations: Count
     seconds: float
     curve: list[tuple[int, float]] = Field(
         default=[], description="Loss of a minibatch while learning, partly in full precision, as (iteration, loss)."
@@ -207,9 +210,9 @@ class GridUse(_Part):
 
     name: str
     kind: Literal["weight", "activation"]
-    bits: int
-    used_levels: int = Field(description="Integers that occur.")
-    levels: int = Field(description="Integers that the grid has.")
+    bits: Count
+    used_levels: Count = Field(description="Integers that occur.")
+    levels: Count = Field(description="Integers that the grid has.")
     clipped: float = Field(description="Share of the values, in percent, that lie beyond the grid.")
 
 
@@ -254,24 +257,28 @@ class AuditBlock(_Part):
     """The kernels of one block in a compiled layer plan."""
 
     name: str
-    kernels: int
-    gemms: int
-    int8_gemms: int
-    weight_only_gemms: int = Field(default=0, description="GEMMs that read integer weights and decode them themselves.")
-    left_alone: int = Field(
+    kernels: Count
+    gemms: Count
+    int8_gemms: Count
+    weight_only_gemms: Count = Field(
+        default=0, description="GEMMs that read integer weights and decode them themselves."
+    )
+    left_alone: Count = Field(
         default=0,
         description="Products in floats that gain nothing from integers, tiny or of one row an image; no GEMMs.",
     )
     attention: str | None = Field(
         default=None, description="'int8', 'float8', 'float16', ... where it is fused, 'unfused', or null."
     )
-    dequantized_weights: int = Field(
+    dequantized_weights: Count = Field(
         description="Weights that a kernel of its own writes to memory as floats while the engine runs."
     )
-    conversions: int = Field(description="Kernels that only change a format or a type.")
-    twin_kernels: int | None = Field(default=None, description="Kernels of the same block in the full-precision twin.")
-    fp8_gemms: int = Field(default=0, description="GEMMs that multiply 8-bit floats.")
-    fp4_gemms: int = Field(default=0, description="GEMMs that multiply 4-bit floats.")
+    conversions: Count = Field(description="Kernels that only change a format or a type.")
+    twin_kernels: Count | None = Field(
+        default=None, description="Kernels of the same block in the full-precision twin."
+    )
+    fp8_gemms: Count = Field(default=0, description="GEMMs that multiply 8-bit floats.")
+    fp4_gemms: Count = Field(default=0, description="GEMMs that multiply 4-bit floats.")
 
 
 class Audit(_Part):
@@ -328,8 +335,8 @@ class Picture(_Part):
     """An evaluation image, and what was found in it."""
 
     image: str = Field(description="JPEG, base64, with at most 256 pixels a side.")
-    width: int = Field(description="Of what the model reads.")
-    height: int
+    width: Count = Field(description="Of what the model reads.")
+    height: Count
     answers: list[Answer]
 
 

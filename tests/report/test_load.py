@@ -69,6 +69,27 @@ def test_a_foreign_report_is_one_clear_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"size_bytes": -5}, "size_bytes: input should be greater than or equal to 0"),
+        ({"size_bytes": 10**400}, "size_bytes: input should be less than or equal to"),
+        ({"latency": [{"speedup": 0.0}]}, "speedup: input should be greater than or equal to 0.000000001"),
+        ({"latency": [{"speedup": -1.5}]}, "speedup: input should be greater than or equal to 0.000000001"),
+        ({"latency": [{"p50_ms": float("inf")}]}, "p50_ms: input should be less than or equal to"),
+        ({"latency": [{"batch_size": 0}]}, "batch_size: input should be greater than or equal to 1"),
+    ],
+)
+def test_numbers_that_a_gate_would_pass_for_nothing_are_refused(
+    document: dict[str, Any], row: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    given = next(one for one in document["rows"] if one["latency"] and one["size_bytes"])
+    if "latency" in row:
+        row = {"latency": [{**given["latency"][0], **row["latency"][0]}]}
+    with pytest.raises(UserError, match=message):
+        load_report(saved(tmp_path, {**document, "rows": [{**given, **row}]}))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_report_that_is_cut_off_is_one_clear_line(full_report: Report, share: float, tmp_path: Path) -> None:
     text = full_report.to_json()
