@@ -32,6 +32,8 @@ from fimaq_deploy.graph.values import dimension
 
 def plain_products(graph: ir.Graph) -> None:
     """Rewrite what is written in another way. Types and shapes must be known as far as they can be."""
+    for node in nodes_of(graph, "Where"):
+        _drop_open_mask(node)
     for node in nodes_of(graph, "Gemm"):
         _as_matmul(graph, node)
     for node in nodes_of(graph, "MatMul"):
@@ -39,6 +41,7 @@ def plain_products(graph: ir.Graph) -> None:
     for softmax in nodes_of(graph, "Softmax"):
         found = attention_of(softmax)
         if found is not None and is_operator(found.scores, "MatMul"):
+            _drop_nan_guard(softmax, found.scores)
             _scale_scores(graph, found.scores)
             _transpose_once(graph, found.scores)
             _swap_last(graph, found.scores)
@@ -75,6 +78,35 @@ def _own_weights(graph: ir.Graph, product: ir.Node) -> None:
     array = numpy_of(weights)
     if weights is not None and array is not None and len(weights.uses()) > 1:
         product.replace_input_with(1, stored(graph, f"{weights.name}.of.{product.name}", array))
+
+
+def _drop_open_mask(where: ir.Node) -> None:
+    """A mask that hides nothing, whatever the batch: stored truths choose 0, which is added."""
+    at = read_at(where, 0)
+    while (node := at.producer()) is not None and is_operator(node, "Expand", "Identity", "Reshape", "Unsqueeze"):
+        at = read_at(node, 0)
+    condition, added = numpy_of(at), numpy_of(optional_at(where, 1))
+    if condition is None or not condition.all() or added is None or added.any():
+        return
+    for user, index in list(where.outputs[0].uses()):
+        other = user.inputs[1 - index] if is_operator(user, "Add") else None
+        if other is not None and rank(other) == rank(user.outputs[0]) and not user.outputs[0].is_graph_output():
+            bypass_to(user, other)
+
+
+def _drop_nan_guard(softmax: ir.Node, scores: ir.Node) -> None:
+    """Where(IsNaN(p), 0, p) behind a softmax without a mask: torch's exporter guards rows that a mask hides."""
+    at = read_at(softmax, 0)
+    while (node := at.producer()) is not None and node is not scores:
+        if _number(node) is None:
+            return
+        at = _other(node)
+    weights = softmax.outputs[0]
+    for use in list(weights.uses()):
+        guard = use.node
+        nan = maker(optional_at(guard, 0), "IsNaN") if is_operator(guard, "Where") else None
+        if nan is not None and use.idx == 2 and nan.inputs[0] is weights:
+            bypass_to(guard, weights)
 
 
 def _scale_scores(graph: ir.Graph, scores: ir.Node) -> None:

@@ -16,12 +16,14 @@ from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.export.opset import DEFAULT_OPSET
 from fimaq_deploy.export.passes import run_passes
 from fimaq_deploy.export.passes.folding import fold_constants
+from fimaq_deploy.export.passes.idle_pads import drop_idle_pads
 from fimaq_deploy.export.passes.tidy import forget_notes, remove_unused
 from fimaq_deploy.export.tracing import INPUT
 from fimaq_deploy.graph.inspection import load_model
 from fimaq_deploy.graph_calibration.batches import free_batch
 from fimaq_deploy.graph_calibration.forms import plain_products
 from fimaq_deploy.graph_calibration.names import name_by_module
+from fimaq_deploy.graph_calibration.observed import observe_shapes
 from fimaq_deploy.graph_calibration.shapes import known_sizes
 from fimaq_deploy.graph_calibration.upgrade import HALF, to_current_opset, widen
 from fimaq_deploy.graph_calibration.values import inferred, lifted, take_in
@@ -101,10 +103,13 @@ def read_network(path: str | Path, image_size: tuple[int, int] | None = None, in
         inferred(model)
         free_batch(path, model, batch)
     _settle(model)
+    _require_floats(path, model.graph)
+    observe_shapes(model, shape)
+    known_sizes(model.graph)
+    run_passes(model, (fold_constants, drop_idle_pads))
     plain_products(model.graph)  # nothing is folded after that: two Transposes would become one again
     run_passes(model, (remove_unused, forget_notes))
-    inferred(model)
-    _require_floats(path, model.graph)
+    observe_shapes(model, shape)
     notes = _notes(path, model, opset, halves, batch)
     return Network(path, model, shape, contract, dtype, batch, halves, notes)
 

@@ -24,7 +24,7 @@ from fimaq_deploy.export.passes.int4 import pack_int4
 from fimaq_deploy.export.qdq import Traced
 from fimaq_deploy.graph_calibration.intake import Network
 from fimaq_deploy.graph_calibration.parts import Heads, Layer, Parts, find_parts
-from fimaq_deploy.graph_calibration.placement import Site
+from fimaq_deploy.graph_calibration.placement import Integers, Site
 from fimaq_deploy.graph_calibration.segments import Array, cut
 from fimaq_deploy.graph_calibration.walk import Found, Walk
 from fimaq_deploy.recipe import Recipe
@@ -60,6 +60,12 @@ class QuantizedGraph:
     notes: tuple[str, ...]
     found: Found
     boundaries: tuple[str, ...]
+
+    @property
+    def weights(self) -> Iterator[tuple[Layer, Integers, WeightGrid]]:
+        """Every quantized layer with its integers and their grid, in the order of the graph."""
+        for layer, grid in _layers(self.parts, self.plan):
+            yield layer, self.found.layers[layer.name][1], grid
 
     def traced(self, contract: Contract | None) -> Traced:
         """The graph from which the file of any target is written."""

@@ -23,15 +23,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
+from fimaq_deploy.calibration.findings.domain import domain_warning, with_evaluation
+from fimaq_deploy.calibration.findings.usage import GridUse, clipped_shares
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.rest import Whole as Divergence
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.intake import Images
+from fimaq_deploy.data.memory import Arrays
+from fimaq_deploy.data.pixels import Pixels
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.runtimes import ONNX, find_runtime
 from fimaq_deploy.errors import UserError
@@ -267,6 +271,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         replay = make_replay(variants.candidates, loaded.shown(loaded.evaluation), read, request.replay)
         if replay is not None:
             replay.save(folder / REPLAY)
+    grids = _evaluated(quantized, loaded, found.sample)
     with steps.step("parity"):
         parity = _compare_stages(request, quantized, folder, loaded.shown(loaded.evaluation), variants)
     with steps.step("latency"):
@@ -280,14 +285,14 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         parameters=loaded.parameters,
         images=(loaded.calibration, loaded.evaluation),
         measures=loaded.measures,
-        notes=(*loaded.notes, *whole, *doubts, *found.notes, *quantized.notes),
+        notes=(*loaded.notes, *whole, *doubts, *found.notes, *quantized.notes, *filter(None, [domain_warning(grids)])),
         files=files,
         engines=engines,
         found=found,
         rows=rows,
         steps=steps.done,
         history=quantized.history,
-        grids=quantized.grids,
+        grids=grids,
         sensitivity=quantized.sensitivity,
         parity=parity,
         told=inside,
@@ -420,6 +425,16 @@ def _compare_stages(
     weights = compare_weights(folder)
     few = images.take(images_at_once(images.take(1).shape, PARITY_IMAGES)).to(request.device)
     return [findings.to_parity(each, weights) for each in compare_files(quantized, folder, few, variants.tapped)]
+
+
+def _evaluated(quantized: QuantizedModel, loaded: Loaded, sample: Tensor | None) -> list[GridUse]:
+    """How grids are filled, with what is clipped on evaluation images, where those are others."""
+    if sample is None or loaded.evaluation is loaded.calibration:
+        return list(quantized.grids)
+    few = loaded.shown(Arrays(sample, None, Pixels()))
+    size = images_at_once(sample.shape, PARITY_IMAGES)
+    shares = clipped_shares(quantized.model, (each.images for each in few.batches(size)))
+    return with_evaluation(quantized.grids, shares)
 
 
 def _outputs(files: Files) -> list[str]:

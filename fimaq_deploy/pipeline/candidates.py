@@ -26,11 +26,13 @@ from fimaq_deploy.pipeline.findings import to_outputs, to_row
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.pictures import Glance, glance
 from fimaq_deploy.pipeline.rows import Candidate, Done, to_predictions
+from fimaq_deploy.pipeline.spread import Spread
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Fingerprint, Predictions
 
 BATCH = 32  # images that all run before the next ones are read, or as many pixels
+SAMPLE = 64  # images of all that are looked at once more
 _REMEMBERED_BYTES = 2**28  # outputs of an original, so that a sweep runs it once
 
 Run = Callable[[Tensor], Outputs]
@@ -50,13 +52,14 @@ class Originals:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What came of it. glance: at the first images. notes: what a reader should know."""
+    """What came of it. glance: at the first images. sample: some of all. notes: what a reader should know."""
 
     rows: list[schema.Row]
     outputs: list[schema.Output]
     predictions: Predictions
     notes: tuple[str, ...]
     glance: Glance | None = None
+    sample: Tensor | None = None
 
 
 def measure_rows(
@@ -74,7 +77,7 @@ def measure_rows(
     Raises:
         UserError: a candidate has other outputs than the original, or a label is not one of the classes.
     """
-    passes, digest, seen = _pass_over(candidates, images, measures.tasks, progress, originals)
+    passes, digest, seen, sample = _pass_over(candidates, images, measures.tasks, progress, originals)
     done = {name: Done(each.original.finish(), each.neighbour.finish()) for name, each in passes.items()}
     own = _own_figures(candidates, measures, progress, originals)
     first = candidates[0].id
@@ -84,6 +87,7 @@ def measure_rows(
         predictions=to_predictions(digest, {name: each.original for name, each in done.items()}),
         notes=done[first].original.notes,
         glance=seen,
+        sample=sample,
     )
 
 
@@ -107,16 +111,17 @@ def _is_telling(figure: Figure) -> bool:
 
 def _pass_over(
     candidates: Sequence[Candidate], images: ImageSource, tasks: Tasks, progress: Counter, kept: Originals | None
-) -> tuple[dict[str, _Passes], str, Glance | None]:
-    """What every candidate that runs did, the fingerprint of the images, and a glance at the first ones."""
+) -> tuple[dict[str, _Passes], str, Glance | None, Tensor]:
+    """What every candidate that runs did, the fingerprint of the images, a glance at the first ones, some of all."""
     running_ones = [candidate for candidate in candidates if candidate.run is not None]
     passes = {candidate.id: _Passes(tasks) for candidate in running_ones}
-    digest, done, first_seen = Fingerprint(), 0, None
+    digest, done, first_seen, spread = Fingerprint(), 0, None, Spread(SAMPLE)
     with ExitStack() as stack:
         runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
         for batch in images.batches(images_at_once(images.take(1).shape, BATCH)):
             progress(done, images.count or 0, f"{len(runs)} ways to run it")
             digest.add(batch.images.numpy())
+            spread.add(batch.images)
             seen: dict[str, Outputs] = {}
             for one in running_ones:
                 seen[one.id] = named_like(runs[one.id](batch.images), tasks, one.title)
@@ -124,7 +129,7 @@ def _pass_over(
                 passes[one.id].add(seen[one.id], first, seen.get(one.compared_to or ""), labels_of(batch))
             first_seen = first_seen or glance(batch.images, seen, tasks)
             done += len(batch.images)
-    return passes, str(digest), first_seen
+    return passes, str(digest), first_seen, spread.images
 
 
 @contextmanager

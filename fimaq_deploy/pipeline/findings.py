@@ -177,6 +177,7 @@ def to_grid_use(use: GridUse) -> schema.GridUse:
         used_levels=use.used_levels,
         levels=use.levels,
         clipped=use.clipped,
+        evaluated=use.evaluated,
     )
 
 

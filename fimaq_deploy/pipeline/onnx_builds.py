@@ -10,7 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fimaq_deploy.calibration.findings.domain import domain_warning, with_evaluation
 from fimaq_deploy.calibration.findings.float_range import choose_type
+from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.source import ImageSource
@@ -22,6 +28,7 @@ from fimaq_deploy.graph_calibration.given import Given
 from fimaq_deploy.graph_calibration.intake import Network, read_network
 from fimaq_deploy.graph_calibration.proof import require_same
 from fimaq_deploy.graph_calibration.quantization import QuantizedGraph, quantize_network
+from fimaq_deploy.graph_calibration.usage import clipped_shares, grid_use
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.candidates import Originals, measure_rows
@@ -43,6 +50,7 @@ from fimaq_deploy.runtime.replay import REPLAY
 
 GIVEN = "given-fp32"
 _PROOF_IMAGES = 4
+_LOOKED_AT = 32  # calibration images that grids are looked at with
 _BYTES_PER_PARAMETER = 20
 _BYTES_ALWAYS = 16 * 2**20
 NO_PARITY = (
@@ -89,6 +97,7 @@ def make_from_onnx(request: Request, folder: Path, steps: Steps, originals: Orig
         replay = make_replay(variants.candidates, loaded.evaluation, loaded.info, request.replay)
         if replay is not None:
             replay.save(folder / REPLAY)
+    grids = _grids(quantized, loaded, found.sample)
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
     doubts = findings.label_notes(found.predictions, loaded.info.classes)
@@ -99,13 +108,14 @@ def make_from_onnx(request: Request, folder: Path, steps: Steps, originals: Orig
         parameters=loaded.network.parameters,
         images=(loaded.calibration, loaded.evaluation),
         measures=loaded.measures,
-        notes=(*doubts, *found.notes, *quantized.notes, NO_PARITY),
+        notes=(*doubts, *found.notes, *quantized.notes, NO_PARITY, *filter(None, [domain_warning(grids)])),
         files=files,
         engines=engines,
         found=found,
         rows=rows,
         steps=steps.done,
         history=quantized.history,
+        grids=grids,
         told=inside,
     )
     write_report(folder, report, quantized.recipe, request.sizes, loaded.info)
@@ -186,7 +196,19 @@ def _classes(network: Network) -> int:
     return fixed(first, 1) if isinstance(size, int) and size else 0
 
 
+def _grids(quantized: QuantizedGraph, loaded: LoadedOnnx, sample: Tensor | None) -> list[GridUse]:
+    """How grids are filled, and what of evaluation images lies beyond them."""
+    few = loaded.calibration.take(_LOOKED_AT)
+    found = grid_use(quantized, _batches(few))
+    if sample is None or loaded.evaluation is loaded.calibration:
+        return found
+    return with_evaluation(found, clipped_shares(quantized, _batches(sample)))
+
+
+def _batches(images: Tensor) -> list[NDArray[np.float32]]:
+    return [each.numpy() for each in images.split(images_at_once(images.shape, 8))]
+
+
 def _choose_floats(quantized: QuantizedGraph, images: ImageSource) -> Floats:
-    few = images.take(IMAGES)
-    batches = [each.numpy() for each in few.split(images_at_once(few.shape, 8))]
+    batches = _batches(images.take(IMAGES))
     return Floats(*choose_type([largest_values(model, batches) for model in (quantized.model, quantized.original)]))

@@ -214,6 +214,9 @@ class GridUse(_Part):
     used_levels: Count = Field(description="Integers that occur.")
     levels: Count = Field(description="Integers that the grid has.")
     clipped: float = Field(description="Share of the values, in percent, that lie beyond the grid.")
+    evaluated: float | None = Field(
+        default=None, description="The same share on evaluation images; null where nobody looked, and of weights."
+    )
 
 
 class Sensitivity(_Part):

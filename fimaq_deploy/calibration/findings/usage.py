@@ -31,7 +31,7 @@ from fimaq_deploy.calibration.quantizers.nearest import levels, nearest
 @dataclass(frozen=True)
 class GridUse:
     """One tensor. used_levels: integers (or floats of few bits) that occur, of `levels`; clipped: percent of the values
-    beyond the grid.
+    beyond the grid, on calibration images; evaluated: the same on those of the evaluation, None where nobody looked.
     """
 
     name: str
@@ -40,6 +40,7 @@ class GridUse:
     used_levels: int
     levels: int
     clipped: float
+    evaluated: float | None = None
 
 
 class Tally:
@@ -119,6 +120,22 @@ def grid_use(model: nn.Module, batches: Iterable[Tensor]) -> list[GridUse]:
     # All are fetched together: each time the host waits for the device.
     counts = torch.stack([tally.counts for *_, tally in found]).tolist() if found else []
     return [tally.use(name, kind, bits, one) for (name, kind, bits, tally), one in zip(found, counts, strict=True)]
+
+
+@torch.no_grad()
+def clipped_shares(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, float]:
+    """Percent of the values beyond the grid, of every activation of a frozen model, by the tensor's name.
+
+    batches: images (N, C, H, W) on any device.
+    """
+    device = next(tensor.device for tensor in (*model.parameters(), *model.buffers()))
+    with _tallied(model) as tallies:
+        for batch in batches:
+            model(batch.to(device))
+    return {
+        _tensor_name(name): tally.use(name, "activation", 0, tally.counts.tolist()).clipped
+        for name, tally in tallies.items()
+    }
 
 
 def _weight_tally(layer: QuantizedLayer) -> Tally:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fimaq_deploy.calibration.findings.usage import GridUse, Tally, grid_use
+from fimaq_deploy.calibration.findings.usage import GridUse, Tally, clipped_shares, grid_use
 from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.network.plan import make_plan
 from fimaq_deploy.calibration.network.quantized_copy import quantized_copy
@@ -108,3 +108,10 @@ def test_counting_changes_nothing(tiny_vit: Make, random_images: Make, quick_rec
     first = grid_use(twin, images.split(3))
     assert first == grid_use(twin, [images])
     assert torch.equal(twin(images), before)
+
+
+def test_shares_of_other_images_are_by_the_names_of_the_tensors() -> None:
+    model = torch.nn.Sequential(layer_of(torch.randn(8, 8), 0.2))
+    images = torch.arange(8.0)[None] / 2
+    assert clipped_shares(model, [images]) == {"0": 0.0}
+    assert clipped_shares(model, [images, 2 * images]) == {"0": pytest.approx(100 * 4 / 16)}
