@@ -44,7 +44,7 @@ NONE = ("reconstruction.iterations=0", "tuning.iterations=0")
 FISHER = ("reconstruction.loss=dplr", "reconstruction.iterations=100")
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     f"{preset}, {how}": (preset, settings)
-    for preset in ("fp8", "w8a8", "w8a8-fp8attention")
+    for preset in ("fp8", "w8a8", "w8a8-fp8attention", "nvfp4")
     for how, settings in (("max calibration", MAX), ("scales searched", NONE), ("learned", ()), ("Fisher 100", FISHER))
 }
 
