@@ -3,9 +3,10 @@
     python examples/train_scenes.py maskrcnn_shapes --out build
     python examples/train_scenes.py detr_shapes --out build --minutes 10
 
-The encoder starts from the shipped classifier of its kind (`swin_shapes`, `vit_shapes`), whose sizes it has; a Swin's
-first stage stays as it is. AdamW, warm-up and cosine decay; pictures are flipped and turned; the Swin computes in
-bfloat16. Each takes some 10 minutes of one core. After `--minutes` it stops, and the same command goes on where it was.
+The Mask R-CNN's encoder starts from `swin_shapes`, whose sizes it has, and keeps its first stage; the others take that
+encoder, trained so, and leave it as it is. AdamW, warm-up and cosine decay; pictures are flipped and turned; the Swin
+computes in bfloat16. They take some 10, 5 and 2 minutes of one core. After `--minutes` it stops, and the same command
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fimaq_deploy.data import scenes
-from fimaq_deploy.models.bundled import BUNDLED, HERE
+from fimaq_deploy.models.bundled import BUNDLED, HERE, SHIPPED
 from fimaq_deploy.models.bundled import scenes as models
 
-DEFAULT_STEPS = {"maskrcnn_shapes": 2200, "detr_shapes": 1400, "segmenter_shapes": 1600}
+DEFAULT_STEPS = {"maskrcnn_shapes": 2200, "detr_shapes": 700, "segmenter_shapes": 450}
 DEFAULT_BATCH = {"maskrcnn_shapes": 8, "detr_shapes": 12, "segmenter_shapes": 8}
 CREATE: dict[str, Callable[[], nn.Module]] = {
     "maskrcnn_shapes": models.maskrcnn_shapes,
@@ -81,34 +82,38 @@ LOSS = {"maskrcnn_shapes": maskrcnn_loss, "detr_shapes": detr_loss, "segmenter_s
 
 
 def start_encoder(name: str, model: Any) -> None:
-    """The shipped classifier's weights into the encoder, where it has them."""
-    source = load_file(BUNDLED["vit_shapes" if name == "segmenter_shapes" else "swin_shapes"].weights)
-    source = {key: value for key, value in source.items() if not key.startswith(("head", "norm.", "fc_norm"))}
-    if name == "segmenter_shapes":
-        from timm.layers import resample_abs_pos_embed, resample_patch_embed
-
-        body, size = model.encoder.model, list(model.encoder.model.patch_embed.grid_size)
-        source["patch_embed.proj.weight"] = resample_patch_embed(source["patch_embed.proj.weight"], [6, 6])
-        source["pos_embed"] = resample_abs_pos_embed(source["pos_embed"], size, [8, 8])
-    elif name == "detr_shapes":
-        body, source = model.model.backbone.model.swin, _as_transformers(source)
+    """The weights of a shipped model into the encoder."""
+    if name == "maskrcnn_shapes":
+        source = load_file(BUNDLED["swin_shapes"].weights)
+        source = {key: value for key, value in source.items() if not key.startswith(("head", "norm."))}
     else:
-        body = model.backbone.body
+        source = _encoder_of(load_file(SHIPPED["maskrcnn_shapes"].weights))
+    if name == "detr_shapes":
+        source = _as_transformers(source)
+    else:
         source = {key.replace("layers.", "layers_", 1): value for key, value in source.items()}
-    missing, unexpected = body.load_state_dict(source, strict=False)
+    missing, unexpected = encoder_of(name, model).load_state_dict(source, strict=False)
     learned = [key for key in missing if not key.endswith(("index", "mask"))]
     print(f"{name} starts from {len(source) - len(unexpected)} tensors; without: {learned + unexpected}", flush=True)
 
 
-def freeze_first_stage(name: str, model: Any) -> None:
-    if name == "maskrcnn_shapes":
-        frozen = [model.backbone.body.patch_embed, model.backbone.body.layers_0]
-    elif name == "detr_shapes":
-        body = model.model.backbone.model.swin
-        frozen = [body.embeddings, *body.encoder.layers[0].blocks]
-    else:
-        frozen = []
-    for module in frozen:
+def encoder_of(name: str, model: Any) -> Any:
+    if name == "detr_shapes":
+        return model.model.backbone.model.swin
+    return model.encoder if name == "segmenter_shapes" else model.backbone.body
+
+
+def _encoder_of(maskrcnn: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The Swin of the shipped Mask R-CNN under timm's names."""
+    start = "backbone.body."
+    found = {key.removeprefix(start): value.float() for key, value in maskrcnn.items() if key.startswith(start)}
+    return {key.replace("layers_", "layers."): value for key, value in found.items()}
+
+
+def freeze(name: str, model: Any) -> None:
+    """What stays as it is: the first stage of the Mask R-CNN's Swin, and all of that Swin in the other models."""
+    encoder = encoder_of(name, model)
+    for module in (encoder.patch_embed, encoder.layers_0) if name == "maskrcnn_shapes" else (encoder,):
         module.requires_grad_(False)
 
 
@@ -157,7 +162,7 @@ def train(name: str, steps: int, batch: int, lr: float, seed: int, pictures: int
     started = time.perf_counter()
     model: Any = CREATE[name]().train()
     saved = out / f"{name}.checkpoint.pt"
-    freeze_first_stage(name, model)
+    freeze(name, model)
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.05, betas=(0.9, 0.98))
     warm_up = max(1, steps // 20)
@@ -173,8 +178,7 @@ def train(name: str, steps: int, batch: int, lr: float, seed: int, pictures: int
         first = state["step"]
     else:
         start_encoder(name, model)
-    if name != "segmenter_shapes":
-        in_bfloat16(model.backbone.body if name == "maskrcnn_shapes" else model.model.backbone.model)
+    in_bfloat16(model.model.backbone.model if name == "detr_shapes" else encoder_of(name, model))
     known = scenes.generate("train", pictures)
     print(f"{name} {sum(map(torch.Tensor.numel, parameters))} parameters, from step {first}", flush=True)
     losses: list[float] = []

@@ -118,7 +118,7 @@ def detr_shapes() -> nn.Module:
 
 
 def segmenter_shapes() -> nn.Module:
-    """96×96 colour images, 256 tokens and a class token, 4 blocks of width 96 under a small decoder."""
+    """96×96 colour images, maps of three stages of a timm Swin of `swin_shapes`' sizes under a small decoder."""
     from fimaq_deploy.models.bundled import scenes
 
     return scenes.segmenter_shapes()

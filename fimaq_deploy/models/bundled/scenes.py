@@ -1,7 +1,7 @@
 """The shipped detectors and the segmenter of `fimaq_deploy.data.scenes`: an encoder inside a model, three ways.
 
 `maskrcnn_shapes` is torchvision's Mask R-CNN on a timm Swin that was made with `features_only`; `detr_shapes` is
-RT-DETR of transformers on its own Swin backbone; `segmenter_shapes` is a timm ViT, made with `features_only`, under a
+RT-DETR of transformers on its own Swin backbone; `segmenter_shapes` is a timm Swin, made with `features_only`, under a
 small convolutional decoder. All of them read 96×96 colour pictures in [-1, 1].
 """
 
@@ -44,11 +44,9 @@ def maskrcnn_shapes() -> nn.Module:
     from torchvision.models.detection.rpn import AnchorGenerator
     from torchvision.ops import MultiScaleRoIAlign
 
-    body = _timm("swin_tiny_patch4_window7_224", (1, 2), patch_size=2, embed_dim=32, depths=(2, 2, 2),
-                 num_heads=(2, 4, 8), window_size=4)  # fmt: skip
     anchors = AnchorGenerator(((14, 20), (26, 36)), ((0.6, 1.0, 1.7),) * 2)
     return MaskRCNN(
-        SwinPyramid(body, [64, 128], WIDTH),
+        SwinPyramid(_swin((1, 2)), [64, 128], WIDTH),
         num_classes=None,
         min_size=IMAGE_SIZE,
         max_size=IMAGE_SIZE,
@@ -110,36 +108,55 @@ def detr_shapes() -> nn.Module:
 
 
 class Segmenter(nn.Module):
-    """A ViT's maps of two depths, joined, convolved and enlarged to a score of each class at each pixel."""
+    """A Swin's maps of all its stages, the deepest with more context, brought to one width and to the size of the
+    largest, added, convolved, and enlarged to a score of each class at each pixel."""
 
-    def __init__(self, encoder: nn.Module, channels: int, width: int, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, channels: tuple[int, ...], width: int, classes: int) -> None:
         super().__init__()
         self.encoder = encoder
+        *shallow, deep = channels
+        context = [
+            part for _ in range(2) for part in (nn.Conv2d(deep, deep, 3, padding=1), nn.GroupNorm(8, deep), nn.GELU())
+        ]
+        laterals = [nn.Conv2d(each, width, 1) for each in shallow]
+        self.laterals = nn.ModuleList([*laterals, nn.Sequential(*context, nn.Conv2d(deep, width, 1))])
         self.decoder = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
             nn.GroupNorm(8, width),
-            nn.GELU(),
-            nn.ConvTranspose2d(width, width, 2, 2),
+            nn.Conv2d(width, width, 3, padding=1),
             nn.GroupNorm(8, width),
             nn.GELU(),
             nn.Conv2d(width, width, 3, padding=1),
             nn.GELU(),
             nn.Conv2d(width, classes, 1),
-            nn.Upsample(scale_factor=3, mode="bilinear", align_corners=False),
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) to scores (N, classes, H, W)."""
-        return self.decoder(torch.cat(self.encoder(images), 1))
+        pairs = zip(self.laterals, self.encoder(images), strict=True)
+        maps = [lateral(found.permute(0, 3, 1, 2)) for lateral, found in pairs]
+        joined = torch.stack([_enlarged(each, maps[0].shape[-2:]) for each in maps]).sum(0)
+        return _enlarged(self.decoder(joined), images.shape[-2:])
 
 
 def segmenter_shapes() -> nn.Module:
-    """A ViT of 256 tokens, 4 blocks of width 96; scores of the background and the eight classes."""
-    encoder = _timm("vit_tiny_patch16_224", (1, 3), patch_size=6, embed_dim=96, depth=4, num_heads=3)
-    return Segmenter(encoder, 2 * 96, 64, CLASSES + 1)
+    """A Swin of the same sizes, maps of strides 2, 4 and 8; scores of the background and the eight classes."""
+    return Segmenter(_swin((0, 1, 2)), (32, 64, 128), 48, CLASSES + 1)
 
 
-def _timm(name: str, taps: tuple[int, ...], **sizes: Any) -> nn.Module:
+def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
+    return nn.functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def _swin(taps: tuple[int, ...]) -> nn.Module:
+    """Windows of 4×4, three stages of 2 blocks, width 32 to 128; maps (N, H, W, C) of the stages named."""
     import timm
 
+    sizes: dict[str, Any] = {
+        "patch_size": 2,
+        "embed_dim": 32,
+        "depths": (2, 2, 2),
+        "num_heads": (2, 4, 8),
+        "window_size": 4,
+    }
+    name = "swin_tiny_patch4_window7_224"
     return timm.create_model(name, features_only=True, img_size=IMAGE_SIZE, out_indices=taps, **sizes)
