@@ -148,8 +148,9 @@ def test_a_block() -> None:
 
 
 def test_how_a_grid_is_used() -> None:
-    found = findings.to_grid_use(GridUse("blocks.0.qkv", "activation", 4, 14, 16, 0.5))
-    every_field(found, name="blocks.0.qkv", kind="activation", bits=4, used_levels=14, levels=16, clipped=0.5)
+    found = findings.to_grid_use(GridUse("blocks.0.qkv", "activation", 4, 14, 16, 0.5, 0.75))
+    told = {"bits": 4, "used_levels": 14, "levels": 16, "clipped": 0.5, "evaluated": 0.75}
+    every_field(found, name="blocks.0.qkv", kind="activation", **told)
 
 
 def test_sensitivity() -> None:
