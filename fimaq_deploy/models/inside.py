@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.describe import ModelInfo, configured, describe_model
-from fimaq_deploy.models.families import families, family_of, find_family
+from fimaq_deploy.models.families import families, family_of, find_family, known_kinds
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.models.families.maps import Maps
 from fimaq_deploy.models.families.wrapped import Wrapped
@@ -54,8 +54,12 @@ def find_backbone(model: nn.Module, path: str | None = None) -> Inside:
     root = _named(model, path)
     found = list(_known(root, path or "", _encoders(), set()))
     if not found:
-        where = f"module '{path}', a {type(root).__name__}" if path else f"the model, a {type(root).__name__}"
-        raise UserError(f"no encoder that we know is inside of {where}: it has {_parts(root)}")
+        kind, parts = type(root).__name__, _parts(root)
+        if path:
+            raise UserError(f"no encoder that we know is inside of module '{path}', a {kind}: it has {parts}")
+        raise UserError(
+            f"the model is a {kind}: expected a {known_kinds()}, or a model with one of these inside; it has {parts}"
+        )
     if len(found) > 1:
         raise UserError(
             f"{len(found)} encoders are inside of the model: name one as backbone: "

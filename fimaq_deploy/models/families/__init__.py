@@ -57,11 +57,11 @@ def family_of(model: object, what: str = "the model") -> Family:
     """
     family = find_family(model)
     if family is None:
-        raise UserError(f"{what} is a {type(model).__name__}: expected a {_kinds()}")
+        raise UserError(f"{what} is a {type(model).__name__}: expected a {known_kinds()}")
     return family
 
 
-def _kinds() -> str:
+def known_kinds() -> str:
     """What is known, in few words: every kind of timm, and how many of other libraries."""
     found = sorted({kind for family in families() for kind in family.kinds})
     timm = [kind for kind in found if kind.startswith("timm ")]

@@ -86,7 +86,7 @@ class WindowTokens(nn.Module):
         x = self.proj(images).permute(0, 2, 3, 1)
         x = x.reshape(-1, side, rows // side, side, columns // side, x.shape[-1]).transpose(2, 3)
         x = x.reshape(-1, side**2, rows * columns // side**2, x.shape[-1]) + self.position
-        return torch.cat((self.first.expand(len(x), -1, -1, -1), x), 2)
+        return torch.cat((self.first.expand(x.shape[0], -1, -1, -1), x), 2)
 
 
 class Windowed(Block):

@@ -75,7 +75,7 @@ def test_what_hands_out_maps_of_other_blocks_is_refused() -> None:
         family_of(FeatureGetterNet(model, 1, prune=False)).check(FeatureGetterNet(model, 1, prune=False))
 
 
-@pytest.mark.parametrize("make", [vit, swin], ids=["vit", "swin"])
+@pytest.mark.parametrize("make", [pytest.param(vit, marks=pytest.mark.slow), swin], ids=["vit", "swin"])
 def test_the_whole_road(make: Any, tmp_path: Path) -> None:
     """Quantized with the loss that follows all maps, saved, loaded, exported with an output each, and run."""
     model, short = make(), ["reconstruction.iterations=4", "reconstruction.images=8", "scale_search.candidates=8"]
