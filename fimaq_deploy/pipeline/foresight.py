@@ -45,10 +45,13 @@ def announce(model: nn.Module, images: ImageSource, recipe: Recipe, runtimes: Se
     together = min(work.at_once, count, recipe.reconstruction.batch_size)
     facts = f"{work.tokens:,} tokens of width {work.width:,}, {counted(count, 'image')}, {together:,} at once"
     there = "" if is_host(device) else f" and {gib(learning)} on {device}"
+    aside = ", compilers not counted" if any(runtime.compiler for runtime in runtimes) else ""
     left = "" if free is None else f"; {gib(free)} are free"
     short = "" if free is None or needed <= free else ", so it may be killed: take smaller images, or fewer"
     level = logging.WARNING if short else logging.INFO
-    _log.log(level, "memory    about %s at its peak%s (%s)%s%s", gib(resident + needed), there, facts, left, short)
+    _log.log(
+        level, "memory    about %s at its peak%s%s (%s)%s%s", gib(resident + needed), there, aside, facts, left, short
+    )
 
 
 def _running_bytes(work: Work, shape: Sequence[int], runtimes: Sequence[Runtime]) -> int:

@@ -19,11 +19,11 @@ Make = Callable[..., Any]
 
 
 def said(
-    caplog: pytest.LogCaptureFixture, model: torch.nn.Module, images: torch.Tensor, recipe: Any
+    caplog: pytest.LogCaptureFixture, model: torch.nn.Module, images: torch.Tensor, recipe: Any, *targets: str
 ) -> tuple[int, str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, "fimaq_deploy"):
-        announce(model, as_source(images), recipe, [find_runtime("onnxruntime-cpu")])
+        announce(model, as_source(images), recipe, [find_runtime(name) for name in targets or ("onnxruntime-cpu",)])
     (record,) = caplog.records
     return record.levelno, record.getMessage()
 
@@ -38,6 +38,14 @@ def test_it_is_one_line_with_what_it_follows_from(
     )
     found = re.match(pattern, line)
     assert found and int(found[2]) <= int(found[1]) <= 20
+
+
+def test_compilers_are_not_counted_and_that_is_said(
+    tiny_vit: Make, random_images: Make, quick_recipe: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = (caplog, tiny_vit(), random_images(4), quick_recipe())
+    assert "at its peak (" in said(*given)[1]
+    assert "at its peak, compilers not counted (" in said(*given, "onnxruntime-cpu", "tensorrt-rtx")[1]
 
 
 def test_more_tokens_need_more(
