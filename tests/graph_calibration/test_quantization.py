@@ -43,6 +43,7 @@ def test_grids_are_the_targets(made: QuantizedGraph, tmp_path: Path) -> None:
     assert {one.dtype for one in tensors} == {"INT8"} and {one.zero_point for one in tensors} == {0}
 
 
+@pytest.mark.slow
 def test_the_recipe_decides_single_layers(bare_onnx: Path, bare_images: np.ndarray) -> None:
     recipe = Recipe.load("w8a8").with_settings(['layers={"*.mlp.fc1": {quantize: never}}'])
     made = quantize_network(read_network(bare_onnx), as_source(bare_images), recipe, "onnxruntime-cpu")

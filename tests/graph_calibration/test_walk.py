@@ -22,6 +22,7 @@ def _cosine(path: Path, images: np.ndarray, **reconstruction: int) -> float:
     return float((found[0] * found[1]).sum() / np.linalg.norm(found[0]) / np.linalg.norm(found[1]))
 
 
+@pytest.mark.slow
 def test_rounding_by_output_error_beats_the_nearest(bare_onnx: Path) -> None:
     images = np.random.default_rng(2).normal(size=(96, 3, 16, 16)).astype(np.float32)
     learned, nearest = (_cosine(bare_onnx, images, iterations=count) for count in (1, 0))

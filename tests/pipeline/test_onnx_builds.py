@@ -53,6 +53,7 @@ def test_the_folder_is_a_build_like_any_other(built: BuildResult, bare_images: n
     assert not (built.out / "quantized.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_contract_in_a_file_says_how_images_are_prepared(built: BuildResult, bare_images, tmp_path) -> None:
     again = build(
         str(built.out / "model.fp32.onnx"),
