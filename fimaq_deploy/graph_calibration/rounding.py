@@ -26,6 +26,7 @@ from fimaq_deploy.calibration.quantizers.grid import WeightGrid
 
 SWEEPS = 6
 RIDGE = 0.01  # of the mean of the diagonal
+_LEAST_RIDGE = 1e-4  # of the mean of squares
 _BLOCK = 128  # columns that are updated together
 
 
@@ -85,22 +86,24 @@ def nearest(weight: Tensor, grid: WeightGrid, importance: Tensor, candidates: in
 def fit(weight: Tensor, bias: Tensor | None, moments: Moments, grid: WeightGrid, candidates: int) -> Rounded:
     """weight: [out, in], bias: [out], both float32 of the original."""
     own, cross = moments.matrices(centred=bias is not None)
-    ridge = RIDGE * own.diagonal().mean().clamp(min=1e-12)
+    # Of a few rows hardly any deviation is left, or none but what float32 rounds: those decide nothing.
+    least = _LEAST_RIDGE * moments.matrices(centred=False)[0].diagonal().mean()
+    ridge = torch.maximum(RIDGE * own.diagonal().mean(), least).clamp(min=1e-12)
     damped = own + ridge * torch.eye(len(own), dtype=own.dtype)
     wide = weight.double()
     wanted = torch.linalg.solve(damped, (wide @ (cross + ridge * torch.eye(len(own), dtype=own.dtype))).T).T
     power = ((wide @ cross) * wide).sum().abs().clamp(min=1e-12)
-    least = _error(wanted, wide, own, cross)
-    first, first_scale = nearest(weight, grid, own.diagonal().float(), candidates)
+    floor = _error(wanted, wide, own, cross)
+    seen = torch.maximum(own.diagonal(), least).float()
+    first, first_scale = nearest(weight, grid, seen, candidates)
     plain = (first * _expanded(first_scale, weight.shape[1])).double()
-    integers, scale = nearest(wanted.float(), grid, own.diagonal().float(), candidates)
+    integers, scale = nearest(wanted.float(), grid, seen, candidates)
     integers = descend(integers.double(), _expanded(scale.double(), weight.shape[1]), wanted, damped, grid)
     found = integers * _expanded(scale.double(), weight.shape[1])
-    before, after = _error(plain, wide, own, cross) - least, _error(found, wide, own, cross) - least
+    before, after = _error(plain, wide, own, cross) - floor, _error(found, wide, own, cross) - floor
     if bias is not None:
         mean, original = moments.means()
         bias = (bias.double() + wide @ original - found @ mean).float()
-    del least
     return Rounded(integers.float(), scale, bias, float(before / power), float(after / power))
 
 

@@ -47,6 +47,15 @@ def test_what_is_left_of_the_mean_goes_into_the_bias(case: tuple) -> None:
     assert left.mean(0).abs().max() < 1e-3
 
 
+def test_one_row_changes_the_weights_by_no_more_than_rounding_does() -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, row = torch.randn(20, 32, generator=draw) / 6, torch.randn(1, 32, generator=draw)
+    made = fit(
+        weight, torch.zeros(20), _moments(row + 0.01 * torch.randn(1, 32, generator=draw), row), WeightGrid(8), 32
+    )
+    assert (made.integers * made.scale - weight).norm() < 0.05 * weight.norm()
+
+
 def test_without_a_bias_none_is_made_up(case: tuple) -> None:
     assert fit(case[0], None, _moments(case[1], case[2]), GRID, 32).bias is None
 
