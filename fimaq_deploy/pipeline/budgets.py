@@ -39,8 +39,9 @@ from fimaq_deploy.files import write_whole
 from fimaq_deploy.measure.accuracy import evaluate
 from fimaq_deploy.measure.own import own_figures
 from fimaq_deploy.models.families import family_of
+from fimaq_deploy.pipeline.arguments import Budget
 from fimaq_deploy.pipeline.measures import Measures
-from fimaq_deploy.pipeline.request import Budget, Request
+from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema

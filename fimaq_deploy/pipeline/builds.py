@@ -45,6 +45,7 @@ from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
+from fimaq_deploy.pipeline.arguments import AUTO, REPLAYED
 from fimaq_deploy.pipeline.budgets import choose_recipe
 from fimaq_deploy.pipeline.candidates import Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import compile_engines
@@ -56,7 +57,7 @@ from fimaq_deploy.pipeline.onnx_builds import make_from_onnx
 from fimaq_deploy.pipeline.pixels import write_pixels
 from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
-from fimaq_deploy.pipeline.request import AUTO, REPLAYED, Request
+from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.steps import Counter, Progress, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants, of_module

@@ -8,50 +8,49 @@ for what the model returns by `pipeline.measures`.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from fimaq_deploy.calibration.rest import Whole as Divergence
-from fimaq_deploy.calibration.rest import find_divergence
 from fimaq_deploy.data.intake import Images
-from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
-from fimaq_deploy.errors import UserError, non_negative, shown, within
+from fimaq_deploy.errors import non_negative, within
 from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage
 from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
-from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.fit import Sizes
-from fimaq_deploy.models.names import is_onnx, require_known
+from fimaq_deploy.models.names import is_onnx
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.models.preprocessing import image_size as sides
+from fimaq_deploy.pipeline.arguments import (
+    LARGEST_SEED,
+    REPLAYED,
+    Budget,
+    budget_of,
+    channels,
+    default_out,
+    device_name,
+    divergence_of,
+    generation,
+    images_of,
+    images_text,
+    module_name,
+    named_recipe,
+    number_text,
+    own_function,
+    path_text,
+    recipe_of,
+    require_name,
+    require_of_onnx,
+    resolve_targets,
+    whole_number,
+)
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import WeightStorage
 
-LARGEST_SEED = 2**63 - 1
-OLDEST_SM, LATEST_SM = 75, 999  # Turing, and what nobody has built yet
-REPLAYED = 8  # images that a build keeps with their outputs
 _FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a whole
-
-
-AUTO = "auto"
-_AUTO_LEARNS_AS = "w4a8"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What `--recipe auto` has to keep; with neither it is --max-drop.
-
-    megabytes: of model.onnx. speed: how many times as fast as in 16 bits matrix products have to be,
-        by the types that they are computed in.
-    """
-
-    megabytes: float | None = None
-    speed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,38 +130,38 @@ class Request:
         Raises:
             UserError: one of them cannot be meant.
         """
-        _require_name(model)
+        require_name(model)
         if is_onnx(model):
-            _require_of_onnx(weights, sensitivity, backbone, recipe)
+            require_of_onnx(weights, sensitivity, backbone, recipe)
         return cls(
             model=model,
-            weights=_path("--weights", weights) or "",
-            images=_images("--images", images),
-            eval_images=_images("--eval-images", eval_images),
-            recipe=_recipe(recipe, settings),
+            weights=path_text("--weights", weights) or "",
+            images=images_of("--images", images),
+            eval_images=images_of("--eval-images", eval_images),
+            recipe=recipe_of(recipe, settings),
             targets=resolve_targets(targets),
-            out=Path(_path("--out", out) or default_out(model)),
-            device=_device(device),
-            seed=_whole("--seed", seed, LARGEST_SEED),
+            out=Path(path_text("--out", out) or default_out(model)),
+            device=device_name(device),
+            seed=whole_number("--seed", seed, LARGEST_SEED),
             max_drop=None if max_drop is None else non_negative("--max-drop", max_drop),
-            sensitivity=_whole("--sensitivity", sensitivity, LARGEST_SEED),
+            sensitivity=whole_number("--sensitivity", sensitivity, LARGEST_SEED),
             task=parse_tasks(task),
-            evaluate=_function(evaluate),
+            evaluate=own_function(evaluate),
             min_agreement=None if min_agreement is None else within("--min-agreement", min_agreement, 0, 100),
             min_cosine=None if min_cosine is None else within("--min-cosine", min_cosine, -1, 1),
-            class_map=_path("--class-map", class_map),
-            eval_coco=_path("--eval-coco", eval_coco),
-            eval_maps=_path("--eval-maps", eval_maps),
-            sizes=Sizes(sides(image_size), None if in_chans is None else _channels(in_chans)),
+            class_map=path_text("--class-map", class_map),
+            eval_coco=path_text("--eval-coco", eval_coco),
+            eval_maps=path_text("--eval-maps", eval_maps),
+            sizes=Sizes(sides(image_size), None if in_chans is None else channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
-            opset=None if opset is None else check_opset(_whole("--opset", opset, 99)),
+            opset=None if opset is None else check_opset(whole_number("--opset", opset, 99)),
             weight_storage=check_storage(weight_storage, opset or DEFAULT_OPSET),
-            sm=None if sm is None else _generation(sm),
-            replay=_whole("--replay", replay, 1_000_000),
+            sm=None if sm is None else generation(sm),
+            replay=whole_number("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
-            budget=_budget(recipe, size_budget, speed_budget, max_drop),
-            backbone=_place(backbone),
-            divergence=_judge(divergence),
+            budget=budget_of(recipe, size_budget, speed_budget, max_drop),
+            backbone=module_name(backbone),
+            divergence=divergence_of(divergence),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -236,8 +235,8 @@ class Request:
             "--seed": str(self.seed),
             "--evaluate": self.evaluate_name,
             **{f"--{name.replace('_', '-')}": value for name, value in self._thresholds()},
-            "--size-budget": _number(None if self.budget is None else self.budget.megabytes),
-            "--speed-budget": _number(None if self.budget is None else self.budget.speed),
+            "--size-budget": number_text(None if self.budget is None else self.budget.megabytes),
+            "--speed-budget": number_text(None if self.budget is None else self.budget.speed),
             "--opset": None if self.opset is None else str(self.opset),
             "--weight-storage": self.weight_storage if self._asks_for_storage() else None,
             "--sm": None if self.sm is None else str(self.sm),
@@ -256,171 +255,8 @@ class Request:
 
 def changed_settings(recipe: Recipe) -> list[str]:
     """How a recipe differs from the preset of its name, as `key=value` settings."""
-    preset = _preset(recipe.name)
-    return list(_differences(preset.model_dump(mode="json"), recipe.model_dump(mode="json")))
-
-
-def default_out(model: str) -> str:
-    """`build/MODEL`; a `package.module:factory` is named by its factory, an ONNX file by its own name."""
-    if is_onnx(model):
-        return str(Path("build") / Path(model).stem)
-    return str(Path("build") / model.rpartition(":")[2].replace("/", "_"))
-
-
-def resolve_targets(asked: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The targets asked for, or all that can be compiled or run on this machine.
-
-    Raises:
-        UserError: an unknown target, or none.
-    """
-    if asked is None:
-        return tuple(runtime.name for runtime in every_runtime() if None in runtime.availability())
-    names = [asked] if isinstance(asked, str) else asked
-    if not isinstance(names, Sequence) or not names:
-        raise UserError(f"--target {shown(asked)}: expected names of targets; without any it is all that work here")
-    return tuple(dict.fromkeys(_target(name) for name in names))
-
-
-def _target(name: object) -> str:
-    if not isinstance(name, str):
-        raise UserError(f"--target {shown(name)}: expected the name of a target")
-    return find_runtime(name).name
-
-
-def _require_name(model: object) -> None:
-    if not isinstance(model, str):
-        raise UserError(
-            f"--model is a {type(model).__name__}: expected a name, or package.module:factory for a module of your own"
-        )
-    if not is_onnx(model):
-        require_known(model)
-
-
-def _require_of_onnx(weights: object, sensitivity: object, backbone: object, recipe: object) -> None:
-    """What asks for a module."""
-    if weights != "pretrained":
-        raise UserError(f"--weights {shown(weights)}: an ONNX file brings its own; leave it out")
-    if sensitivity:
-        raise UserError("--sensitivity needs the PyTorch model: an ONNX file has no blocks to spare one by one")
-    if backbone is not None:
-        raise UserError("--backbone needs the PyTorch model: an ONNX file is quantized as a whole")
-    if recipe == AUTO:
-        raise UserError(f"--recipe {AUTO} needs the PyTorch model: name a recipe for an ONNX file")
-
-
-def _path(option: str, given: object) -> str | None:
-    if given is None:
-        return None
-    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
-    if not isinstance(path, str):
-        raise UserError(f"{option} is a {type(given).__name__}: expected a path")
-    if not path.strip() or "\0" in path:
-        raise UserError(f"{option} {shown(repr(path))}: expected a path")
-    return path
-
-
-def _judge(divergence: object) -> str | Divergence | None:
-    if divergence is None or callable(divergence) or isinstance(divergence, str):
-        find_divergence(divergence)
-        return divergence
-    raise UserError(f"--divergence is a {type(divergence).__name__}: expected a function, or package.module:function")
-
-
-def _place(backbone: object) -> str | None:
-    if backbone is None:
-        return None
-    if not isinstance(backbone, str) or not backbone.strip():
-        raise UserError(f"--backbone {shown(backbone)}: expected the name of a module of the model")
-    return backbone
-
-
-def _images(option: str, given: object) -> Any:
-    """A path as the user wrote it; what a program holds is judged by whoever reads it (`data.intake`)."""
-    if isinstance(given, (str, os.PathLike)):
-        return _path(option, given)
-    held = any(hasattr(type(given), name) for name in ("__iter__", "__getitem__"))
-    if given is not None and (isinstance(given, (bytes, bytearray)) or not held):
-        raise UserError(f"{option} is a {type(given).__name__}: expected a path, an array or an iterable of batches")
-    return given
-
-
-def images_text(images: Images | None) -> str | None:
-    """Images as a command line has them: a path, or what stands for something that only a program holds."""
-    if images is None or isinstance(images, str):
-        return images
-    shape = tuple(getattr(images, "shape", ()))
-    return f"<{type(images).__name__}{f' {shape}' if shape else ''} of a program>"
-
-
-def _recipe(recipe: object, settings: Sequence[str]) -> Recipe:
-    if not isinstance(recipe, Recipe):
-        recipe = _preset(_path("--recipe", recipe) or "")
-    return recipe.with_settings(settings) if settings else recipe
-
-
-def _preset(name: str) -> Recipe:
-    """A recipe by name or path; `auto` learns as W4A8 does, and has its formats from a budget."""
-    return Recipe.load(_AUTO_LEARNS_AS).replace(name=AUTO) if name == AUTO else Recipe.load(name)
-
-
-def _budget(recipe: object, megabytes: float | None, speed: float | None, max_drop: float | None) -> Budget | None:
-    """What `--recipe auto` has to keep."""
-    if recipe != AUTO:
-        for option, given in (("--size-budget", megabytes), ("--speed-budget", speed)):
-            if given is not None:
-                raise UserError(f"{option} chooses formats for --recipe {AUTO}, and no other: leave one of them out")
-        return None
-    if megabytes is not None and speed is not None:
-        raise UserError("--size-budget and --speed-budget: give one of them, and --max-drop to check what comes of it")
-    if megabytes is None and speed is None and max_drop is None:
-        raise UserError(f"--recipe {AUTO} needs a budget: --max-drop, --size-budget or --speed-budget")
-    return Budget(
-        None if megabytes is None else within("--size-budget", megabytes, 0, 1e6),
-        None if speed is None else within("--speed-budget", speed, 1, 2),
-    )
-
-
-def _number(given: float | None) -> str | None:
-    return None if given is None else f"{given:g}"
-
-
-def _function(evaluate: object) -> str | OwnFunction | None:
-    if evaluate is None or callable(evaluate) or isinstance(evaluate, str):
-        return evaluate
-    raise UserError(f"--evaluate is a {type(evaluate).__name__}: expected a function, or package.module:function")
-
-
-def _device(device: object) -> str:
-    """A device that is here; by default the first GPU, else the CPU."""
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if not isinstance(device, (str, torch.device)):
-        raise UserError(f"--device {shown(device)}: expected a name such as cpu or cuda")
-    find_device(device)
-    return str(device)
-
-
-def _channels(given: object) -> int:
-    number = _whole("--in-chans", given, 1024)
-    if not number:
-        raise UserError("--in-chans 0: expected at least 1")
-    return number
-
-
-def _generation(given: object) -> int:
-    number = _whole("--sm", given, LATEST_SM)
-    if number < OLDEST_SM:
-        raise UserError(f"--sm {number}: expected a GPU generation such as 89, which is compute capability 8.9")
-    return number
-
-
-def _whole(option: str, given: object, most: int) -> int:
-    number = -1 if isinstance(given, bool) or not isinstance(given, Integral) else int(given)
-    if not 0 <= number <= most:
-        raise UserError(f"{option} {shown(given)}: expected a whole number from 0 to {most}")
-    return number
+    base = named_recipe(recipe.name)
+    return list(_differences(base.model_dump(mode="json"), recipe.model_dump(mode="json")))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -25,7 +25,8 @@ from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
 from fimaq_deploy.models.names import require_known
 from fimaq_deploy.models.preprocessing import Preprocessing, numbers
-from fimaq_deploy.pipeline.request import Request, resolve_targets
+from fimaq_deploy.pipeline.arguments import resolve_targets
+from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.recipe import Recipe
 
 

@@ -196,6 +196,8 @@ def block_plan() -> BlockPlan:
         conversions=5,
         twin_kernels=8,
         left_alone=6,
+        fp8_gemms=11,
+        fp4_gemms=12,
     )
 
 
@@ -209,6 +211,8 @@ def test_an_audit() -> None:
         kernels=9,
         gemms=4,
         int8_gemms=3,
+        fp8_gemms=11,
+        fp4_gemms=12,
         weight_only_gemms=1,
         left_alone=6,
         attention="int8",

@@ -12,7 +12,8 @@ import torch
 from fimaq_deploy import Recipe, UserError, build, quantize
 from fimaq_deploy.engines.runtimes import every_runtime
 from fimaq_deploy.models.load import load_model
-from fimaq_deploy.pipeline.request import LARGEST_SEED, Request, changed_settings, default_out, resolve_targets
+from fimaq_deploy.pipeline.arguments import LARGEST_SEED
+from fimaq_deploy.pipeline.request import Request, changed_settings
 
 
 def request(model: str = "swin_digits", **changes: Any) -> Request:
@@ -149,21 +150,6 @@ def test_only_what_decides_the_numbers_decides_whether_to_resume() -> None:
     asked = request()
     assert asked.as_dict() == replace(asked, max_drop=1.0, sensitivity=3).as_dict()
     assert asked.as_dict() != replace(asked, seed=1).as_dict()
-
-
-@pytest.mark.parametrize(
-    ("model", "out"), [("swin_t", "build/swin_t"), ("my.models:small", "build/small"), ("a/b", "build/a_b")]
-)
-def test_default_out(model: str, out: str) -> None:
-    assert default_out(model) == out
-
-
-def test_targets_default_to_what_works_here() -> None:
-    assert "onnxruntime-cpu" in resolve_targets(None)
-    assert resolve_targets("tensorrt") == ("tensorrt",)
-    assert resolve_targets(["tensorrt", "tensorrt"]) == ("tensorrt",)
-    with pytest.raises(UserError, match="unknown target"):
-        resolve_targets(["cuda"])
 
 
 @pytest.mark.parametrize("preset", Recipe.presets())
