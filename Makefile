@@ -14,7 +14,7 @@ help:
 	@echo "make compare      the demo against the build that was accepted last, .ci/baseline"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run those that take minutes"
-	@echo "make test-docs    those of them that run what the documents say"
+	@echo "make test-docs    those of them that run what the documents say, and a user's file under a type checker"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make test-runtime the shipped models in an environment with NumPy, Pillow and ONNX Runtime alone: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
@@ -33,13 +33,13 @@ compare: demo
 		--html build/compare.html --markdown build/compare.md --junit build/compare.xml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow
 
 test-docs: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m slow tests/test_documents.py
+	$(BIN)/python -m pytest -q -m slow tests/test_documents.py tests/test_types.py
 
 test-runtime: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/runtime/test_bare_environment.py

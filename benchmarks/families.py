@@ -121,19 +121,20 @@ def _steps(model: nn.Module, iterations: int) -> Any:
     images = torch.randn(64, *shape, generator=torch.Generator().manual_seed(1))
     learned, others = images[:32], images[32:]
     with torch.no_grad():
-        (expected,) = tensors_of(family.original(model)(others)).values()
-        yield {"copy": _difference(family.as_chain(model)(others), expected)}
+        expected = _joined(family.original(model)(others))
+        yield {"copy": _difference(_joined(family.as_chain(model)(others)), expected)}
     cosines: dict[str, float] = {}
     made = {}
     for recipe in LEAST:
         settings = [f"reconstruction.iterations={iterations}", "reconstruction.images=32", "tuning.iterations=0"]
         made[recipe] = fd.quantize(model, learned, fd.Recipe.load(recipe).with_settings(settings), TARGET)
-        cosines[recipe] = _worst_cosine(made[recipe](others), expected)
+        cosines[recipe] = _worst_cosine(_joined(made[recipe](others)), expected)
         yield {"cosines": dict(cosines)}
     with TemporaryDirectory() as folder:
         own = made["w8a8"]
         run = fd.load_engine(export_onnx(own, Path(folder) / "model.onnx"), optimisations=False)
-        yield {"onnx": _difference(torch.from_numpy(np.asarray(run(others.numpy()))), own(others))}
+        found = [torch.from_numpy(np.asarray(one)) for one in run.outputs(others.numpy()).values()]
+        yield {"onnx": _difference(_joined(found), _joined(own(others)))}
         twin = _plan(export_fp_onnx(model, Path(folder) / "fp16.onnx", target=TARGET))
         blocks = _plan(export_onnx(own, Path(folder) / "engine.onnx", target=TARGET), kernel_counts(twin))
     yield _compiled(blocks)
@@ -152,6 +153,11 @@ def _compiled(blocks: Sequence[BlockPlan]) -> dict[str, Any]:
 
 def _plan(path: Path, twin: dict[str, int] | None = None) -> tuple[BlockPlan, ...]:
     return audit_log(builder_log(path, find_runtime(TARGET), [GPU]), read_structure(path), twin)
+
+
+def _joined(outputs: Any) -> Tensor:
+    """Every tensor of an output side by side, a row an image."""
+    return torch.cat([one.flatten(1) for one in tensors_of(outputs).values()], 1)
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import timm
 import transformers as hf
 from timm.layers import RmsNorm, SwiGLUPacked
 from timm.models import beit, deit, eva, naflexvit, swin_transformer, swin_transformer_v2, swin_transformer_v2_cr
@@ -46,6 +47,22 @@ def _naflex(**changes: Any) -> nn.Module:
     settings = {name: value for name, value in {**_PLAIN, **changes}.items() if name != "img_size"}
     made = naflexvit.NaFlexVitCfg(**settings, pos_embed_grid_size=None)
     return naflexvit.NaFlexVit(made, img_size=64, num_classes=100)
+
+
+def _features(name: str, **settings: Any) -> nn.Module:
+    settings.pop("num_classes", None)
+    return timm.create_model(name, features_only=True, out_indices=(0, 1), **settings)
+
+
+def _maps(kind: str, config: str, outputs: list[str], **settings: Any) -> nn.Module:
+    return getattr(hf, kind)(getattr(hf, config)(out_features=outputs, **settings))
+
+
+def _rfdetr() -> nn.Module:
+    from transformers.models.rf_detr.modeling_rf_detr import RfDetrDinov2Backbone
+
+    windows = {"num_windows": 2, "window_block_indexes": [0], "out_features": ["stage1", "stage2"]}
+    return RfDetrDinov2Backbone(hf.RfDetrDinov2Config(**{**_HF, **windows}))
 
 
 INSTANCES: dict[str, Callable[[], nn.Module]] = {
@@ -109,4 +126,9 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
         block=torchvision_swin.SwinTransformerBlockV2,
         downsample_layer=torchvision_swin.PatchMergingV2,
     ),
+    "timm features_only, ViT": lambda: _features("vit_tiny_patch16_224", **_PLAIN),
+    "timm features_only, Swin": lambda: _features("swin_tiny_patch4_window7_224", **_TIMM_WINDOWS),
+    "Hugging Face SwinBackbone": lambda: _maps("SwinBackbone", "SwinConfig", ["stage1", "stage2"], **_HF_WINDOWS),
+    "Hugging Face Dinov2Backbone": lambda: _maps("Dinov2Backbone", "Dinov2Config", ["stage1", "stage2"], **_HF),
+    "Hugging Face RF-DETR's DINOv2": lambda: _rfdetr(),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mypy")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 # A line marked `type: ignore` has to be an error of that kind: --strict refuses marks that nothing needs.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +14,23 @@ from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.verify.layer_audit import EngineAudit
+    from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
 
-_PRODUCTS = ("GEMMs", "INT8", "FP8", "FP4", "weight-only", "left alone")
-_HEADER = ("block", "kernels", "of floats", *_PRODUCTS, "attention", "dequantized", "conversions")
+# What a column counts of a block. Floats of 8 and 4 bits have one where there are any: a terminal has 80 characters.
+_COLUMNS: dict[str, Callable[[BlockPlan], object]] = {
+    "kernels": lambda block: block.kernels,
+    "of floats": lambda block: block.twin_kernels,
+    "GEMMs": lambda block: block.gemms,
+    "INT8": lambda block: block.int8_gemms,
+    "FP8": lambda block: block.fp8_gemms,
+    "FP4": lambda block: block.fp4_gemms,
+    "weight-only": lambda block: block.weight_only_gemms,
+    "left alone": lambda block: block.left_alone,
+    "attention": lambda block: block.attention,
+    "dequantized": lambda block: block.dequantized_weights,
+    "conversions": lambda block: block.conversions,
+}
+_RARE = ("FP8", "FP4")
 
 
 def audit(
@@ -54,18 +67,12 @@ def audit(
 
 def _print(audits: Sequence[EngineAudit]) -> None:
     for each in audits:
-        table = Table(*_HEADER, title=_title(each), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+        names = [name for name in _COLUMNS if name not in _RARE or any(_COLUMNS[name](one) for one in each.blocks)]
+        table = Table("block", *names, title=_title(each), title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+        table.columns[0].no_wrap, table.columns[0].min_width = True, max(len(one.name) for one in each.blocks)
         for block in each.blocks:
-            counts = (block.kernels, block.twin_kernels, block.gemms, block.int8_gemms, block.fp8_gemms)
-            rest = (
-                block.fp4_gemms,
-                block.weight_only_gemms,
-                block.left_alone,
-                block.attention,
-                block.dequantized_weights,
-                block.conversions,
-            )
-            table.add_row(block.name, *("" if value is None else str(value) for value in (*counts, *rest)))
+            values = (_COLUMNS[name](block) for name in names)
+            table.add_row(block.name, *("" if value is None else str(value) for value in values))
         stdout.print(table)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from fimaq_deploy.report.page.canvas import SERIES, SURFACE, name_axes
 from fimaq_deploy.report.page.parts import Exhibit, Section
 from fimaq_deploy.report.schema import Mix, MixPoint, Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _ABOUT = (
     "Every layer was measured alone in each format, and of all mixes the one with the least loss within the budget was "
