@@ -46,6 +46,7 @@ class Chaos:
     """Every kind of trouble, in a folder of its own, beside a build that stands for what is right."""
 
     def __init__(self, folder: Path, targets: Sequence[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         warm_up(folder)
         self.folder, self.targets, self.reference = folder, targets, folder / "reference"
         np.save(folder / "images.npy", np.random.default_rng(0).standard_normal((64, 3, 32, 32), dtype=np.float32))
