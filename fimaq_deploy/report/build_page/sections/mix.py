@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _ABOUT = (
     "Every layer was measured alone in each format, and of all mixes the one with the least loss within the budget was "
-    "taken. It stands in recipe.yaml under `layers`, to be edited."
+    "taken. It stands in recipe.yaml, under layers, to be edited."
 )
 
 
