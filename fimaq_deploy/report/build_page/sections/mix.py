@@ -69,19 +69,19 @@ def _bought(found: Mix) -> str:
 
 
 def _probes(found: Mix) -> Exhibit:
+    together = all(one.loss is not None for one in found.probes)
     return Exhibit(
         "mix-probes",
         "What learned before the choice was made" if len(found.probes) > 1 else "The mix learned before it was chosen",
         "Measured with all layers together: the divergence of the outputs on calibration images, or what was lost on "
         "the evaluation images.",
-        ("MB", "speed", "loss alone", "loss together", "lost"),
+        ("MB", "speed", "loss alone", "loss together" if together else "lost"),
         tuple(
             (
                 f"{one.point.megabytes:.3g}",
                 f"{one.point.speed:.3g}",
                 f"{one.point.loss:.3g}",
-                "" if one.loss is None else f"{one.loss:.3g}",
-                "" if one.drop is None else f"{one.drop:.2f}",
+                f"{one.loss:.3g}" if together else f"{one.drop:.2f}",
             )
             for one in found.probes
         ),

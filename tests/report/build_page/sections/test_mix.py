@@ -38,8 +38,10 @@ def test_layers_stand_with_their_format_and_what_each_would_lose(full_report: r.
 
 def test_what_learned_before_is_told(full_report: r.Report) -> None:
     point = {"megabytes": 2.0, "speed": 2.0, "loss": 1.75}
-    *_, probes = shown(full_report, chosen(probes=[{"point": point, "drop": 0.75}, {"point": point, "loss": 0.5}]))
-    assert probes.rows == (("2", "2", "1.75", "", "0.75"), ("2", "2", "1.75", "0.5", ""))
+    *_, lost = shown(full_report, chosen(probes=[{"point": point, "drop": 0.75}]))
+    assert lost.header[-1] == "lost" and lost.rows == (("2", "2", "1.75", "0.75"),)
+    *_, together = shown(full_report, chosen(probes=[{"point": point, "loss": 0.5}]))
+    assert together.header[-1] == "loss together" and together.rows == (("2", "2", "1.75", "0.5"),)
 
 
 def test_the_front_is_drawn_over_what_the_budget_was_about(full_report: r.Report) -> None:
