@@ -17,7 +17,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fimaq_deploy import Recipe
-from fimaq_deploy.errors import UserError
 from fimaq_deploy.pipeline.builds import build
 from fimaq_deploy.report.schema import Report
 
@@ -176,7 +175,12 @@ def test_several_labels_are_judged_label_by_label(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_levels_of_features_are_refused_with_what_can_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError) as refused:
-        built(lambda: timm.create_model("vit_tiny_patch16_224", features_only=True, img_size=32), tmp_path, monkeypatch)
-    assert "create the model without features_only" in str(refused.value)
+def test_levels_of_features_are_judged_as_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = {**SIZE, "out_indices": (0, 1)}
+    report = built(
+        lambda: sharp(timm.create_model("vit_tiny_patch16_224", features_only=True, **size)), tmp_path, monkeypatch
+    )
+    assert [output.task for output in report.outputs] == ["dense", "dense"]
+    row = report.row("onnxruntime-cpu")
+    assert row is not None and row.original is not None
+    assert min(one.value for one in row.original.figures if one.name == "cosine" and one.value is not None) > 0.98
