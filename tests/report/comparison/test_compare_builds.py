@@ -96,13 +96,17 @@ def test_an_identical_rebuild_passes(
     assert "vit_digits: no regression against" in printed.out
 
 
-def test_an_identical_rebuild_is_not_flagged_in_20_repetitions(
-    built: BuildResult, rebuilt: BuildResult, tmp_path: Path
+# Time on a machine that other tests share says little: a few repetitions there, with a limit that only a fault reaches.
+@pytest.mark.parametrize(
+    ("repetitions", "limit"), [(5, 5 * NOISE), pytest.param(REPETITIONS, NOISE, marks=pytest.mark.slow)]
+)
+def test_an_identical_rebuild_is_not_flagged(
+    repetitions: int, limit: float, built: BuildResult, rebuilt: BuildResult, tmp_path: Path
 ) -> None:
-    limits = Thresholds(max_drop=0, max_slowdown=NOISE, max_growth=0)
+    limits = Thresholds(max_drop=0, max_slowdown=limit, max_growth=0)
     old, runners = load_build(built.out), engines(rebuilt)
-    found = [judge(load_build(measured_again(rebuilt, runners, tmp_path)), [old], limits) for _ in range(REPETITIONS)]
-    assert [(one.exit_code, one.regressions) for one in found] == [(0, [])] * REPETITIONS
+    found = [judge(load_build(measured_again(rebuilt, runners, tmp_path)), [old], limits) for _ in range(repetitions)]
+    assert [(one.exit_code, one.regressions) for one in found] == [(0, [])] * repetitions
 
 
 def test_two_bit_weights_are_caught(
