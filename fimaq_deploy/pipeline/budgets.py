@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,53 +52,42 @@ _PROBES = 4
 _POINTS = 33  # of the front that are told, and among which a budget of accuracy is searched
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What a budget came to."""
+@dataclass
+class Search:
+    """What a budget is kept with: `request.budget`, or --max-drop where that names none.
 
-    recipe: Recipe
-    record: schema.Mix
-
-
-def choose_recipe(
-    request: Request,
-    budget: Budget,
-    model: nn.Module,
-    images: ImageSource,
-    evaluation: ImageSource,
-    measures: Measures,
-    state: Path,
-    count: Counter,
-) -> Chosen:
-    """The recipe whose `layers` keep a budget; it and all it rests on are kept in `state`, for a build that goes on.
-
-    Raises:
-        UserError: no mix keeps the budget; the message has the smallest one's.
+    state: a folder that keeps what was found, for a build that goes on.
     """
-    kept = state / "mix.json"
-    if not kept.is_file():
-        record = _Search(request, budget, model, images, evaluation, measures, state, count).run()
-        write_whole(kept, record.model_dump_json().encode())
-    record = schema.Mix.model_validate(json.loads(kept.read_text(encoding="utf-8")))
-    return Chosen(mixed(request.recipe, record.formats), record)
 
+    request: Request
+    model: nn.Module
+    images: ImageSource
+    evaluation: ImageSource
+    measures: Measures
+    state: Path
+    count: Counter
+    tried: int = field(default=0, init=False)
 
-class _Search:
-    def __init__(
-        self,
-        request: Request,
-        budget: Budget,
-        model: nn.Module,
-        images: ImageSource,
-        evaluation: ImageSource,
-        measures: Measures,
-        state: Path,
-        count: Counter,
-    ) -> None:
-        self.request, self.budget, self.model, self.images = request, budget, model, images
-        self.evaluation, self.measures, self.state, self.count = evaluation, measures, state, count
-        self.device = parallel.own_device(request.device)
-        self.tried = 0
+    @property
+    def budget(self) -> Budget:
+        assert self.request.budget is not None, "only --recipe auto has a budget to search for"
+        return self.request.budget
+
+    @property
+    def device(self) -> str:
+        return parallel.own_device(self.request.device)
+
+    def chosen(self) -> tuple[Recipe, schema.Mix]:
+        """The recipe whose `layers` keep the budget, and what it rests on.
+
+        Raises:
+            UserError: no mix keeps the budget; the message has the smallest one's.
+        """
+        kept = self.state / "mix.json"
+        if not kept.is_file():
+            write_whole(kept, self.run().model_dump_json().encode())
+        record = schema.Mix.model_validate(json.loads(kept.read_text(encoding="utf-8")))
+        return mixed(self.request.recipe, record.formats), record
 
     def run(self) -> schema.Mix:
         formats = formats_for(combine(map(find_target, self.request.targets)))

@@ -46,7 +46,7 @@ from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.arguments import AUTO, REPLAYED
-from fimaq_deploy.pipeline.budgets import choose_recipe
+from fimaq_deploy.pipeline.budgets import Search
 from fimaq_deploy.pipeline.candidates import Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for, file_info, whole_contract
@@ -382,14 +382,12 @@ _NO_BUDGET = "leave --size-budget and --speed-budget out"
 
 def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> tuple[Request, schema.Mix]:
     """The request with the formats that its budget comes to."""
-    assert request.budget is not None
     if not loaded.whole.is_encoder:
         raise UserError(
             f"formats by a budget are chosen for models that are encoders, not for one inside: {_NO_BUDGET}"
         )
-    chosen = choose_recipe(
+    search = Search(
         request,
-        request.budget,
         loaded.encoder,
         loaded.calibration,
         loaded.evaluation,
@@ -397,7 +395,8 @@ def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> t
         folder / artifacts.STATE / "mix",
         count,
     )
-    return replace(request, recipe=chosen.recipe), chosen.record
+    recipe, record = search.chosen()
+    return replace(request, recipe=recipe), record
 
 
 def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) -> QuantizedModel:
