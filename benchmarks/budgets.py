@@ -1,27 +1,125 @@
 """Does a budget choose better than a preset? `--recipe auto` beside uniform and naive mixes of equal size.
 
-    python benchmarks/budgets.py
-    python benchmarks/budgets.py --models vit_shapes --seeds 0 --images 128
+    python benchmarks/budgets.py --state cells.jsonl
+    python benchmarks/budgets.py --models vit_shapes --seeds 0 --images 128 --state cells.jsonl
 
 For each seed: the presets w4a8 (patch embedding and head in 8 bits) and w8a8, and `auto` with the file size of w4a8 and
 with sizes between the two. Beside each of these a mix of about the same size that nobody measured for: 8 bits for the
-first layers of the model as far as the size goes. Prints a line a run, and the means at the end.
+first, or the last, layers of the model as far as the size goes. Every row learns alike; figures are those of the
+fake-quant model on the test images, and sizes those of model.onnx.
+
+Each finished row is a line of --state at once, and is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import json
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from formats import of_classes, outputs
 
 import fimaq_deploy as fd
 from fimaq_deploy.calibration.mixing.options import FORMATS
-from fimaq_deploy.report.schema import Mix
+from fimaq_deploy.data.bundled import bundled_images
+from fimaq_deploy.export import export_onnx
+from fimaq_deploy.models.bundled import BUNDLED
+from fimaq_deploy.pipeline.budgets import Search
+from fimaq_deploy.pipeline.measures import Measures
+from fimaq_deploy.pipeline.request import Request
 
 TARGET = "onnxruntime-cpu"
-SHARES = (0.0, 0.5)  # of the way from the size of w4a8 to that of w8a8
+Row = dict[str, Any]
+
+
+class Cells:
+    """Rows that are done, by name, in a file of lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.done = path, dict[str, Row]()
+        if path.is_file():
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            self.done = {row["key"]: row for row in rows}
+
+    def of(self, key: str, compute: Callable[[], Row]) -> Row:
+        if key not in self.done:
+            self.done[key] = {"key": key, **compute()}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(self.done[key]) + "\n")
+            shown = {name: value for name, value in self.done[key].items() if not isinstance(value, dict)}
+            print(shown, flush=True)
+        return self.done[key]
+
+
+class Case:
+    """A model and a seed."""
+
+    def __init__(self, name: str, seed: int, settings: list[str], tests: int, cells: Cells, folder: Path) -> None:
+        self.name, self.seed, self.settings, self.cells, self.folder = name, seed, settings, cells, folder
+        self.key = " ".join([name, f"seed {seed}", *settings])
+        self.model, task = fd.load_model(name), BUNDLED[name].task
+        self.images = bundled_images(task, "calibration", 2048)
+        batches = [*bundled_images(task, "test", tests).batches(tests)]
+        self.tests, self.labels = (torch.cat([getattr(one, at) for one in batches]) for at in ("images", "labels"))
+        self.reference = outputs(self.model, self.tests)
+
+    def measured(self, label: str, recipe: fd.Recipe, layers: dict[str, str] | None = None) -> Row:
+        """Learned, written and measured. layers: formats that replace the recipe's own."""
+
+        def compute() -> Row:
+            own = {} if layers is None else {name: FORMATS[one].model_dump() for name, one in layers.items()}
+            taken = recipe if layers is None else recipe.replace(layers=own)
+            quantized = fd.quantize(self.model, self.images, taken, TARGET, seed=self.seed)
+            file = self.folder / f"{label}.onnx".replace(" ", "-")
+            export_onnx(quantized, file)
+            found = of_classes(outputs(quantized.model, self.tests), self.reference, self.labels)
+            return {"mix": label, "bytes": file.stat().st_size, **found, "formats": layers or {}}
+
+        return self.cells.of(f"{self.key}: {label}", compute)
+
+    def chosen(self, label: str, budget: float) -> Row:
+        """What `--recipe auto` chooses for so many megabytes."""
+
+        def compute() -> Row:
+            request = Request.of(
+                self.name, recipe="auto", settings=self.settings, targets=TARGET, size_budget=budget, seed=self.seed
+            )
+            state = self.folder / label
+            for uniform in self.folder.glob("*/w?a8"):  # what every choice begins with
+                shutil.copytree(uniform, state / uniform.name, dirs_exist_ok=True)
+            search = Search(request, self.model, self.images, self.images, Measures({}), state, lambda *_: None)
+            mix = search.run()
+            record = mix.model_dump(include={"chosen", "probes"})
+            return {"mix": label, "formats": mix.formats, "losses": mix.losses, "record": record}
+
+        return self.cells.of(f"{self.key}: choice of {label}", compute)
+
+    def rows(self, shares: Iterable[float]) -> None:
+        base, settings = fd.Recipe.load("w4a8").with_settings(self.settings), self.settings
+        smallest = self.measured("w4a8", base)
+        largest = self.measured("w8a8", fd.Recipe.load("w8a8").with_settings(settings))
+        for share in shares:
+            budget = (smallest["bytes"] + share * (largest["bytes"] - smallest["bytes"])) / 1e6
+            chosen = self.chosen(f"auto {share:g}", budget)["formats"]
+            self.measured(f"auto {share:g}", base, chosen)
+            for which, names in (("first", list(chosen)), ("last", list(chosen)[::-1])):
+                self.measured(f"{which} layers {share:g}", base, self.naive(names, chosen))
+
+    def naive(self, names: list[str], chosen: dict[str, str]) -> dict[str, str]:
+        """8 bits for one layer after the other while there are bytes that `chosen` spent."""
+        bytes_of = {name: int(self.model.get_submodule(name).weight.numel()) for name in names}
+        left, found = sum(bytes_of[name] for name in names if chosen[name] == "w8a8"), {}
+        for name in names:
+            wide = bytes_of[name] <= left
+            left -= bytes_of[name] if wide else 0
+            found[name] = "w8a8" if wide else "w4a8"
+        return {name: found[name] for name in chosen}
 
 
 def main() -> None:
@@ -29,58 +127,27 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["vit_shapes", "swin_shapes"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=256)
-    arguments = parser.parse_args()
-    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for model in arguments.models:
-        for seed in arguments.seeds:
+    parser.add_argument("--tests", type=int, default=4000)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the recipe")
+    parser.add_argument("--shares", nargs="+", type=float, default=[0, 0.25, 0.5], help="of the way to w8a8's size")
+    parser.add_argument("--state", type=Path, default=Path("budgets.jsonl"))
+    args = parser.parse_args()
+    settings, cells = [f"reconstruction.images={args.images}", *args.set], Cells(args.state)
+    for seed in args.seeds:
+        for name in args.models:
             with TemporaryDirectory() as folder:
-                for name, size, top1 in _runs(model, seed, arguments.images, Path(folder)):
-                    print(f"{model} seed {seed} {name:24} {size / 1e3:7.0f} kB {top1:6.2f} %", flush=True)
-                    found[model, name].append((size, top1))
-    print("\n| model | mix | kB | top-1 |\n| --- | --- | ---: | ---: |")
-    for (model, name), runs in found.items():
-        sizes, figures = zip(*runs, strict=True)
-        told = f"{mean(figures):.2f} ({min(figures):.2f} to {max(figures):.2f})"
-        print(f"| {model} | {name} | {mean(sizes) / 1e3:.0f} | {told} |")
+                Case(name, seed, settings, args.tests, cells, Path(folder)).rows(args.shares)
+    rows = [row for key, row in cells.done.items() if "bytes" in row and " ".join(settings) in key]
+    print("\n| model | mix | kB | top-1 % | agree % | KL |\n| --- | --- | ---: | ---: | ---: | ---: |")
+    for name in args.models:
+        for label in dict.fromkeys(row["mix"] for row in rows):
+            own = [row for row in rows if row["mix"] == label and row["key"].startswith(name)]
+            cells_ = [told([row[figure] for row in own]) for figure in ("top-1 %", "agree %", "kl")]
+            print(f"| {name} | {label} | {mean(row['bytes'] for row in own) / 1e3:.0f} | {' | '.join(cells_)} |")
 
 
-def _runs(model: str, seed: int, images: int, folder: Path):  # type: ignore[no-untyped-def]
-    def built(name: str, recipe: str | fd.Recipe, **more: float) -> tuple[str, int, float, Mix | None]:
-        result = fd.build(
-            model,
-            recipe=recipe,
-            settings=[f"reconstruction.images={images}"],
-            targets=[TARGET],
-            seed=seed,
-            replay=0,
-            out=folder / name,
-            **more,
-        )
-        assert result is not None
-        row = result.report.deployed[0]
-        assert row.accuracy is not None
-        return name, (folder / name / "model.onnx").stat().st_size, row.accuracy.top1, result.report.mix
-
-    smallest, largest = built("w4a8", "w4a8"), built("w8a8", "w8a8")
-    yield from (each[:3] for each in (smallest, largest))
-    for share in SHARES:
-        budget = (smallest[1] + share * (largest[1] - smallest[1])) / 1e6
-        auto = built(f"auto {share:g}", "auto", size_budget=budget)
-        yield auto[:3]
-        mix = auto[3]
-        assert mix is not None
-        bytes_of = {name: _weights(model, name) for name in mix.formats}
-        left = sum(bytes_of[name] for name, one in mix.formats.items() if one == "w8a8")
-        layers = {}
-        for name in mix.formats:
-            wide = bytes_of[name] <= left
-            left -= bytes_of[name] if wide else 0
-            layers[name] = FORMATS["w8a8" if wide else "w4a8"].model_dump()
-        yield built(f"first layers {share:g}", fd.Recipe.load("w4a8").replace(layers=layers))[:3]
-
-
-def _weights(model: str, layer: str) -> int:
-    return int(fd.load_model(model).get_submodule(layer).weight.numel())
+def told(figures: list[float]) -> str:
+    return f"{mean(figures):.4g} ({min(figures):.4g} to {max(figures):.4g})"
 
 
 if __name__ == "__main__":
