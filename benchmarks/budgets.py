@@ -60,8 +60,9 @@ class Cells:
 class Case:
     """A model and a seed."""
 
-    def __init__(self, name: str, seed: int, settings: list[str], tests: int, cells: Cells, folder: Path) -> None:
-        self.name, self.seed, self.settings, self.cells, self.folder = name, seed, settings, cells, folder
+    def __init__(self, name: str, seed: int, args: argparse.Namespace, cells: Cells, folder: Path) -> None:
+        self.name, self.seed, self.settings, self.naives = name, seed, args.set, args.naive
+        self.cells, self.folder, tests, settings = cells, folder, args.tests, args.set
         self.key = " ".join([name, f"seed {seed}", *settings])
         self.model, task = fd.load_model(name), BUNDLED[name].task
         self.images = bundled_images(task, "calibration", 2048)
@@ -108,7 +109,8 @@ class Case:
             budget = (smallest["bytes"] + share * (largest["bytes"] - smallest["bytes"])) / 1e6
             chosen = self.chosen(f"auto {share:g}", budget)["formats"]
             self.measured(f"auto {share:g}", base, chosen)
-            for which, names in (("first", list(chosen)), ("last", list(chosen)[::-1])):
+            for which in self.naives:
+                names = list(chosen)[:: -1 if which == "last" else 1]
                 self.measured(f"{which} layers {share:g}", base, self.naive(names, chosen))
 
     def naive(self, names: list[str], chosen: dict[str, str]) -> dict[str, str]:
@@ -130,14 +132,16 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=4000)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the recipe")
     parser.add_argument("--shares", nargs="+", type=float, default=[0, 0.25, 0.5], help="of the way to w8a8's size")
+    parser.add_argument("--naive", nargs="*", default=["first", "last"], choices=["first", "last"])
     parser.add_argument("--state", type=Path, default=Path("budgets.jsonl"))
     args = parser.parse_args()
-    settings, cells = [f"reconstruction.images={args.images}", *args.set], Cells(args.state)
+    args.set = [f"reconstruction.images={args.images}", *args.set]
+    cells = Cells(args.state)
     for seed in args.seeds:
         for name in args.models:
             with TemporaryDirectory() as folder:
-                Case(name, seed, settings, args.tests, cells, Path(folder)).rows(args.shares)
-    rows = [row for key, row in cells.done.items() if "bytes" in row and " ".join(settings) in key]
+                Case(name, seed, args, cells, Path(folder)).rows(args.shares)
+    rows = [row for key, row in cells.done.items() if "bytes" in row and " ".join(args.set) in key]
     print("\n| model | mix | kB | top-1 % | agree % | KL |\n| --- | --- | ---: | ---: | ---: | ---: |")
     for name in args.models:
         for label in dict.fromkeys(row["mix"] for row in rows):
