@@ -45,7 +45,7 @@ from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
-from fimaq_deploy.target import combine, find_target
+from fimaq_deploy.target import combine, find_target, since
 
 IMAGES = 64  # on which layers and mixes are compared
 _PROBES = 4
@@ -90,7 +90,7 @@ class Search:
         return mixed(self.request.recipe, record.formats), record
 
     def run(self) -> schema.Mix:
-        formats = formats_for(combine(map(find_target, self.request.targets)))
+        formats = formats_for(since(combine(map(find_target, self.request.targets)), self.request.sm))
         models = {name: self._learned(uniform(self.request.recipe, name), name) for name in formats}
         few = self.images.take(IMAGES).to(self.device)
         options = options_of(models, few[:1], self._bits())
@@ -134,6 +134,7 @@ class Search:
             device=self.device,
             resume=self.state / name,
             sensitivity=sensitivity,
+            sm=self.request.sm,
         )
 
     def _learn(self, formats: dict[str, str]) -> QuantizedModel:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 import fimaq_deploy as fd
+from fimaq_deploy.data.intake import as_source
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.pipeline.budgets import Search
 from fimaq_deploy.pipeline.builds import BuildResult
+from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.report.schema import Mix
 
@@ -77,3 +80,17 @@ def test_a_budget_of_time_leaves_floats_where_they_spare_most(tmp_path: Path) ->
     )
     mix = mix_of(result)
     assert mix.chosen.speed >= 1.8 and set(mix.formats.values()) == {"w8a8", "floats"}
+
+
+@pytest.mark.slow
+def test_a_mix_is_tried_for_the_gpus_that_it_is_built_for(tmp_path: Path, tiny_vit: Any, random_images: Any) -> None:
+    """By --sm alone FP8 is a format, and attention over 37 tokens with heads of 24 is in FP8, as in the build."""
+    model, images = tiny_vit(img_size=24, patch_size=4, embed_dim=48, depth=1), random_images(4, 24)
+    settings = ["reconstruction.iterations=0", "tuning.iterations=0", "scale_search.candidates=1"]
+    request = Request.of(
+        "vit_digits", recipe="auto", settings=settings, targets="tensorrt-rtx", sm=89, size_budget=1, device="cpu"
+    )
+    search = Search(request, model, as_source(images), as_source(images), Measures({}), tmp_path, lambda *_: None)
+    mix = search.run()
+    assert all(list(each) == ["w4a8", "w8a8", "fp8"] for each in mix.losses.values())
+    assert ("fp8", "attention") in search._learn(mix.formats).plan.float_products

@@ -25,7 +25,7 @@ FLOATS = "floats"
 FORMATS: dict[str, LayerOverride] = {
     "w4a8": LayerOverride(weights=LayerWeights(bits=4), activations=LayerActivations(bits=8)),
     "w8a8": LayerOverride(weights=LayerWeights(bits=8), activations=LayerActivations(bits=8)),
-    "fp8": LayerOverride(format="fp8"),
+    "fp8": LayerOverride(format="fp8", weights=LayerWeights(bits=8), activations=LayerActivations(bits=8)),
     FLOATS: LayerOverride(quantize="never"),
 }
 
