@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.target import TARGETS, combine, find_target
+from fimaq_deploy.target import FORMAT_NAMES, TARGETS, Format, Operator, combine, find_target
 
 
 def test_the_promised_targets_exist() -> None:
@@ -77,3 +78,25 @@ def test_kernels_are_everywhere_only_where_the_oldest_gpu_is_said() -> None:
     )
     assert both.compute_capability == (8, 9) and both.executes_everywhere("fp8", "layer")
     assert combine([rtx, cpu]).floats == ()
+
+
+@pytest.mark.parametrize("operator", ["layer", "attention"])
+def test_floats_of_8_bits_are_allowed_on_both_of_tensorrt_by_one_table(operator: Operator) -> None:
+    for name in ("tensorrt", "tensorrt-rtx"):
+        target = find_target(name)
+        assert target.refusal("fp8", operator) is None, "nobody said for which GPUs"
+        assert replace(target, compute_capability=(8, 9)).refusal("fp8", operator) is None
+        old = replace(target, compute_capability=(8, 6)).refusal("fp8", operator) or ""
+        assert old.endswith("cannot run on compute capability 8.6: it needs 8.9 or newer")
+
+
+def test_the_reference_lists_what_is_not_refused() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "targets.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in page.splitlines() if line.startswith("| `")]
+    forms: tuple[Format, ...] = ("fp8", "nvfp4")
+    operators: dict[Operator, str] = {"layer": "stored weights", "attention": "attention"}
+    for name, target in TARGETS.items():
+        for form in forms:
+            for operator, told in operators.items():
+                listed = [f"`{name}`", FORMAT_NAMES[form], told] in rows
+                assert listed == (target.refusal(form, operator) is None), (name, form, operator)

@@ -1,6 +1,6 @@
 """The reference pages, made from the code, so that they cannot say anything else than it does.
 
-    python docs/reference/generate.py            write cli.md, recipe.md, report.md and api.md beside this file
+    python docs/reference/generate.py            write the pages of PAGES beside this file
     python docs/reference/generate.py --check    exit code 1 and the names of those that are stale
 
 Commands come from their signatures, recipes and reports from their JSON Schema, functions from the source text: none of
@@ -28,6 +28,7 @@ from fimaq_deploy.recipe import PRESETS, Recipe
 from fimaq_deploy.report.comparison.records import Comparison
 from fimaq_deploy.report.schema import Report
 from fimaq_deploy.report.sweep_page.records import Sweep
+from fimaq_deploy.target import FORMAT_NAMES, TARGETS, AttentionEnvelope, Target
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/reference/generate.py; `make reference` writes it anew. -->\n"
@@ -232,6 +233,51 @@ def _one_line(words: str) -> str:
     return " ".join(words.split())
 
 
+# ---- targets
+
+
+def targets() -> Iterator[str]:
+    yield "# What targets execute\n"
+    yield "Which products each target computes, in which formats, as `fimaq_deploy/target.py` has it; plans, exported"
+    yield "files, `lint` and refusals read the same values. Whatever is not here stays in the target's floats. Floats"
+    yield "of 8 and 4 bits were compiled with TensorRT-RTX alone; `tensorrt` has the same rules, and no test runs it.\n"
+    yield from _table("target", "format", "operator", "weights", "activations", "where")
+    for target in TARGETS.values():
+        for cells in _executed(target):
+            yield _row(f"`{target.name}`", *cells)
+    yield ""
+
+
+def _executed(target: Target) -> Iterator[tuple[str, str, str, str, str]]:
+    """Format, operator, granularity of weights and of activations, and limits."""
+    if target.integer_products:
+        least = f"at least {target.least_product} inputs and outputs" if target.least_product > 1 else ""
+        signs = "tensor, 8 bits with a zero point or none" if target.asymmetric_8bit else "tensor, 8 bits symmetric"
+        yield "INT8", "stored weights", "channel", signs, least
+        storage = "made INT8 when the file is loaded" if target.int4_channels == "folded" else "widened in every run"
+        yield "INT4 stored, INT8 multiplied", "stored weights", "channel", signs, storage
+    sizes = ", ".join(str(size) for size in sorted(target.int4_block_sizes))
+    layouts = "other layouts compile too" if target.any_int4 else ""
+    yield "INT4", "stored weights, no convolution", f"blocks of {sizes}", target.high_precision, layouts
+    if target.integer_products and target.integer_attention:
+        yield "INT8", "attention", "", "tensor", _envelope(target.attention)
+    for kernel in target.floats:
+        major, minor = kernel.since
+        where = f"compute capability {major}.{minor} or newer"
+        if kernel.least_tokens > 1:
+            where += f", at least {kernel.least_tokens} tokens"
+        operator = "attention" if kernel.operator == "attention" else "stored weights"
+        granularity = (" or ".join(sorted(one)) for one in (kernel.weights, kernel.activations))
+        yield FORMAT_NAMES[kernel.format], operator, *granularity, where
+
+
+def _envelope(limits: AttentionEnvelope | None) -> str:
+    if limits is None:
+        return "any shape"
+    *most, last = map(str, sorted(limits.head_sizes))
+    return f"heads of {', '.join(most)} or {last}, at most {limits.max_tokens} tokens"
+
+
 # ---- Python
 
 
@@ -313,7 +359,13 @@ def _docstring(node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
     yield ""
 
 
-PAGES: dict[str, Callable[[], Iterator[str]]] = {"cli.md": cli, "recipe.md": recipe, "report.md": report, "api.md": api}
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "cli.md": cli,
+    "recipe.md": recipe,
+    "report.md": report,
+    "targets.md": targets,
+    "api.md": api,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
