@@ -1,7 +1,7 @@
 """Every family from every source, as a small instance with random weights, on the whole road: one table.
 
     python benchmarks/families.py                          about a minute a row
-    python benchmarks/families.py --rows "timm Eva" --iterations 60 --out rows.jsonl
+    python benchmarks/families.py --rows "timm Eva" --iterations 60 --out rows.jsonl    again: only rows that it lacks
 
 A row makes a model of its library's own class and
 
@@ -168,21 +168,31 @@ def _worst_cosine(found: Tensor, expected: Tensor) -> float:
     return float(nn.functional.cosine_similarity(found.flatten(1), expected.flatten(1)).min())
 
 
+def _kept(path: Path | None) -> dict[str, Row]:
+    """Rows that an earlier run wrote, by name."""
+    if path is None or not path.exists():
+        return {}
+    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
+    return {row.name: row for row in rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=list(INSTANCES), metavar="NAME", help="those whose names begin so")
     parser.add_argument("--iterations", type=int, default=40, help="of learning, a block")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a file of JSON lines, each row as it is done")
+    parser.add_argument(
+        "--out", type=Path, help="a file of JSON lines, each row as it is done; rows in it are not run again"
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    rows = []
+    rows, kept = [], _kept(args.out)
     print(HEADER)
     for name in [name for name in INSTANCES if name.startswith(tuple(args.rows))]:
-        rows.append(measured(name, INSTANCES[name], args.iterations, args.seed))
+        rows.append(kept.get(name) or measured(name, INSTANCES[name], args.iterations, args.seed))
         print(rows[-1].line(), flush=True)
-        if args.out:
+        if args.out and name not in kept:
             with args.out.open("a") as file:
                 file.write(json.dumps(asdict(rows[-1])) + "\n")
     told = {"rows": len(rows), "failed": sum(bool(row.failed) for row in rows)}

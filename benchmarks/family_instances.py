@@ -58,6 +58,11 @@ def _maps(kind: str, config: str, outputs: list[str], **settings: Any) -> nn.Mod
     return getattr(hf, kind)(getattr(hf, config)(out_features=outputs, **settings))
 
 
+def _siglip2() -> nn.Module:
+    settings = {name: value for name, value in _HF.items() if name != "image_size"}
+    return hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**settings, num_patches=64))
+
+
 def _rfdetr() -> nn.Module:
     from transformers.models.rf_detr.modeling_rf_detr import RfDetrDinov2Backbone
 
@@ -117,6 +122,14 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
     "Hugging Face DINOv3": lambda: _hf("DINOv3ViTModel", "DINOv3ViTConfig", **_HF, num_register_tokens=4),
     "Hugging Face CLIP": lambda: _hf("CLIPVisionModelWithProjection", "CLIPVisionConfig", **_HF, projection_dim=96),
     "Hugging Face SigLIP": lambda: _hf("SiglipVisionModel", "SiglipVisionConfig", **_HF),
+    "Hugging Face SigLIP 2, NaFlex": lambda: _siglip2(),
+    "Hugging Face Data2Vec-Vision": lambda: _hf(
+        "Data2VecVisionForImageClassification",
+        "Data2VecVisionConfig",
+        **{**_HF, "num_labels": 100, "use_relative_position_bias": True},
+    ),
+    "Hugging Face I-JEPA": lambda: _hf("IJepaForImageClassification", "IJepaConfig", **_HF, num_labels=100),
+    "Hugging Face ViT-MSN": lambda: _hf("ViTMSNForImageClassification", "ViTMSNConfig", **_HF, num_labels=100),
     "torchvision VisionTransformer": lambda: torchvision_vit.VisionTransformer(
         image_size=64, patch_size=8, num_layers=2, num_heads=2, hidden_dim=128, mlp_dim=512, num_classes=100
     ),

@@ -24,13 +24,18 @@ _CLASSES = {
     "beit": ("BeitModel", "BeitForImageClassification"),
     "clip": ("CLIPVisionModelWithProjection",),
     "clip_vision_model": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    "data2vec-vision": ("Data2VecVisionModel", "Data2VecVisionForImageClassification"),
     "dinov2": ("Dinov2Model", "Dinov2ForImageClassification"),
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification"),
     "dinov3_vit": ("DINOv3ViTModel",),
+    "ijepa": ("IJepaModel", "IJepaForImageClassification"),
     "siglip": ("SiglipVisionModel",),
     "siglip_vision_model": ("SiglipVisionModel",),
+    "siglip2": ("Siglip2VisionModel",),
+    "siglip2_vision_model": ("Siglip2VisionModel",),
     "swin": ("SwinModel", "SwinForImageClassification"),
     "swinv2": ("Swinv2Model", "Swinv2ForImageClassification"),
+    "vit_msn": ("ViTMSNModel", "ViTMSNForImageClassification"),
 }
 TYPES = tuple(_CLASSES)
 
@@ -121,7 +126,8 @@ def _fitted(model: Any, sizes: Sizes) -> list[str]:
     notes = []
     if sizes.in_chans and sizes.in_chans != model.config.num_channels:
         notes.append(_with_channels(model, sizes.in_chans))
-    if sizes.image_size and sizes.image_size != _pair(model.config.image_size):
+    own = getattr(model.config, "image_size", None)  # a model of any aspect ratio has none
+    if sizes.image_size and (own is None or sizes.image_size != _pair(own)):
         notes += _with_size(model, sizes.image_size)
     return [f"resampled for the size that was asked for: {' and '.join(notes)}"] if notes else []
 
@@ -135,7 +141,9 @@ def _with_channels(model: Any, channels: int) -> str:
     from timm.models import adapt_input_conv
     from torch import nn
 
-    first = next(one for one in model.modules() if isinstance(one, nn.Conv2d))
+    first = next((one for one in model.modules() if isinstance(one, nn.Conv2d)), None)
+    if first is None:
+        raise UserError(f"--in-chans {channels}: a {type(model).__name__} reads patches, and has its own channels")
     before = first.in_channels
     first.weight = nn.Parameter(adapt_input_conv(channels, first.weight.detach()))
     first.in_channels = channels
@@ -156,7 +164,7 @@ def _with_size(model: Any, size: tuple[int, int]) -> list[str]:
         raise UserError(f"--image-size {size[0]}x{size[1]}: the model has patches of {patch[0]}×{patch[1]}")
     told = []
     stored = None if embeddings is None else _stored(embeddings)
-    if stored is not None and not type(model).__name__.startswith(("Dinov2", "Beit")):
+    if stored is not None and not type(model).__name__.startswith(("Dinov2", "Beit", "Data2Vec")):
         assert embeddings is not None
         before = stored.shape[-2]
         old, new = (side[0] // patch[0] * (side[1] // patch[1]) for side in (_pair(model.config.image_size), size))
@@ -170,6 +178,8 @@ def _with_size(model: Any, size: tuple[int, int]) -> list[str]:
             embeddings.image_size = size[0]
         else:
             embeddings.position_embeddings = nn.Parameter(found, False)
+            if hasattr(embeddings, "image_size"):
+                embeddings.image_size = size
         told.append(f"position embeddings from {before} to {found.shape[1]}")
     for part in model.modules():
         if "PatchEmbeddings" in type(part).__name__ and hasattr(part, "image_size"):

@@ -19,6 +19,7 @@ transformers = pytest.importorskip("transformers")
 
 SIZE = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 PLAIN = {**SIZE, "intermediate_size": 64}
+NAFLEX = {**{name: one for name, one in PLAIN.items() if name != "image_size"}, "num_patches": 16}
 WINDOWS = {"image_size": 32, "embed_dim": 16, "depths": [2], "num_heads": [2], "window_size": 4}
 TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 99}
 
@@ -37,6 +38,13 @@ MODELS: dict[str, Callable[[], Any]] = {
         "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", **SIZE, num_labels=5
     ),
     "DINOv3": lambda: of("DINOv3ViTModel", "DINOv3ViTConfig", **PLAIN, num_register_tokens=2),
+    "Data2Vec": lambda: of(
+        "Data2VecVisionForImageClassification", "Data2VecVisionConfig", **PLAIN, use_relative_position_bias=True
+    ),
+    "I-JEPA": lambda: of("IJepaForImageClassification", "IJepaConfig", **PLAIN),
+    "ViT-MSN": lambda: of("ViTMSNForImageClassification", "ViTMSNConfig", **PLAIN),
+    "SigLIP 2, NaFlex": lambda: of("Siglip2VisionModel", "Siglip2VisionConfig", **NAFLEX),
+    "SigLIP 2, both towers": lambda: of("Siglip2Model", "Siglip2Config", vision_config=NAFLEX, text_config=TEXT),
     "CLIP, vision": lambda: of("CLIPVisionModel", "CLIPVisionConfig", **PLAIN),
     "CLIP, both towers": lambda: of(
         "CLIPModel", "CLIPConfig", vision_config={**PLAIN, "projection_dim": 24}, text_config=TEXT, projection_dim=24
@@ -53,10 +61,11 @@ def written(model: Any, folder: Path, **processor: Any) -> Path:
 
 
 def expected(model: Any, images: torch.Tensor) -> torch.Tensor:
-    if hasattr(model, "text_model"):
+    if hasattr(model, "text_model") and type(model).__name__ != "Siglip2Model":
         found = model.get_image_features(images)
         return found if isinstance(found, torch.Tensor) else found.pooler_output
-    found = family_of(model).original(model)(images)
+    tower = getattr(model, "vision_model", model) if hasattr(model, "text_model") else model
+    found = family_of(tower).original(tower)(images)
     return next(iter(found.values()))
 
 
@@ -75,7 +84,9 @@ def test_a_folder_computes_what_transformers_does(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["BEiT", "DINOv2, classifier", "DINOv3", "CLIP, vision", "SigLIP, vision"])
+@pytest.mark.parametrize(
+    "kind", ["BEiT", "Data2Vec", "DINOv2, classifier", "DINOv3", "I-JEPA", "ViT-MSN", "CLIP, vision", "SigLIP, vision"]
+)
 def test_another_image_size_and_channels(
     kind: str, tmp_path: Path, with_weights: Any, relative_difference: Any
 ) -> None:
@@ -85,7 +96,7 @@ def test_another_image_size_and_channels(
     assert describe_model(loaded.model).input_shape == (3, 48, 48)
     images = torch.randn(2, 3, 48, 48)
     chain = family_of(loaded.model).as_chain(loaded.model)
-    asked = {} if kind.startswith(("BEiT", "DINO")) else {"interpolate_pos_encoding": True}
+    asked = {} if kind.startswith(("BEiT", "DINO", "Data2Vec")) else {"interpolate_pos_encoding": True}
     theirs = model(images, **asked)
     theirs = theirs.logits if hasattr(theirs, "logits") else theirs.pooler_output
     assert relative_difference(chain(images), theirs) < 1e-4

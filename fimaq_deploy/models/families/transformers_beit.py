@@ -46,10 +46,10 @@ class TransformersBeit(TransformersSource):
         first = tokens(embeddings.patch_embeddings.projection, embeddings, shape, positions=positions)
         grid = (shape[1] // patch, shape[2] // patch)
         blocks = {
-            f"blocks.{number}": _block(layer, _bias((layer.relative_position_bias, tower.shared_position_bias), grid))
+            f"blocks.{number}": _block(layer, bias_of((layer.relative_position_bias, tower.shared_position_bias), grid))
             for number, layer in enumerate(tower.layers)
         }
-        return {"patch_embed": first, **blocks, "head": _head(model, tower, self.answer(model))}
+        return {"patch_embed": first, **blocks, "head": head_of(model, tower, self.answer(model))}
 
 
 def _tower(model: Any) -> Any:
@@ -57,7 +57,7 @@ def _tower(model: Any) -> Any:
 
 
 @torch.no_grad()
-def _bias(parts: tuple[Any, ...], grid: tuple[int, int]) -> RelativeBias | None:
+def bias_of(parts: tuple[Any, ...], grid: tuple[int, int]) -> RelativeBias | None:
     """One table for what a block and the model add; of another image size, resampled as the model does."""
     found = [part for part in parts if part is not None]
     if not found:
@@ -82,7 +82,7 @@ def _block(layer: Any, bias: RelativeBias | None) -> Block:
     return Block(layer.layernorm_before, attention, layer.layernorm_after, mlp, scales=(first, second))
 
 
-def _head(model: Any, tower: Any, answer: str) -> Head:
+def head_of(model: Any, tower: Any, answer: str) -> Head:
     if answer == "last_hidden_state":
         return Head(tower.layernorm)
     classifier, norm = getattr(model, "classifier", None), tower.pooler.layernorm

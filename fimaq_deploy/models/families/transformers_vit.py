@@ -1,7 +1,7 @@
-"""Hugging Face's plain transformers: ViT, DeiT, DINOv2 with and without registers, DINOv3, CLIP's and SigLIP's towers.
+"""Hugging Face's plain transformers: ViT, DeiT, ViT-MSN, I-JEPA, DINOv2 and DINOv3, CLIP's and SigLIP's towers.
 
 They differ in names and in their ends. What is deployed of a model with several outputs is the logits, else the image
-embedding, else the pooled output, else all tokens; of ViT and DeiT the tokens, whose poolers are mostly untrained.
+embedding, else the pooled output, else all tokens; of ViT, DeiT and I-JEPA all tokens, as poolers are untrained.
 Modules have the names of `transformers` 5.
 """
 
@@ -19,9 +19,9 @@ from fimaq_deploy.models.families.parts import Attention, Block, GatedMlp, Mlp, 
 from fimaq_deploy.models.families.source import TransformersSource
 
 _WITH_CLASSES = "ForImageClassification"
-_UNPOOLED = ("ViTModel", "DeiTModel")
+_UNPOOLED = ("ViTModel", "DeiTModel", "ViTMSNModel", "IJepaModel")
 _POOLED = ("Dinov2Model", "Dinov2WithRegistersModel", "DINOv3ViTModel", "CLIPVisionModel", "SiglipVisionModel")
-_CLASSIFIERS = ("ViT", "DeiT", "Dinov2", "Dinov2WithRegisters", "CLIP", "Siglip")
+_CLASSIFIERS = ("ViT", "DeiT", "ViTMSN", "IJepa", "Dinov2", "Dinov2WithRegisters", "CLIP", "Siglip")
 _KINDS = (*_UNPOOLED, *_POOLED, "CLIPVisionModelWithProjection", *(f"{one}{_WITH_CLASSES}" for one in _CLASSIFIERS))
 
 
@@ -140,10 +140,10 @@ def _head(model: Any, tower: Any, prefix: int, answer: str) -> Head:
     if kind.startswith("CLIP"):  # it norms the first token alone, and no token for classes
         by_classes = Head(pool=Mean(1), classifier=classifier)
         return by_classes if answer == "logits" else Head(None, FirstToken(), last, classifier)
-    if kind.startswith("Siglip") and answer != "last_hidden_state":
-        return Head(last, Mean() if answer == "logits" else Kept(tower.head), classifier=classifier)
-    if kind.startswith("Dinov2") and answer == "logits":
-        return Head(last, FirstAndMean(prefix), classifier=classifier)
+    if kind.startswith("Siglip") and answer == "pooler_output":
+        return Head(last, Kept(tower.head))
+    if answer == "logits" and kind.startswith(("Siglip", "IJepa", "Dinov2")):
+        return Head(last, FirstAndMean(prefix) if kind.startswith("Dinov2") else Mean(), classifier=classifier)
     return Head(last, None if answer == "last_hidden_state" else FirstToken(), classifier=classifier)
 
 

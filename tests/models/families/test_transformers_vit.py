@@ -34,6 +34,10 @@ MODELS: dict[str, Any] = {
     ),
     "DINOv3ViTModel": lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**SIZE, **IMAGES, num_register_tokens=4)),
     "DINOv3 gated": lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**SIZE, **IMAGES, use_gated_mlp=True)),
+    "ViTMSNModel": lambda: hf.ViTMSNModel(hf.ViTMSNConfig(**SIZE, **IMAGES)),
+    "ViTMSNForImageClassification": lambda: hf.ViTMSNForImageClassification(hf.ViTMSNConfig(**SIZE, **IMAGES)),
+    "IJepaModel": lambda: hf.IJepaModel(hf.IJepaConfig(**SIZE, **IMAGES)),
+    "IJepaForImageClassification": lambda: hf.IJepaForImageClassification(hf.IJepaConfig(**SIZE, **IMAGES)),
     "CLIPVisionModel": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**CLIP)),
     "CLIPVisionModelWithProjection": lambda: hf.CLIPVisionModelWithProjection(
         hf.CLIPVisionConfig(**CLIP, projection_dim=48)
