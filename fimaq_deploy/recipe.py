@@ -117,6 +117,11 @@ class Rewrites(_Strict):
     heads: bool | None = Field(
         default=None, description="Balance q, k and v per head inside the qkv and output projections."
     )
+    values: bool | None = Field(
+        default=None,
+        description="Move the mean of v into the output projection's bias, so that weight which attention loses in "
+        "rounding costs less.",
+    )
     rotation: bool | None = Field(
         default=None, description="ViT/DeiT: RMSNorm and a Hadamard rotation of the residual stream."
     )
@@ -128,6 +133,11 @@ class ScaleSearch(_Strict):
     images: Count = 128
     candidates: Count = Field(
         default=64, description="Shrunken ranges to try; 1 takes the extremes as they are (max calibration)."
+    )
+    softmax: Literal["values", "products"] = Field(
+        default="values",
+        description="What the scale of attention weights is searched for: the least error of the weights themselves, "
+        "or of what they make of v, to which the many small ones add up.",
     )
 
 

@@ -17,6 +17,7 @@ from fimaq_deploy.calibration.learning.batches import relative_error, run_batche
 from fimaq_deploy.calibration.learning.outputs import Divergence, Outputs
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, Limits, reconstruct_block
 from fimaq_deploy.calibration.learning.scale_search import search_stage
+from fimaq_deploy.calibration.learning.softmax_search import search_softmax
 from fimaq_deploy.calibration.learning.tune import tune
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.quantizers.layers import freeze
@@ -80,6 +81,8 @@ class Walk:
         sample = boundary[1][: search.images].to(place_of(module))
         group, size = parallel.current(), min(settings.batch_size, self.at_once)
         search_stage(module, sample.split(size), search.candidates, self._passed(sample) // size)
+        if search.softmax == "products":
+            search_softmax(module, sample, search.candidates)
         group.broadcast(list(module.parameters()))
         limits = Limits(self.at_once, warm=self._warm)
         record = reconstruct_block(

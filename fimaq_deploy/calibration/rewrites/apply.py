@@ -1,7 +1,7 @@
 """Which exact rewrites a full-precision model gets, and the proof that they changed nothing.
 
 Every rewrite moves numbers between neighbouring layers and leaves the outputs as they were, up to float rounding, and
-the run-time graph as large as it was: `norms`, `heads` and `rotation` have one each.
+the run-time graph as large as it was: `norms`, `heads` and `rotation` hold them.
 
 Which modules and parameters exist afterwards depends on the model and the switches only, never on the images: applying
 the same rewrites with any images to the same model gives something that a saved state fits into.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.outputs import tensors_of
 from fimaq_deploy.calibration.rewrites.channels import logits_of
-from fimaq_deploy.calibration.rewrites.heads import balance_heads
+from fimaq_deploy.calibration.rewrites.heads import balance_heads, centre_values
 from fimaq_deploy.calibration.rewrites.norms import NORM_STRENGTH, fold_norm_ranges
 from fimaq_deploy.calibration.rewrites.rotation import rotate_heads, rotate_residual
 from fimaq_deploy.errors import UserError
@@ -63,6 +63,9 @@ def apply_rewrites(model: nn.Module, images: Tensor, rewrites: Rewrites, seed: i
     if chosen.heads:
         balance_heads(model, images)
         applied.append("balance_heads")
+    if chosen.values:
+        centre_values(model, images)
+        applied.append("centre_values")
     if chosen.norm:
         fold_norm_ranges(model, images, NORM_STRENGTH)
         applied.append("fold_norm_ranges")

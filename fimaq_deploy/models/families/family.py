@@ -26,7 +26,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
-    rewrites: ClassVar[Mapping[str, bool]] = {"norm": True, "heads": False, "rotation": False}
+    rewrites: ClassVar[Mapping[str, bool]] = {"norm": True, "heads": False, "values": False, "rotation": False}
 
     @abstractmethod
     def claims(self, model: object) -> bool:

@@ -11,12 +11,13 @@ from fixtures.rewritten import BOTH, assert_unchanged, differs, images_for, swin
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.rewrites.channels import measure_channels
-from fimaq_deploy.calibration.rewrites.heads import balance_heads
+from fimaq_deploy.calibration.rewrites.heads import balance_heads, centre_values
 from fimaq_deploy.calibration.rewrites.rotation import rotate_heads
 
 REWRITES: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "heads": balance_heads,
     "heads, centred values": lambda model, images: balance_heads(model, images, value_strength=1.0, centre_values=True),
+    "values": centre_values,
 }
 
 
@@ -48,4 +49,17 @@ def test_normalised_queries_and_outputs_are_left_alone() -> None:
     model = vit(qk_norm=True, scale_attn_norm=True)
     rewritten = copy.deepcopy(model)
     assert balance_heads(rewritten, images_for(model)) == rotate_heads(rewritten, 0) == []
+    assert centre_values(rewritten, images_for(model)) == []
     assert not differs(model, rewritten)
+
+
+def test_centred_values_have_mean_zero_and_queries_and_keys_stay() -> None:
+    model = vit()
+    rewritten = copy.deepcopy(model)
+    centre_values(rewritten, images_for(model))
+    name = "blocks.1.attn.qkv"
+    before, after = (
+        measure_channels(m, images_for(m), {name: m.get_submodule(name)})[name] for m in (model, rewritten)
+    )
+    assert after.mean.chunk(3)[2].abs().max() < 1e-5 < before.mean.chunk(3)[2].abs().max()
+    torch.testing.assert_close(after.mean[:48], before.mean[:48], rtol=1e-3, atol=1e-4)

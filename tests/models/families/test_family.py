@@ -49,7 +49,7 @@ def test_what_is_not_said_is_the_careful_answer() -> None:
     assert family.as_chain(model) is model and family.translated(model, state) is state
     assert family.kept(model) == {} and not family.head_reads_a_mean(model)
     assert family.stream(model) == "Sequential: the residual stream of this family cannot be rotated"
-    assert family.rewrites == {"norm": True, "heads": False, "rotation": False}
+    assert family.rewrites == {"norm": True, "heads": False, "values": False, "rotation": False}
 
 
 @pytest.mark.parametrize(
