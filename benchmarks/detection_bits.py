@@ -2,11 +2,14 @@
 
     python benchmarks/detection_bits.py
     python benchmarks/detection_bits.py --models detr_shapes --bits w4a4 --rows mse dplr --seeds 0 --iterations 100
+    python benchmarks/detection_bits.py --cells cells.jsonl  # continues where it was stopped
 
 The encoder inside of each shipped model is quantized, the rest stays as it is. Rows differ from their bits' recipe
-in what their name says; those named after a loss learn block by block without joint tuning. Prints, for each, box AP,
-AP50 and mask AP or mIoU, in percent, the share of the original's answers that are kept, and seconds of one core; mean
-and, behind ±, standard deviation over seeds. Ends in one JSON line.
+in what their name says: `mse` and `dplr` learn block by block without joint tuning, on what the encoder hands out;
+`divergence` is `dplr` of what the whole model answers (classes and boxes, or the class of each pixel), pulled back
+through the rest. All rows of the first seed come before the others. Prints, for each, box AP, AP50 and mask AP or mIoU,
+in percent, the share of the original's answers that are kept, and seconds of one core; mean and, behind ±, standard
+deviation over seeds. Ends in one JSON line.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,15 +31,16 @@ from fimaq_deploy.models.detectors import Arranged
 
 BLOCKS_ALONE = ("tuning.iterations=0",)
 NOTHING_LEARNED = ("reconstruction.iterations=0", *BLOCKS_ALONE)
-LOSSES = ("mse", "dplr", "divergence")
 
 ROWS: dict[str, tuple[str, ...]] = {
     "max calibration": ("scale_search.candidates=1", *NOTHING_LEARNED),
     "scale search": NOTHING_LEARNED,
-    **{loss: (f"reconstruction.loss={loss}", *BLOCKS_ALONE) for loss in LOSSES},
-    "default": (),
+    "mse": ("reconstruction.loss=mse", *BLOCKS_ALONE),
+    "dplr": ("reconstruction.loss=dplr", *BLOCKS_ALONE),
+    "divergence": ("reconstruction.loss=dplr", *BLOCKS_ALONE),
 }
 FIXED = ("max calibration", "scale search")  # the seed changes nothing
+Job = tuple[str, str, str, int]
 FIGURES = ("ap", "ap50", "mask_ap", "miou", "agreement")
 
 
@@ -66,9 +71,18 @@ def run_cell(model: str, bits: str, row: str, seed: int, args: argparse.Namespac
     network = fd.load_model(model)
     started = time.process_time()
     images = shipped_images(model, "calibration", args.images)
-    quantized = fd.quantize(network, images, recipe, target=args.target, seed=seed)
+    answers = "classes" if INSIDE[model].task == "maps" else "detections"
+    judge = answers if row == "divergence" else None
+    quantized = fd.quantize(network, images, recipe, target=args.target, seed=seed, divergence=judge)
     seconds = time.process_time() - started
     return Cell(model, bits, row, seed, figures_of(quantized.inside(network), model, args.tests, network), seconds)
+
+
+def finished(path: Path | None) -> dict[Job, Cell]:
+    """What an earlier call wrote; with other images, tests or iterations it belongs into another file."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    cells = [Cell(**json.loads(line)) for line in lines]
+    return {(cell.model, cell.bits, cell.row, cell.seed): cell for cell in cells}
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -98,22 +112,26 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=500, help="test images")
     parser.add_argument("--iterations", type=int, help="of each block; default: the recipe's")
     parser.add_argument("--target", default="tensorrt", help="whose rules the grids follow")
+    parser.add_argument("--cells", type=Path, help="a file of one line each, written at once and not run again")
     args = parser.parse_args()
     torch.set_num_threads(1)
     original = {model: figures_of(fd.load_model(model), model, args.tests) for model in args.models}
     jobs = [
         (model, bits, row, seed)
+        for seed in args.seeds
         for model in args.models
         for bits in args.bits
         for row in args.rows
-        for seed in args.seeds
         if seed == args.seeds[0] or row not in FIXED
     ]
-    cells = []
+    cells, done = [], finished(args.cells)
     for number, job in enumerate(jobs, 1):
-        cells.append(run_cell(*job, args))
+        cells.append(done[job] if job in done else run_cell(*job, args))
         told = ", ".join(f"{name} {value:.2f}" for name, value in cells[-1].figures.items())
         print(f"[{number}/{len(jobs)}] {' '.join(map(str, job))}: {told}, {cells[-1].seconds:.0f} s", flush=True)
+        if args.cells and job not in done:
+            with args.cells.open("a") as file:
+                file.write(json.dumps(asdict(cells[-1])) + "\n")
     print_tables(cells, original)
     print(json.dumps({"original": original, "cells": [asdict(cell) for cell in cells]}))
 

@@ -40,6 +40,21 @@ def detections(reference: Any, answer: Any) -> Tensor:
     return _queries(*found)
 
 
+def classes(reference: Any, answer: Any) -> Tensor:
+    """The divergence of class probabilities, of class logits (N, K, ...): a segmenter's mean over pixels.
+
+    Raises:
+        UserError: the model answers no such tensor, nor one as `logits`.
+    """
+    found = [each if isinstance(each, Tensor) else _entry(each, "logits") for each in (reference, answer)]
+    if not all(isinstance(each, Tensor) and each.ndim > 1 for each in found):
+        raise UserError(
+            f"divergence 'classes': the model answers a {type(reference).__name__}, expected class logits (N, K, ...)"
+        )
+    ours, theirs = (each.log_softmax(1) for each in found)
+    return (ours.exp() * (ours - theirs)).sum(1).mean()
+
+
 def _entry(answer: Any, name: str) -> Any:
     return answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fimaq_deploy.calibration.detections import detections
+from fimaq_deploy.calibration.detections import classes, detections
 from fimaq_deploy.calibration.device import place_of
 from fimaq_deploy.calibration.learning.outputs import tensors_of
 from fimaq_deploy.errors import UserError
@@ -23,7 +23,7 @@ from fimaq_deploy.models.inside import Inside, spliced
 # Of what the whole model answers in full precision, and of what it answers now: a scalar.
 Whole = Callable[[Any, Any], Tensor]
 
-_SHIPPED: dict[str, Whole] = {"detections": detections}
+_SHIPPED: dict[str, Whole] = {"detections": detections, "classes": classes}
 
 
 def find_divergence(given: str | Whole | None) -> Whole | None:
