@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.report.comparison.judge import compare
     from fimaq_deploy.report.timeline.records import history
     from fimaq_deploy.runtime.answers import predict
+    from fimaq_deploy.runtime.objects import Detector, Segmenter
     from fimaq_deploy.runtime.predictor import Classifier, Encoder, Predictor
     from fimaq_deploy.runtime.verification import verify_artifact
     from fimaq_deploy.serving.server import serve
@@ -45,10 +46,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "BuildResult": "pipeline.builds",
     "Classifier": "runtime.predictor",
+    "Detector": "runtime.objects",
     "Encoder": "runtime.predictor",
     "Predictor": "runtime.predictor",
     "QuantizedModel": "calibration.quantized_model",
     "Recipe": "recipe",
+    "Segmenter": "runtime.objects",
     "TARGETS": "target",
     "Target": "target",
     "UserError": "errors",
@@ -78,10 +81,12 @@ __all__ = [
     "TARGETS",
     "BuildResult",
     "Classifier",
+    "Detector",
     "Encoder",
     "Predictor",
     "QuantizedModel",
     "Recipe",
+    "Segmenter",
     "Target",
     "UserError",
     "__version__",

@@ -12,7 +12,8 @@ of its `metadata_props`:
     outputs         name, dtype, shape and kind (what a build measured it as; null where nobody said) of each
     classes         names in the order of the logits; empty where nobody said
     part            of a file that is the encoder of somebody's model: which module, and whether it reads the images
-                    of that model or what the model makes of them; absent otherwise
+                    of that model or what the model makes of them; absent otherwise. head: the float rest behind it, a
+                    file of its own that takes the encoder's outputs of one image: file, kind, outputs and classes
 
 The rules: `shorter` resizes so that the image covers the size, its ratio kept; `longer` so that it fits inside; `both`
 to the size itself. Then `center` cuts the crop out of the middle and fills with black where the image is smaller;
@@ -50,6 +51,22 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Head:
+    """The rest of a model behind its encoder: a file that takes what the encoder answers of one image.
+
+    kind: of what it answers: detection, segmentation, depth, dense and the like. classes: names by label.
+    """
+
+    file: str
+    kind: str
+    outputs: tuple[str, ...] = ()
+    classes: tuple[str, ...] = field(default=(), repr=False)
+
+    def document(self) -> dict[str, Any]:
+        return {"file": self.file, "kind": self.kind, "outputs": list(self.outputs), "classes": list(self.classes)}
+
+
+@dataclass(frozen=True)
 class Contract:
     """How an image becomes an input, and what comes out.
 
@@ -57,7 +74,7 @@ class Contract:
     resize: the (height, width) of the rule. crop_mode: one of RULES.
     pixels: whether the file takes uint8 pixels (N, H, W, C) and normalises them itself.
     part: which module of a model the file is; empty where it is a whole one. direct: whether that module reads the
-        model's images, and not what the model makes of them.
+        model's images, and not what the model makes of them. head: what stands behind it, where that is a file.
     """
 
     shape: Shape
@@ -73,6 +90,7 @@ class Contract:
     classes: tuple[str, ...] = field(default=(), repr=False)
     part: str = ""
     direct: bool = True
+    head: Head | None = None
 
     @property
     def colour(self) -> str | None:
@@ -117,8 +135,12 @@ class Contract:
                 for one in self.outputs
             ],
             "classes": list(self.classes),
-            **({"part": {"module": self.part, "reads_images": self.direct}} if self.part else {}),
+            **({"part": self._part()} if self.part else {}),
         }
+
+    def _part(self) -> dict[str, Any]:
+        head = {} if self.head is None else {"head": self.head.document()}
+        return {"module": self.part, "reads_images": self.direct, **head}
 
     def text(self) -> str:
         """The document in one line; equal contracts have equal texts."""
@@ -209,7 +231,16 @@ def _read(document: Mapping[str, Any]) -> Contract:
         classes=tuple(str(name) for name in document["classes"]),
         part=str(part["module"]) if part else "",
         direct=bool(part["reads_images"]) if part else True,
+        head=_head(part["head"]) if part and "head" in part else None,
     )
+
+
+def _head(document: Mapping[str, Any]) -> Head:
+    file = str(document["file"])
+    if not file.endswith(".onnx") or {"/", "\\", "\0"} & {*file}:
+        raise ValueError(f"a head in {file}")
+    outputs, classes = (tuple(map(str, document[name])) for name in ("outputs", "classes"))
+    return Head(file, str(document["kind"]), outputs, classes)
 
 
 def _output(document: Mapping[str, Any]) -> Output:

@@ -43,6 +43,13 @@ def _table(found: Answers) -> Table:
 
 
 def _text(answer: Answer) -> str:
+    if answer.objects is not None:
+        told = (
+            f"{one.name} {one.score:.2f} [{', '.join(f'{side:.0f}' for side in one.box)}]" for one in answer.objects
+        )
+        return ", ".join(told) or "nothing"
+    if answer.shares is not None:
+        return ", ".join(f"{name} {100 * share:.1f} %" for name, share in answer.shares.items())
     if answer.prediction is None:
         return ", ".join(f"{name} {one.dtype} {one.shape}" for name, one in answer.outputs.items())
     return ", ".join(f"{name} {100 * probability:.1f} %" for _, name, probability in answer.prediction.top)

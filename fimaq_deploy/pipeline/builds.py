@@ -31,6 +31,7 @@ from fimaq_deploy.calibration.findings.usage import GridUse, clipped_shares
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.rest import Whole as Divergence
+from fimaq_deploy.contract import Contract
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.choose import calibration_source, evaluation_source
 from fimaq_deploy.data.intake import Images
@@ -52,6 +53,8 @@ from fimaq_deploy.pipeline.compiled import compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for, file_info, whole_contract
 from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
+from fimaq_deploy.pipeline.heads import IMAGES as HEAD_IMAGES
+from fimaq_deploy.pipeline.heads import Written, with_head, write_head
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
 from fimaq_deploy.pipeline.onnx_builds import make_from_onnx
 from fimaq_deploy.pipeline.pixels import write_pixels
@@ -66,6 +69,7 @@ from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.gates import failures
 from fimaq_deploy.report.predictions import PREDICTIONS
+from fimaq_deploy.runtime.head import HEAD
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.runtime.replay import REPLAY
 from fimaq_deploy.target import WeightStorage
@@ -247,7 +251,8 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("export"):
         earlier = originals.onnx if originals else None
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
-        contract = whole_contract(contract, loaded.whole, quantized.input_shape, loaded.direct)
+        head = _write_head(folder, loaded, contract)
+        contract = whole_contract(contract, loaded.whole, quantized.input_shape, loaded.direct, head.facts)
         files = write_files(
             folder,
             quantized,
@@ -271,7 +276,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         read = file_info(loaded.info, contract)
         replay = make_replay(variants.candidates, loaded.shown(loaded.evaluation), read, request.replay)
         if replay is not None:
-            replay.save(folder / REPLAY)
+            with_head(replay, folder, head.facts).save(folder / REPLAY)
     grids = _evaluated(quantized, loaded, found.sample)
     with steps.step("parity"):
         parity = _compare_stages(request, quantized, folder, loaded.shown(loaded.evaluation), variants)
@@ -286,7 +291,15 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         parameters=loaded.parameters,
         images=(loaded.calibration, loaded.evaluation),
         measures=loaded.measures,
-        notes=(*loaded.notes, *whole, *doubts, *found.notes, *quantized.notes, *filter(None, [domain_warning(grids)])),
+        notes=(
+            *loaded.notes,
+            *whole,
+            *filter(None, [head.note]),
+            *doubts,
+            *found.notes,
+            *quantized.notes,
+            *filter(None, [domain_warning(grids)]),
+        ),
         files=files,
         engines=engines,
         found=found,
@@ -416,6 +429,17 @@ def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) ->
     )
     quantized.save(folder / QUANTIZED)
     return quantized
+
+
+def _write_head(folder: Path, loaded: Loaded, contract: Contract) -> Written:
+    """What stands behind the encoder, where that reads the images themselves."""
+    if loaded.whole.is_encoder:
+        return Written()
+    if not loaded.direct:
+        return Written(None, f"{HEAD} was left out: the encoder reads what only the model makes of images")
+    shown = loaded.shown(loaded.evaluation).take(HEAD_IMAGES)
+    kind = next(iter(loaded.measures.tasks.values())).kind
+    return write_head(folder, loaded.whole, contract.shape[1:], shown, kind, contract.classes)
 
 
 def _compare_stages(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fimaq_deploy.contract import Contract, Output
+from fimaq_deploy.contract import Contract, Head, Output
 from fimaq_deploy.data.class_maps import read_class_map
 from fimaq_deploy.data.folder import Folder
 from fimaq_deploy.data.source import ImageSource
@@ -27,17 +27,19 @@ def contract_for(request: Request, info: ModelInfo, evaluation: ImageSource, mea
     return contract if contract.classes else replace(contract, classes=_names(request, info, evaluation))
 
 
-def whole_contract(contract: Contract, whole: Whole, shape: tuple[int, int, int], direct: bool) -> Contract:
+def whole_contract(
+    contract: Contract, whole: Whole, shape: tuple[int, int, int], direct: bool, head: Head | None = None
+) -> Contract:
     """Of the encoder's file, where it is inside of a model: what it reads there, and that it answers maps.
 
-    shape: of what it reads. direct: whether that is the model's images.
+    shape: of what it reads. direct: whether that is the model's images. head: of what stands behind it.
     """
     if whole.is_encoder:
         return contract
     family = whole.inside.family
     maps = family.outputs(whole.encoder) if isinstance(family, Maps) else ("",)
     outputs = tuple(Output(kind="dense") for _ in maps)
-    part = replace(contract, shape=shape, outputs=outputs, classes=(), part=whole.place, direct=direct)
+    part = replace(contract, shape=shape, outputs=outputs, classes=(), part=whole.place, direct=direct, head=head)
     if direct:
         return part
     mean, std = (0.0,) * shape[0], (1.0,) * shape[0]

@@ -13,19 +13,27 @@ import numpy as np
 from fimaq_deploy.data.listing import image_files
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.whole import is_file
+from fimaq_deploy.runtime.artifact import open_artifact
 from fimaq_deploy.runtime.choose import Choice
+from fimaq_deploy.runtime.objects import Detector, Found, Segmenter
 from fimaq_deploy.runtime.predictor import Array, Prediction, Predictor, ranked
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one image: classes, best first, or every output as it is."""
+    """Of one image: classes, best first, the objects in it, the share of each class, or every output as it is."""
 
     image: Path
     prediction: Prediction | None
     outputs: dict[str, Array]
+    objects: tuple[Found, ...] | None = None
+    shares: dict[str, float] | None = None
 
     def document(self) -> dict[str, Any]:
+        if self.objects is not None:
+            return {"image": str(self.image), "objects": [one.document() for one in self.objects]}
+        if self.shares is not None:
+            return {"image": str(self.image), "shares": self.shares}
         if self.prediction is None:
             return {"image": str(self.image), "outputs": {name: one.tolist() for name, one in self.outputs.items()}}
         best = [{"class": number, "name": name, "probability": p} for number, name, p in self.prediction.top]
@@ -68,6 +76,9 @@ def predict(
         UserError: no artifact, nothing in it that runs here, or an image that cannot be read.
     """
     files = [file for one in ([images] if isinstance(images, (str, Path)) else images) for file in _files(Path(one))]
+    head = open_artifact(artifact).contract.head
+    if head is not None and head.kind in (*Detector.kinds, *Segmenter.kinds):
+        return _of_head(artifact, head.kind, files, {"target": target, "threads": threads})
     predictor = Predictor(artifact, target=target, threads=threads)
     classes = any(one.kind in ("classes", "") and len(one.shape) == 1 for one in predictor.contract.outputs[:1])
     outputs = predictor.outputs(files)
@@ -76,6 +87,17 @@ def predict(
     rows = [{name: np.asarray(one[row]) for name, one in outputs.items()} for row in range(len(files))]
     answers = (Answer(*one) for one in zip(files, best, rows, strict=True))
     return Answers(predictor.artifact.name, predictor.choice, tuple(answers))
+
+
+def _of_head(artifact: str | Path, kind: str, files: list[Path], options: dict[str, Any]) -> Answers:
+    if kind in Detector.kinds:
+        detector = Detector(artifact, **options)
+        found = detector.predict_all(files)
+        objects = [Answer(file, None, {}, objects=tuple(one)) for file, one in zip(files, found, strict=True)]
+        return Answers(detector.artifact.name, detector.choice, tuple(objects))
+    segmenter = Segmenter(artifact, **options)
+    shares = [Answer(file, None, {}, shares=segmenter.predict(file).shares()) for file in files]
+    return Answers(segmenter.artifact.name, segmenter.choice, tuple(shares))
 
 
 def _files(path: Path) -> list[Path]:

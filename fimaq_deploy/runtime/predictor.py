@@ -5,8 +5,8 @@
     classifier = Classifier("build/x")
     print(classifier.predict("cat.jpg").name)
 
-A predictor may be called from several threads where its engine may: ONNX Runtime. Not covered: detectors, of which this
-package builds none, and masks, which `Predictor.outputs` returns as they are.
+A predictor may be called from several threads where its engine may: ONNX Runtime. Detectors and segmenters
+are in `runtime.objects`; of any other model `Predictor.outputs` returns the answers as they are.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Predictor:
     contract: what the file reads. choice: which engine runs it, and why. notes: what a log should say.
     """
 
+    _maps_alone = True  # of an encoder inside of a model
+
     def __init__(
         self, artifact: str | Path, *, target: str | None = None, threads: int | None = None, batch: int = _BATCH
     ) -> None:
@@ -74,7 +76,7 @@ class Predictor:
     @property
     def notes(self) -> tuple[str, ...]:
         part = self.artifact.contract.part
-        told = (f"it is the encoder '{part}' of a model and answers its maps",) if part else ()
+        told = (f"it is the encoder '{part}' of a model and answers its maps",) if part and self._maps_alone else ()
         return (self.choice.sentence, *told)
 
     def warm_up(self, batches: Sequence[int] = (1,)) -> None:

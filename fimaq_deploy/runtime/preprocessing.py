@@ -32,6 +32,42 @@ _MOST_PIXELS = 2 * 89_478_485  # resized; where Pillow refuses to decode by defa
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an image lies in the input that was made of it: input = image * scale + offset, of pixels as (x, y).
+
+    size: (height, width) of the image.
+    """
+
+    size: Size
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def boxes(self, boxes: Array) -> Array:
+        """Boxes of the input, (D, 4), left, top, right and bottom, as those of the image, cut at its edges."""
+        scale, offset = (np.asarray(pair * 2, np.float64) for pair in (self.scale, self.offset))
+        height, width = self.size
+        return np.clip((boxes - offset) / scale, 0, [width, height, width, height])
+
+    def plane(self, values: Array, outside: float = 0.0) -> Array:
+        """Values of the input's pixels (h, w) as those of the image's (H, W), float32, in between bilinear."""
+        height, width = self.size
+        (x, y), (left, top) = self.scale, self.offset
+        source = Image.fromarray(np.ascontiguousarray(values, np.float32))
+        data = (x, 0, left, 0, y, top)
+        # Pillow interpolates nothing within half a pixel of an edge: it takes nearest pixels there.
+        smooth, plain = (
+            np.array(source.transform((width, height), Image.Transform.AFFINE, data, resample, fillcolor=outside))
+            for resample in (Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
+        )
+        across = (np.arange(width) + 0.5) * x + left
+        down = (np.arange(height) + 0.5) * y + top
+        inner = [
+            (one >= 0.5) & (one <= side - 0.5) for one, side in ((down, values.shape[0]), (across, values.shape[1]))
+        ]
+        return np.where(inner[0][:, None] & inner[1][None], smooth, plain)
+
+
+@dataclass(frozen=True)
 class Preparation:
     """From an image to one input, without the batch: float32 (C, H, W), or uint8 (H, W, C).
 
@@ -47,10 +83,15 @@ class Preparation:
         Raises:
             UserError: it cannot be read, or is of another kind.
         """
+        return self.placed(image)[0]
+
+    def placed(self, image: object) -> tuple[Array, Place]:
+        """The same, and where the image lies in it. Raises as calling it does."""
         if self.contract.colour is None:
             channels = self.contract.shape[0]
             raise UserError(f"the model reads {channels} channels, which no image file has: give prepared arrays")
-        return self._finished(self._decoded(image))
+        decoded = self._decoded(image)
+        return self._finished(decoded), place((decoded.height, decoded.width), self.contract)
 
     def _decoded(self, image: object) -> Image.Image:
         channels, depth = self.contract.shape[0], self.contract.bit_depth
@@ -112,6 +153,13 @@ def fitted(image: Image.Image, contract: Contract, fill: int | None = None) -> I
     return _cropped(image, contract.shape[1:], filled)
 
 
+def place(size: Size, contract: Contract) -> Place:
+    """Where an image of a size lies in an input. size: (height, width)."""
+    resized = _RULES[contract.crop_mode](size, contract.resize)
+    corner = [_corner(have, want) for have, want in zip(resized, contract.shape[1:], strict=True)]
+    return Place(size, (resized[1] / size[1], resized[0] / size[0]), (corner[1], corner[0]))
+
+
 def _shorter(size: Size, wanted: Size) -> Size:
     """So that the image covers the size. A square is torchvision's resize of the shorter side, which rounds down."""
     height, width = size
@@ -148,6 +196,12 @@ def _cropped(image: Image.Image, size: Size, fill: Any) -> Image.Image:
         image = whole
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))
+
+
+def _corner(side: int, wanted: int) -> float:
+    """Where an image of a side begins in its crop: as `_cropped` pastes and cuts."""
+    pasted = (wanted - side) // 2 if side < wanted else 0
+    return float(pasted - round((max(side, wanted) - wanted) / 2))
 
 
 def _of_pixels(pixels: Array) -> Image.Image:

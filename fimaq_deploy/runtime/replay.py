@@ -2,6 +2,7 @@
 
     images                float32 (N, C, H, W) as the model reads them
     rows/ROW/OUTPUT       (N, ...) what that row of the report returned
+    head/IMAGE/OUTPUT     of a model with an encoder inside: what its head made of that image's maps
     picture               uint8 (H, W) or (H, W, C): a drawn image, of no data set
     picture_input         float32 (C, H, W) what the builder's preprocessing made of it
 
@@ -29,20 +30,26 @@ REPLAY = "replay.npz"
 Array: TypeAlias = "NDArray[Any]"
 
 _IMAGES, _PICTURE, _PREPARED, _ROWS = "images", "picture", "picture_input", "rows/"
+_HEAD = "head/"
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """See this module's docstring. rows: by row id, then by output. picture, prepared: None for other than images."""
+    """See this module's docstring. rows: by row id, then by output. picture, prepared: None for other than images.
+
+    answers: of a head, without masks.
+    """
 
     images: Array
     rows: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
     picture: Array | None = None
     prepared: Array | None = None
+    answers: tuple[Mapping[str, Array], ...] = ()
 
     def save(self, path: Path) -> None:
         """Write it whole. Raises UserError where it cannot be written."""
         arrays = {f"{_ROWS}{row}/{name}": found for row, named in self.rows.items() for name, found in named.items()}
+        arrays |= {f"{_HEAD}{n}/{name}": one for n, named in enumerate(self.answers) for name, one in named.items()}
         picture = {_PICTURE: self.picture, _PREPARED: self.prepared}
         kept = {_IMAGES: self.images, **arrays, **{name: one for name, one in picture.items() if one is not None}}
         data = io.BytesIO()
@@ -63,14 +70,20 @@ class Replay:
             images = arrays.pop(_IMAGES)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, NotImplementedError) as error:
             raise UserError(f"{path} holds no images to replay ({error}): build again to replace it") from None
-        rows: dict[str, dict[str, Array]] = {}
-        for name, array in arrays.items():
-            if name.startswith(_ROWS):
-                row, _, output = name.removeprefix(_ROWS).partition("/")
-                rows.setdefault(row, {})[output] = array
+        rows, answers = _named(arrays, _ROWS), _named(arrays, _HEAD)
         if any(len(array) != len(images) for named in rows.values() for array in named.values()):
             raise UserError(f"{path} has outputs for another number of images: build again to replace it")
-        return cls(images, rows, arrays.get(_PICTURE), arrays.get(_PREPARED))
+        return cls(images, rows, arrays.get(_PICTURE), arrays.get(_PREPARED), tuple(answers.values()))
+
+
+def _named(arrays: Mapping[str, Array], prefix: str) -> dict[str, dict[str, Array]]:
+    """Those of PREFIX/KEY/NAME by key, then by name, in the file's order."""
+    found: dict[str, dict[str, Array]] = {}
+    for name, array in arrays.items():
+        if name.startswith(prefix):
+            key, _, output = name.removeprefix(prefix).partition("/")
+            found.setdefault(key, {})[output] = array
+    return found
 
 
 def draw_picture(channels: int, height: int, width: int) -> Array:

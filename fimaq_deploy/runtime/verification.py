@@ -28,10 +28,11 @@ from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.manifest import MANIFEST, faults, read_manifest
 from fimaq_deploy.runtime.artifact import Artifact, open_artifact
+from fimaq_deploy.runtime.head import differences, load_head, remembered
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.runtime.preprocessing import Preparation
 from fimaq_deploy.runtime.replay import REPLAY, Replay
-from fimaq_deploy.runtime.replayed import Replayed, run_again
+from fimaq_deploy.runtime.replayed import AS_WRITTEN, Replayed, run_again
 from fimaq_deploy.runtime.signature import SIGNATURE, signature_problems
 
 
@@ -96,7 +97,8 @@ def verify_artifact(
     except UserError as error:
         problems.append(str(error))
     else:
-        problems += _contract_differences(opened.contract, folder, set(manifest["files"]) - set(damaged))
+        head = {opened.contract.head.file} if opened.contract.head else set()
+        problems += _contract_differences(opened.contract, folder, set(manifest["files"]) - set(damaged) - head)
         found = _replays(opened, damaged, asked, threads, time)
         problems += found.problems
         replayed, notes = found.done, notes + found.notes
@@ -179,7 +181,7 @@ def _replays(
     except UserError as error:
         found.problems.append(str(error))
         return found
-    found.problems += _picture_differences(artifact.contract, replay)
+    found.problems += [*_picture_differences(artifact.contract, replay), *_head_differences(artifact, replay, damaged)]
     for runtime in every_runtime() if asked is None else asked:
         file = runtime.file(artifact.path)
         reason = runtime.unavailable()
@@ -216,6 +218,18 @@ def _picture_differences(contract: Contract, replay: Replay) -> list[str]:
         f"the preprocessing is not the build's: {share:.3g} % of a picture's inputs differ, by at most {largest:.3g} "
         f"(Pillow {_installed('pillow')} here)"
     ]
+
+
+def _head_differences(artifact: Artifact, replay: Replay, damaged: Mapping[str, str]) -> list[str]:
+    """What the head here makes of the build's maps that it did not make there."""
+    head = artifact.contract.head
+    if head is None or head.file in damaged or not replay.answers:
+        return []
+    try:
+        own = load_head(artifact)(replay.rows[AS_WRITTEN])
+    except (UserError, KeyError) as error:
+        return [f"{head.file} does not run here: {error}"]
+    return [f"{head.file}, {line}" for line in differences(list(map(remembered, own)), replay.answers)][:1]
 
 
 def _finite(value: Any) -> Any:
