@@ -1,15 +1,16 @@
 """Formats beside each other: what they keep of the accuracy, learned or not, and what they compile to.
 
     python benchmarks/formats.py accuracy --models vit_shapes swin_shapes --seeds 0 1 2
-    python benchmarks/formats.py accuracy --models dinov2 --weights dino.safetensors --data FASHION-MNIST
+    python benchmarks/formats.py accuracy --models dinov2 --weights dino.safetensors --tests 128 --images 32
     python benchmarks/formats.py plans --sms 89 120
 
 `accuracy`: top-1, agreement with full precision and the KL divergence of the classes, of the fake-quant model on test
-images. Max calibration takes the extremes as they are and rounds to nearest. `dinov2`, a state dict and a data set as
-`benchmarks/dinov2.py` has them: the cosine of the features and recall@1 instead of classes.
+images. Max calibration takes the extremes as they are and rounds to nearest. `dinov2`, a state dict as
+`benchmarks/dinov2.py` has it, on the pictures of `benchmarks/photographs.py`: the cosine of the features and what
+retrieval keeps of full precision's order, instead of classes.
 
 `plans`: the kernels of TensorRT-RTX, compiled without a GPU; random weights, no search, two blocks of each ViT.
-Prints a table and one JSON line.
+Prints a table and one JSON line. With --cells FILE each row is added to it as it ends; those in it are not run again.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ TARGET = "tensorrt-rtx"
 MAX = ("scale_search.candidates=1", "reconstruction.iterations=0", "tuning.iterations=0")
 NONE = ("reconstruction.iterations=0", "tuning.iterations=0")
 FISHER = ("reconstruction.loss=dplr", "reconstruction.iterations=100")
+HOW = {"learned": (), "max calibration": MAX, "scales searched": NONE, "Fisher 100": FISHER}
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     f"{preset}, {how}": (preset, settings)
+    for how, settings in HOW.items()
     for preset in ("fp8", "w8a8", "w8a8-fp8attention", "nvfp4")
-    for how, settings in (("max calibration", MAX), ("scales searched", NONE), ("learned", ()), ("Fisher 100", FISHER))
 }
 
 
@@ -76,11 +78,13 @@ def of_classes(found: Tensor, reference: Tensor, labels: Tensor) -> dict[str, fl
 
 
 def of_features(found: Tensor, reference: Tensor) -> dict[str, float]:
-    """recall@1: whether the nearest other image stays the same."""
+    """recall@1: whether the nearest other image stays the same; overlap@10: how many of the ten nearest do."""
     near = [F.normalize(each) @ F.normalize(each).T - 2 * torch.eye(len(each)) for each in (found, reference)]
+    ten = [torch.zeros_like(each).scatter(1, each.topk(10).indices, 1) for each in near]
     return {
         "cosine": F.cosine_similarity(found, reference).mean().item(),
         "recall@1 %": 100 * (near[0].argmax(1) == near[1].argmax(1)).float().mean().item(),
+        "overlap@10 %": 10 * (ten[0] * ten[1]).sum(1).mean().item(),
         "error": ((found - reference).square().sum() / reference.square().sum()).item(),
     }
 
@@ -92,15 +96,13 @@ def task_of(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, Ten
         tests = [*bundled_images(task, "test", args.tests).batches(args.tests)]
         images, labels = torch.cat([one.images for one in tests]), torch.cat([one.labels for one in tests])
         return fd.load_model(name), bundled_images(task, "calibration", args.images).take(args.images), images, labels
-    from dinov2 import prepared, read_set
+    from photographs import normalized, photographs
     from safetensors.torch import load_file
 
     encoder = create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
-    encoder.load_state_dict(load_file(args.weights))
-    pictures, _ = read_set(args.data, "train")
-    host = torch.device("cpu")
-    taken, shown = pictures[: args.images], pictures[args.images :][: args.tests]
-    return encoder, prepared(taken, host), prepared(shown, host), None
+    encoder.load_state_dict({key: value.float() for key, value in load_file(args.weights).items()})
+    taken, shown = photographs("calibration", args.images), photographs("test", args.tests)
+    return encoder, normalized(taken), normalized(shown), None
 
 
 def accuracy(args: argparse.Namespace) -> Iterator[Result]:
@@ -112,6 +114,8 @@ def accuracy(args: argparse.Namespace) -> Iterator[Result]:
                 continue
             learns = not any(one == "reconstruction.iterations=0" for one in settings)
             for seed in args.seeds if learns else args.seeds[:1]:
+                if (name, run, seed) in args.done:
+                    continue
                 recipe = fd.Recipe.load(preset).with_settings([*settings, *args.set])
                 started = time.process_time()
                 quantized = fd.quantize(model, calibration, recipe, TARGET, seed=seed)
@@ -200,6 +204,8 @@ def plans(args: argparse.Namespace) -> Iterator[Plan]:
             for preset in args.recipes:
                 recipe = fd.Recipe.load(preset).with_settings([*MAX, "reconstruction.images=2"])
                 for sm in args.sms:
+                    if (name, preset, sm) in args.done or (preset == "nvfp4" and sm < 100):
+                        continue
                     export_onnx(fd.quantize(model, images, recipe, TARGET, sm=sm), path, target=TARGET)
                     yield read_plan(name, preset, sm, compiled(path, sm), floats[sm])
 
@@ -215,6 +221,21 @@ def print_plans(found: list[Plan]) -> None:
         print(f"| {one.model} | {one.recipe} | {one.sm} | {gemms} | {attention} | {counts} |")
 
 
+KINDS: dict[str, type[Result] | type[Plan]] = {"accuracy": Result, "plans": Plan}
+
+
+def earlier(path: Path | None, what: str) -> list[Result | Plan]:
+    """The rows that another run has written."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    return [KINDS[what](**json.loads(line)) for line in lines]
+
+
+def key(row: Result | Plan) -> tuple[str, str, int]:
+    if isinstance(row, Plan):
+        return row.model, row.recipe, int(row.sm.replace(".", ""))
+    return row.model, row.run, row.seed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_subparsers(required=True, dest="what")
@@ -226,17 +247,22 @@ def main() -> None:
     kept.add_argument("--tests", type=int, default=2000, help="test images")
     kept.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     kept.add_argument("--weights", type=Path, help="of dinov2")
-    kept.add_argument("--data", type=Path, help="of dinov2")
     compiled = what.add_parser("plans")
     compiled.add_argument("--models", nargs="+", default=list(PLANNED), choices=list(PLANNED))
     compiled.add_argument("--recipes", nargs="+", default=["w8a8", "fp8", "w8a8-fp8attention"])
     compiled.add_argument("--sms", type=int, nargs="+", default=[89])
+    for one in (kept, compiled):
+        one.add_argument("--cells", type=Path, help="rows, one a line: read first, and added to")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = []
-    for one in accuracy(args) if args.what == "accuracy" else plans(args):
-        found.append(one)
-        print(asdict(one), flush=True)
+    found = earlier(args.cells, args.what)
+    args.done = {key(row) for row in found}
+    for row in accuracy(args) if args.what == "accuracy" else plans(args):
+        found.append(row)
+        print(asdict(row), flush=True)
+        if args.cells:
+            with args.cells.open("a") as cells:
+                cells.write(json.dumps(asdict(row)) + "\n")
     (print_accuracy if args.what == "accuracy" else print_plans)(found)  # type: ignore[arg-type]
     print(json.dumps([asdict(one) for one in found]))
 
