@@ -34,7 +34,7 @@ def build(
         str | None,
         typer.Option(
             metavar="PACKAGE.MODULE:FUNCTION",
-            help="What an error of that encoder costs: function(reference, answer) of the whole model, or detections.",
+            help="What its errors cost: function(reference, answer) of the whole model, detections or classes.",
         ),
     ] = None,
     images: Annotated[

@@ -79,7 +79,7 @@ def test_a_divergence_that_is_none_is_one_line() -> None:
     assert find_divergence(None) is None
     assert find_divergence(squared) is squared
     assert find_divergence("detections") is detections
-    with pytest.raises(UserError, match=r"--divergence 'detection': expected detections or package"):
+    with pytest.raises(UserError, match=r"--divergence 'detection': expected detections, classes or package"):
         find_divergence("detection")
 
 
