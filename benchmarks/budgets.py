@@ -14,7 +14,6 @@ Each finished row is a line of --state at once, and is not computed again.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from cells import keep, kept
 from formats import of_classes, outputs
 
 import fimaq_deploy as fd
@@ -42,16 +42,12 @@ class Cells:
     """Rows that are done, by name, in a file of lines."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.done = path, dict[str, Row]()
-        if path.is_file():
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            self.done = {row["key"]: row for row in rows}
+        self.path, self.done = path, {row["key"]: row for row in kept(path)}
 
     def of(self, key: str, compute: Callable[[], Row]) -> Row:
         if key not in self.done:
             self.done[key] = {"key": key, **compute()}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self.done[key]) + "\n")
+            keep(self.path, self.done[key])
             shown = {name: value for name, value in self.done[key].items() if not isinstance(value, dict)}
             print(shown, flush=True)
         return self.done[key]

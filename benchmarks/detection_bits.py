@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from cells import keep, kept
 
 import fimaq_deploy as fd
 from fimaq_deploy.data.bundled import shipped_images
@@ -80,8 +81,7 @@ def run_cell(model: str, bits: str, row: str, seed: int, args: argparse.Namespac
 
 def finished(path: Path | None) -> dict[Job, Cell]:
     """What an earlier call wrote; with other images, tests or iterations it belongs into another file."""
-    lines = path.read_text().splitlines() if path and path.exists() else []
-    cells = [Cell(**json.loads(line)) for line in lines]
+    cells = [Cell(**cell) for cell in kept(path)]
     return {(cell.model, cell.bits, cell.row, cell.seed): cell for cell in cells}
 
 
@@ -129,9 +129,8 @@ def main() -> None:
         cells.append(done[job] if job in done else run_cell(*job, args))
         told = ", ".join(f"{name} {value:.2f}" for name, value in cells[-1].figures.items())
         print(f"[{number}/{len(jobs)}] {' '.join(map(str, job))}: {told}, {cells[-1].seconds:.0f} s", flush=True)
-        if args.cells and job not in done:
-            with args.cells.open("a") as file:
-                file.write(json.dumps(asdict(cells[-1])) + "\n")
+        if job not in done:
+            keep(args.cells, asdict(cells[-1]))
     print_tables(cells, original)
     print(json.dumps({"original": original, "cells": [asdict(cell) for cell in cells]}))
 

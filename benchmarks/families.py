@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cells import keep, kept
 from family_instances import INSTANCES
 from torch import Tensor, nn
 
@@ -168,12 +169,9 @@ def _worst_cosine(found: Tensor, expected: Tensor) -> float:
     return float(nn.functional.cosine_similarity(found.flatten(1), expected.flatten(1)).min())
 
 
-def _kept(path: Path | None) -> dict[str, Row]:
+def _earlier(path: Path | None) -> dict[str, Row]:
     """Rows that an earlier run wrote, by name."""
-    if path is None or not path.exists():
-        return {}
-    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
-    return {row.name: row for row in rows}
+    return {cell["name"]: Row(**cell) for cell in kept(path)}
 
 
 def main() -> None:
@@ -187,14 +185,13 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    rows, kept = [], _kept(args.out)
+    rows, earlier = [], _earlier(args.out)
     print(HEADER)
     for name in [name for name in INSTANCES if name.startswith(tuple(args.rows))]:
-        rows.append(kept.get(name) or measured(name, INSTANCES[name], args.iterations, args.seed))
+        rows.append(earlier.get(name) or measured(name, INSTANCES[name], args.iterations, args.seed))
         print(rows[-1].line(), flush=True)
-        if args.out and name not in kept:
-            with args.out.open("a") as file:
-                file.write(json.dumps(asdict(rows[-1])) + "\n")
+        if name not in earlier:
+            keep(args.out, asdict(rows[-1]))
     told = {"rows": len(rows), "failed": sum(bool(row.failed) for row in rows)}
     print(json.dumps({**told, "reach everything": sum(not row.problems() for row in rows)}))
 

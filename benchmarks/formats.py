@@ -25,6 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from cells import keep, kept
 from timm import create_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -80,11 +81,12 @@ def of_classes(found: Tensor, reference: Tensor, labels: Tensor) -> dict[str, fl
 def of_features(found: Tensor, reference: Tensor) -> dict[str, float]:
     """recall@1: whether the nearest other image stays the same; overlap@10: how many of the ten nearest do."""
     near = [F.normalize(each) @ F.normalize(each).T - 2 * torch.eye(len(each)) for each in (found, reference)]
-    ten = [torch.zeros_like(each).scatter(1, each.topk(10).indices, 1) for each in near]
+    most = min(10, len(found))
+    ten = [torch.zeros_like(each).scatter(1, each.topk(most).indices, 1) for each in near]
     return {
         "cosine": F.cosine_similarity(found, reference).mean().item(),
         "recall@1 %": 100 * (near[0].argmax(1) == near[1].argmax(1)).float().mean().item(),
-        "overlap@10 %": 10 * (ten[0] * ten[1]).sum(1).mean().item(),
+        "overlap@10 %": 100 / most * (ten[0] * ten[1]).sum(1).mean().item(),
         "error": ((found - reference).square().sum() / reference.square().sum()).item(),
     }
 
@@ -96,13 +98,17 @@ def task_of(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, Ten
         tests = [*bundled_images(task, "test", args.tests).batches(args.tests)]
         images, labels = torch.cat([one.images for one in tests]), torch.cat([one.labels for one in tests])
         return fd.load_model(name), bundled_images(task, "calibration", args.images).take(args.images), images, labels
+    return *on_photographs(args.weights, args.images, args.tests), None
+
+
+def on_photographs(weights: Path, images: int, tests: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A DINOv2 ViT-S/14, and as many photographs to calibrate and to test with."""
     from photographs import normalized, photographs
     from safetensors.torch import load_file
 
     encoder = create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
-    encoder.load_state_dict({key: value.float() for key, value in load_file(args.weights).items()})
-    taken, shown = photographs("calibration", args.images), photographs("test", args.tests)
-    return encoder, normalized(taken), normalized(shown), None
+    encoder.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+    return encoder, normalized(photographs("calibration", images)), normalized(photographs("test", tests))
 
 
 def accuracy(args: argparse.Namespace) -> Iterator[Result]:
@@ -226,8 +232,7 @@ KINDS: dict[str, type[Result] | type[Plan]] = {"accuracy": Result, "plans": Plan
 
 def earlier(path: Path | None, what: str) -> list[Result | Plan]:
     """The rows that another run has written."""
-    lines = path.read_text().splitlines() if path and path.exists() else []
-    return [KINDS[what](**json.loads(line)) for line in lines]
+    return [KINDS[what](**cell) for cell in kept(path)]
 
 
 def key(row: Result | Plan) -> tuple[str, str, int]:
@@ -239,19 +244,19 @@ def key(row: Result | Plan) -> tuple[str, str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_subparsers(required=True, dest="what")
-    kept = what.add_parser("accuracy")
-    kept.add_argument("--models", nargs="+", default=["vit_shapes", "swin_shapes"])
-    kept.add_argument("--runs", nargs="+", help="by their names in the table; default: all")
-    kept.add_argument("--set", nargs="+", default=[], help="recipe fields of every run")
-    kept.add_argument("--images", type=int, default=256, help="calibration images")
-    kept.add_argument("--tests", type=int, default=2000, help="test images")
-    kept.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    kept.add_argument("--weights", type=Path, help="of dinov2")
+    judged = what.add_parser("accuracy")
+    judged.add_argument("--models", nargs="+", default=["vit_shapes", "swin_shapes"])
+    judged.add_argument("--runs", nargs="+", help="by their names in the table; default: all")
+    judged.add_argument("--set", nargs="+", default=[], help="recipe fields of every run")
+    judged.add_argument("--images", type=int, default=256, help="calibration images")
+    judged.add_argument("--tests", type=int, default=2000, help="test images")
+    judged.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    judged.add_argument("--weights", type=Path, help="of dinov2")
     compiled = what.add_parser("plans")
     compiled.add_argument("--models", nargs="+", default=list(PLANNED), choices=list(PLANNED))
     compiled.add_argument("--recipes", nargs="+", default=["w8a8", "fp8", "w8a8-fp8attention"])
     compiled.add_argument("--sms", type=int, nargs="+", default=[89])
-    for one in (kept, compiled):
+    for one in (judged, compiled):
         one.add_argument("--cells", type=Path, help="rows, one a line: read first, and added to")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -260,9 +265,7 @@ def main() -> None:
     for row in accuracy(args) if args.what == "accuracy" else plans(args):
         found.append(row)
         print(asdict(row), flush=True)
-        if args.cells:
-            with args.cells.open("a") as cells:
-                cells.write(json.dumps(asdict(row)) + "\n")
+        keep(args.cells, asdict(row))
     (print_accuracy if args.what == "accuracy" else print_plans)(found)  # type: ignore[arg-type]
     print(json.dumps([asdict(one) for one in found]))
 
