@@ -238,8 +238,8 @@ def _one_line(words: str) -> str:
 
 def targets() -> Iterator[str]:
     yield "# What targets execute\n"
-    yield "Which products each target computes, in which formats, as `fimaq_deploy/target.py` has it; plans, exported"
-    yield "files, `lint` and refusals read the same values. Whatever is not here stays in the target's floats. Floats"
+    yield "Which products each target computes, in which formats, by the fields of its `fimaq_deploy.target.Target`, of"
+    yield "which plans and refusals are made. Whatever is not here stays in the target's floats. Floats"
     yield "of 8 and 4 bits were compiled with TensorRT-RTX alone; `tensorrt` has the same rules, and no test runs it.\n"
     yield from _table("target", "format", "operator", "weights", "activations", "where")
     for target in TARGETS.values():

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import written_whole
-from fimaq_deploy.models.detectors import arranged, is_detection
-from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.detectors import arranged, is_detection, labels_of
 from fimaq_deploy.models.inside import Inside, spliced
 
 _OPSET = 17  # of the older exporter, which knows at most 20
@@ -30,14 +29,14 @@ _KEYS = ("boxes", "scores", "labels", "masks")
 class Head(nn.Module):
     """The model behind its encoder.
 
-    size: (height, width) of the model's images. names: of what the encoder hands out, in its order.
+    shape: (C, H, W) of the model's images. names: of what the encoder hands out, in its order.
     """
 
-    def __init__(self, model: nn.Module, inside: Inside, size: tuple[int, int], names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, inside: Inside, shape: tuple[int, int, int], names: Sequence[str]) -> None:
         super().__init__()
         self._given: list[Tensor] = []
-        self._shape = (1, _channels(inside), *size)
-        self._labels = getattr(getattr(model, "config", None), "num_labels", None)
+        self._shape = (1, *shape)
+        self._labels = labels_of(model)
         self.outputs: tuple[str, ...] = ()
         self.rest = spliced(model, inside, lambda _images: dict(zip(names, self._given, strict=True)))
         self.eval()
@@ -64,7 +63,7 @@ class Head(nn.Module):
 
 def encoder_maps(inside: Inside, images: Tensor) -> dict[str, Tensor]:
     """What the encoder hands out of what it gets, by name."""
-    found = family_of(inside.encoder).original(inside.encoder)(images)
+    found = inside.family.original(inside.encoder)(images)
     return dict(found) if isinstance(found, Mapping) else {"output": found}
 
 
@@ -78,7 +77,7 @@ def export_head(model: nn.Module, inside: Inside, size: tuple[int, int], images:
         UserError: torch cannot write this model as ONNX.
     """
     maps = encoder_maps(inside, images[:1])
-    head = Head(model, inside, size, list(maps))
+    head = Head(model, inside, (images.shape[1], *size), list(maps))
     try:
         head(*maps.values())
         with (
@@ -102,10 +101,6 @@ def export_head(model: nn.Module, inside: Inside, size: tuple[int, int], images:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"torch cannot write what stands behind the encoder as ONNX ({reason})") from error
     return head
-
-
-def _channels(inside: Inside) -> int:
-    return next(one.in_channels for one in inside.encoder.modules() if isinstance(one, nn.Conv2d))
 
 
 def _tensors(answer: Any) -> dict[str, Tensor]:

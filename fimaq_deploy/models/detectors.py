@@ -61,7 +61,7 @@ class Arranged(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.most, self.labels = objects_of(model), _labels_of(model)
+        self.most, self.labels = objects_of(model), labels_of(model)
 
     def forward(self, images: Tensor) -> Any:
         """Images (N, C, H, W)"""
@@ -81,7 +81,8 @@ def objects_of(model: nn.Module) -> int:
     return MOST
 
 
-def _labels_of(model: nn.Module) -> int | None:
+def labels_of(model: nn.Module) -> int | None:
+    """How many classes a model of transformers says that it tells apart."""
     found = getattr(getattr(model, "config", None), "num_labels", None)
     return found if isinstance(found, int) else None
 

@@ -39,7 +39,7 @@ def write_head(
     path = folder / HEAD
     try:
         head = export_head(whole.model, whole.inside, size, images, path)
-        told = _checked(path, whole, head, images[:IMAGES])
+        told = _checked(path, whole, head, images)
     except UserError as error:
         path.unlink(missing_ok=True)
         return Written(None, f"{HEAD} was left out, and the model needs PyTorch around its encoder: {error}")

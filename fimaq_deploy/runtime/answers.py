@@ -13,7 +13,7 @@ import numpy as np
 from fimaq_deploy.data.listing import image_files
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.whole import is_file
-from fimaq_deploy.runtime.artifact import open_artifact
+from fimaq_deploy.runtime.artifact import Artifact, open_artifact
 from fimaq_deploy.runtime.choose import Choice
 from fimaq_deploy.runtime.objects import Detector, Found, Segmenter
 from fimaq_deploy.runtime.predictor import Array, Prediction, Predictor, ranked
@@ -76,10 +76,11 @@ def predict(
         UserError: no artifact, nothing in it that runs here, or an image that cannot be read.
     """
     files = [file for one in ([images] if isinstance(images, (str, Path)) else images) for file in _files(Path(one))]
-    head = open_artifact(artifact).contract.head
+    opened = open_artifact(artifact)
+    head = opened.contract.head
     if head is not None and head.kind in (*Detector.kinds, *Segmenter.kinds):
-        return _of_head(artifact, head.kind, files, {"target": target, "threads": threads})
-    predictor = Predictor(artifact, target=target, threads=threads)
+        return _of_head(opened, head.kind, files, {"target": target, "threads": threads})
+    predictor = Predictor(opened, target=target, threads=threads)
     classes = any(one.kind in ("classes", "") and len(one.shape) == 1 for one in predictor.contract.outputs[:1])
     outputs = predictor.outputs(files)
     first = next(iter(outputs))
@@ -89,7 +90,7 @@ def predict(
     return Answers(predictor.artifact.name, predictor.choice, tuple(answers))
 
 
-def _of_head(artifact: str | Path, kind: str, files: list[Path], options: dict[str, Any]) -> Answers:
+def _of_head(artifact: Artifact, kind: str, files: list[Path], options: dict[str, Any]) -> Answers:
     if kind in Detector.kinds:
         detector = Detector(artifact, **options)
         found = detector.predict_all(files)

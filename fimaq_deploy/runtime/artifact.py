@@ -65,12 +65,14 @@ class Artifact:
             return {}  # of another version: nothing depends on it
 
 
-def open_artifact(path: str | Path) -> Artifact:
-    """The folder of a build, or an ONNX file.
+def open_artifact(path: str | Path | Artifact) -> Artifact:
+    """The folder of a build, or an ONNX file; what is open already comes back as it is.
 
     Raises:
         UserError: it is neither, was changed, or says nothing of its input.
     """
+    if isinstance(path, Artifact):
+        return path
     place = Path(path)
     if is_file(place):
         return _of_file(place)

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fimaq_deploy.errors import UserError, within
+from fimaq_deploy.runtime.artifact import Artifact
 from fimaq_deploy.runtime.head import Answer, load_head
 from fimaq_deploy.runtime.predictor import Array, ImageLike, Predictor
 from fimaq_deploy.runtime.preprocessing import Place
-
-SEGMENTS = ("segmentation", "dense")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Headed(Predictor):
     wanted = ""
     _maps_alone = False
 
-    def __init__(self, artifact: str | Path, **options: Any) -> None:
+    def __init__(self, artifact: str | Path | Artifact, **options: Any) -> None:
         """As `Predictor`, of the folder of a build.
 
         Raises:
@@ -81,19 +81,10 @@ class Headed(Predictor):
         Raises:
             UserError: an image cannot be read.
         """
-        for batch in self._placed(images):
+        left = iter(images)
+        while batch := [self._prepare.placed(image) for image in islice(left, self._batch)]:
             maps = self.run(np.stack([prepared for prepared, _ in batch]))
             yield from zip(self._head(maps), (place for _, place in batch), strict=True)
-
-    def _placed(self, images: Iterable[ImageLike]) -> Iterator[list[tuple[Array, Place]]]:
-        batch: list[tuple[Array, Place]] = []
-        for image in images:
-            batch.append(self._prepare.placed(image))
-            if len(batch) == self._batch:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
 
 class Detector(Headed):
@@ -128,7 +119,7 @@ class Detector(Headed):
 class Segmenter(Headed):
     """Images to a class for every pixel."""
 
-    kinds, wanted = SEGMENTS, "a segmenter; build again with this version where it was one"
+    kinds, wanted = ("segmentation", "dense"), "a segmenter; build again with this version where it was one"
 
     def predict(self, image: ImageLike) -> Segments:
         """Of one image. Raises UserError where it cannot be read, or the model gives no scores of classes."""

@@ -57,7 +57,12 @@ class Predictor:
     _maps_alone = True  # of an encoder inside of a model
 
     def __init__(
-        self, artifact: str | Path, *, target: str | None = None, threads: int | None = None, batch: int = _BATCH
+        self,
+        artifact: str | Path | Artifact,
+        *,
+        target: str | None = None,
+        threads: int | None = None,
+        batch: int = _BATCH,
     ) -> None:
         """artifact: the folder of a build, or an exported ONNX file. target: None takes the best that runs here.
 
@@ -158,7 +163,7 @@ class Prediction:
 class Classifier(Predictor):
     """Images to classes."""
 
-    def __init__(self, artifact: str | Path, **options: Any) -> None:
+    def __init__(self, artifact: str | Path | Artifact, **options: Any) -> None:
         """As `Predictor`. Raises UserError also where the model has no classes."""
         super().__init__(artifact, **options)
         self._output = self._main(("classes",), "classes")
@@ -175,7 +180,7 @@ class Classifier(Predictor):
 class Encoder(Predictor):
     """Images to embeddings."""
 
-    def __init__(self, artifact: str | Path, **options: Any) -> None:
+    def __init__(self, artifact: str | Path | Artifact, **options: Any) -> None:
         """As `Predictor`. Raises UserError also where the model has classes alone."""
         super().__init__(artifact, **options)
         self._output = self._main(("embedding",), "an embedding")

@@ -157,7 +157,7 @@ def place(size: Size, contract: Contract) -> Place:
     """Where an image of a size lies in an input. size: (height, width)."""
     resized = _RULES[contract.crop_mode](size, contract.resize)
     corner = [_corner(have, want) for have, want in zip(resized, contract.shape[1:], strict=True)]
-    return Place(size, (resized[1] / size[1], resized[0] / size[0]), (corner[1], corner[0]))
+    return Place(size, (resized[1] / size[1], resized[0] / size[0]), (float(corner[1]), float(corner[0])))
 
 
 def _shorter(size: Size, wanted: Size) -> Size:
@@ -190,18 +190,18 @@ def _at_ratio(size: Size, ratio: float) -> Size:
 def _cropped(image: Image.Image, size: Size, fill: Any) -> Image.Image:
     """The middle; where the image is smaller, in the middle of a filled one, half a pixel up and left."""
     height, width = size
-    if image.height < height or image.width < width:
+    left, top = _corner(image.width, width), _corner(image.height, height)
+    if image.width < width or image.height < height:
         whole = Image.new(image.mode, (max(image.width, width), max(image.height, height)), fill)
-        whole.paste(image, (max(0, width - image.width) // 2, max(0, height - image.height) // 2))
+        whole.paste(image, (max(0, left), max(0, top)))
         image = whole
-    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+    left, top = max(0, -left), max(0, -top)
     return image.crop((left, top, left + width, top + height))
 
 
-def _corner(side: int, wanted: int) -> float:
-    """Where an image of a side begins in its crop: as `_cropped` pastes and cuts."""
-    pasted = (wanted - side) // 2 if side < wanted else 0
-    return float(pasted - round((max(side, wanted) - wanted) / 2))
+def _corner(side: int, wanted: int) -> int:
+    """Where an image of a side begins in its crop: in front of it, so below zero, where it is larger."""
+    return (wanted - side) // 2 if side < wanted else -round((side - wanted) / 2)
 
 
 def _of_pixels(pixels: Array) -> Image.Image:
