@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
+from fimaq_deploy.errors import UserError
 
 if TYPE_CHECKING:
     from fimaq_deploy.runtime.verification import Replayed, Verification
@@ -30,17 +32,36 @@ def verify(
 ) -> None:
     """Check that a build is what was built, and that this machine computes with it what was measured. Needs no torch.
 
-    Exit code 1 where it is not.
+    Exit code 1 where it is not; where an engine computes something else and torch is here, with the block.
     """
     from fimaq_deploy.runtime.verification import verify_artifact
 
     found = verify_artifact(artifact, targets=target, threads=threads, key=key)
+    if parted := [one.target for one in found.replayed if one.problems]:
+        found = _with_blocks(found, parted)
     if not write_document(json, found.document()):
         _print(found)
     for problem in found.problems:
         print_failure(f"failed: {problem}")
     if not found.good:
         raise typer.Exit(1)
+
+
+def _with_blocks(found: Verification, targets: list[str]) -> Verification:
+    """The first block where each of these targets leaves the quantized model, on the images that the build kept."""
+    from fimaq_deploy.runtime.replay import REPLAY, Replay
+
+    try:
+        from fimaq_deploy.verify.block_parity import parity
+
+        images = Replay.load(found.artifact / REPLAY).images
+        partings = parity(found.artifact, images=images, count=len(images), targets=targets).partings
+    except (UserError, ModuleNotFoundError) as error:
+        return replace(found, notes=(*found.notes, f"the block where it parts cannot be named here: {error}"))
+    if not partings:
+        none = "block by block nothing parts by more than parity allows: the difference adds up over the blocks"
+        return replace(found, notes=(*found.notes, none))
+    return replace(found, problems=(*found.problems, *(f"parity: {line}" for line in partings)))
 
 
 def _print(found: Verification) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.backbone import encoder_inputs
@@ -99,7 +100,7 @@ def parity(
     *,
     model: str | None = None,
     weights: str | None = None,
-    images: str | Path | None = None,
+    images: str | Path | NDArray[np.float32] | None = None,
     count: int = IMAGES,
     targets: Sequence[str] | None = None,
 ) -> Outcome:
@@ -107,7 +108,8 @@ def parity(
 
     subject: the folder, or the path of a `quantized.safetensors`.
     model, weights: what it was made from; None reads the report of the build.
-    images: a folder; None takes those that ship with the model, else generated ones.
+    images: a folder, or float32 (N, C, H, W) as the quantized model reads it; None takes those that ship with the
+        model, else generated ones.
     targets: None takes those of the build that run here.
 
     Raises:
@@ -139,8 +141,17 @@ def parity(
         )
 
 
-def _taken(original: nn.Module, place: str, name: str, folder: Path, images: str | Path | None, count: int) -> Tensor:
+def _taken(
+    original: nn.Module,
+    place: str,
+    name: str,
+    folder: Path,
+    images: str | Path | NDArray[np.float32] | None,
+    count: int,
+) -> Tensor:
     """What the quantized model reads: images, or what its place inside of a model gets of them."""
+    if isinstance(images, np.ndarray):
+        return torch.from_numpy(images[:count])
     inside = encoder_at(original, place)
     info = describe_whole(original, inside, name, _preprocessing(folder), _sizes(folder)["image_size"])
     shown = example_images(name, info, images, count).take(count)

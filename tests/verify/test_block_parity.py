@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from fixtures.artifacts import write_facts
 from fixtures.commands import refused, run
+from torch import Tensor
 
+from fimaq_deploy.engines.load import load_engine
+from fimaq_deploy.runtime.onnx_metadata import contract_in
+from fimaq_deploy.runtime.replay import REPLAY, Replay
 from fimaq_deploy.verify.block_parity import Comparison, Outcome, parity
 from fimaq_deploy.verify.stages import AS_WRITTEN, FUSED, Flips, ParityReport, StageParity
 
@@ -37,6 +43,46 @@ def test_the_command_fails_where_they_part(
     assert document["weights"] == {"model.onnx": ["blocks.1.attn.proj.q_weight"]}
     assert [each["first_parting"] for each in document["comparisons"]] == ["blocks.1", "blocks.1"]
     assert "failed: onnx-reference parts at blocks.1" in captured.err
+
+
+@pytest.fixture
+def artifact(folder: Made, images: Tensor, tmp_path: Path) -> Path:
+    """The folder as a build leaves it, with the answers of its file."""
+    built = tmp_path / "built"
+    shutil.copytree(folder[0], built)
+    shown = images[:4].numpy()
+    Replay(shown, {"onnxruntime-cpu": load_engine(built / "model.onnx").outputs(shown)}).save(built / REPLAY)
+    _seal(built)
+    return built
+
+
+def _seal(built: Path) -> None:
+    contract = contract_in(built / "model.onnx", checked=False)
+    assert contract is not None
+    write_facts(built, contract, model="vit_digits", weights="pretrained")
+
+
+def test_verify_names_the_block_where_an_engine_parts(
+    artifact: Path, changed: Callable[..., Path], capsys: Output
+) -> None:
+    assert run("verify", artifact, "--target", "onnxruntime-cpu") == 0
+    assert "parity" not in capsys.readouterr().out
+    changed(artifact, artifact, "blocks.1.attn.proj.q_weight", lambda weight: -weight)
+    _seal(artifact)  # whoever changed it wrote the hashes anew
+    assert run("verify", artifact, "--target", "onnxruntime-cpu") == 1
+    told = capsys.readouterr().err
+    assert "does not compute what the build measured" in told
+    assert "failed: parity: model.onnx: weight blocks.1.attn.proj.q_weight holds other integers" in told
+    assert "failed: parity: onnxruntime-cpu parts at blocks.1" in told
+
+
+def test_verify_says_why_no_block_can_be_named(artifact: Path, changed: Callable[..., Path], capsys: Output) -> None:
+    (artifact / "quantized.safetensors").unlink()
+    changed(artifact, artifact, "blocks.1.attn.proj.q_weight", lambda weight: -weight)
+    _seal(artifact)
+    assert run("verify", artifact, "--target", "onnxruntime-cpu") == 1
+    captured = capsys.readouterr()
+    assert "cannot be named here" in captured.out and "parity" not in captured.err.replace("`fimaq-deploy parity`", "")
 
 
 def test_a_quantized_model_alone_is_exported_for_the_occasion(folder: Made, tmp_path: Path) -> None:
