@@ -101,14 +101,20 @@ def task_of(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, Ten
     return *on_photographs(args.weights, args.images, args.tests), None
 
 
-def on_photographs(weights: Path, images: int, tests: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """A DINOv2 ViT-S/14, and as many photographs to calibrate and to test with."""
-    from photographs import normalized, photographs
+def dinov2(weights: Path) -> nn.Module:
+    """A DINOv2 ViT-S/14 with the numbers of a file."""
     from safetensors.torch import load_file
 
     encoder = create_model("vit_small_patch14_dinov2", img_size=224, num_classes=0).eval()
     encoder.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-    return encoder, normalized(photographs("calibration", images)), normalized(photographs("test", tests))
+    return encoder
+
+
+def on_photographs(weights: Path, images: int, tests: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A DINOv2 ViT-S/14, and as many photographs to calibrate and to test with."""
+    from photographs import normalized, photographs
+
+    return dinov2(weights), normalized(photographs("calibration", images)), normalized(photographs("test", tests))
 
 
 def accuracy(args: argparse.Namespace) -> Iterator[Result]:
