@@ -123,7 +123,9 @@ class Rewrites(_Strict):
         "rounding costs less.",
     )
     rotation: bool | None = Field(
-        default=None, description="ViT/DeiT: RMSNorm and a Hadamard rotation of the residual stream."
+        default=None,
+        description="ViT/DeiT: a Hadamard rotation of the residual stream. In a model without a head one product more, "
+        "in floats, turns the answer back.",
     )
 
 

@@ -105,14 +105,16 @@ def rotate_residual(model: nn.Module, seed: int, *, keep_layer_norm: bool = Fals
     """ViT/DeiT: make every norm of the residual stream a weightless RMSNorm and rotate the stream.
 
     LayerScale goes into `attn.proj` and `mlp.fc2`, the norms' affine parts into the Linear layers that read them.
+    A model without a head gets one that turns its answer back: a Linear of the stream's width, which stays in floats.
     keep_layer_norm: the norms become weightless LayerNorms instead, and the rotation one that keeps channel means.
 
     Raises:
         UserError: the structure does not allow it; names the module.
     """
-    stream = family_of(model).stream(model)
-    if isinstance(stream, str):
-        raise UserError(f"the residual stream cannot be rotated: {stream}; leave the recipe's rewrites.rotation off")
+    stream = _stream_of(model)
+    if stream.open_end:
+        setattr(*stream.open_end, _identity(stream))
+        stream = _stream_of(model)
     for scale in stream.scales:
         _merge_layer_scale(scale)
     rotation = random_rotation(stream.width, torch.Generator().manual_seed(seed))
@@ -124,6 +126,22 @@ def rotate_residual(model: nn.Module, seed: int, *, keep_layer_norm: bool = Fals
     for reader in stream.readers:
         _strip_norm(reader, nn.LayerNorm if centred and keep_layer_norm else nn.RMSNorm)
     _rotate_stream(stream, rotation[None])
+
+
+def _stream_of(model: nn.Module) -> Stream:
+    stream = family_of(model).stream(model)
+    if isinstance(stream, str):
+        raise UserError(f"the residual stream cannot be rotated: {stream}; leave the recipe's rewrites.rotation off")
+    return stream
+
+
+def _identity(stream: Stream) -> nn.Linear:
+    """A Linear that changes nothing, where and of what the stream's own layers are."""
+    like = stream.writers[0].weight
+    layer = nn.Linear(stream.width, stream.width, device=like.device, dtype=like.dtype)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer.requires_grad_(like.requires_grad)
 
 
 def _merge_layer_scale(scale: LayerScale) -> None:

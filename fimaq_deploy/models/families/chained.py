@@ -78,6 +78,7 @@ class Chained(Family):
             tokens=tuple(one for one in (first.prefix, first.position) if one is not None),
             readers=readers,
             scales=tuple(LayerScale(*one) for one in scales if not is_identity(one[0], one[1])),
+            open_end=(last, "classifier") if isinstance(last.classifier, nn.Identity) else None,
         )
 
 
@@ -90,7 +91,8 @@ def _norms(model: Chain, kind: str) -> Iterator[NormReaders]:
 
 def _last_norm(head: Any) -> NormReaders:
     leaf = "norm" if is_norm(head.norm) else "neck"
-    return NormReaders(f"head.{leaf}", head, leaf, (head.classifier,))
+    readers = (head.classifier,) if isinstance(head.classifier, nn.Linear) else ()
+    return NormReaders(f"head.{leaf}", head, leaf, readers)
 
 
 def _writers(block: Any) -> dict[str, nn.Linear]:
@@ -112,8 +114,8 @@ def _block_obstacle(model: Any) -> str | None:
 
 
 def _head_obstacle(head: nn.Module) -> str | None:
-    if not isinstance(head, Head) or not isinstance(head.classifier, nn.Linear):
-        return "module 'head': expected a norm, a token or a mean, and a classifier"
+    if not isinstance(head, Head) or not isinstance(head.classifier, nn.Linear | nn.Identity):
+        return "module 'head': expected a norm, a token or a mean, and a classifier or nothing"
     norms = [one for one in (head.norm, head.neck) if not isinstance(one, nn.Identity)]
     if len(norms) != 1 or not is_norm(norms[0]):
         return "module 'head': expected exactly one norm before the classifier"

@@ -89,7 +89,8 @@ class Stream:
     """The residual stream of a model, whole: what writes to it, what is stored in it, and what reads it.
 
     tokens: learned tensors (1, tokens, width). readers: every norm that reads it, all of one kind, the last one before
-    the head.
+    the head. open_end: module and attribute of the identity that stands in the head's place in a model without one,
+    whose last norm no Linear reads.
     """
 
     width: int
@@ -97,6 +98,7 @@ class Stream:
     tokens: tuple[Tensor, ...]
     readers: tuple[NormReaders, ...]
     scales: tuple[LayerScale, ...]
+    open_end: tuple[nn.Module, str] | None = None
 
 
 def is_rms(norm: nn.Module) -> bool:

@@ -93,6 +93,7 @@ class Vit(Family):
             tokens=tuple(tokens for tokens in stored if tokens is not None),
             readers=readers,
             scales=tuple(scale for block in model.blocks for scale in _scales(block)),
+            open_end=(model, "head") if _is_headless(model) else None,
         )
 
     def translated(self, model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -123,6 +124,8 @@ def _head_obstacle(model: Any) -> str | None:
     normed = [name for name in ("norm", "fc_norm") if not isinstance(getattr(model, name), nn.Identity)]
     if len(normed) != 1:
         return f"modules 'norm' and 'fc_norm': expected exactly one norm before the head, found {len(normed)}"
+    if _is_headless(model):
+        return None
     heads = ((name, getattr(model, name)) for name in _HEADS if hasattr(model, name))
     return next((f"module '{name}' is not a Linear" for name, head in heads if not isinstance(head, nn.Linear)), None)
 
@@ -136,9 +139,14 @@ def _block_obstacle(model: Any) -> str | None:
     return None
 
 
+def _is_headless(model: Any) -> bool:
+    return isinstance(model.head, nn.Identity) and not hasattr(model, "head_dist")
+
+
 def _last_norm(model: Any) -> NormReaders:
     leaf = "fc_norm" if isinstance(model.norm, nn.Identity) else "norm"
-    return NormReaders(leaf, model, leaf, tuple(getattr(model, name) for name in _HEADS if hasattr(model, name)))
+    heads = () if _is_headless(model) else tuple(getattr(model, name) for name in _HEADS if hasattr(model, name))
+    return NormReaders(leaf, model, leaf, heads)
 
 
 FAMILY = Vit()

@@ -67,7 +67,6 @@ def test_all_rewrites_together_keep_the_logits_of_a_swin(make: Callable[[], nn.M
         (partial(vit, final_norm=False), "fc_norm"),
         (partial(vit, global_pool="max"), "global_pool"),
         (partial(vit, global_pool="map", class_token=False), "attn_pool"),
-        (partial(vit, num_classes=0), "head"),
         (partial(vit, mlp_layer=OddMlp), "blocks.0"),
         (lambda: mixed_norms(), "blocks.1.norm2"),
     ],

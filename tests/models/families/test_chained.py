@@ -107,7 +107,7 @@ def normed_embedding(links: dict[str, nn.Module]) -> None:
         (lambda links: links.update({"blocks.1": block(PostNormBlock)}), "'blocks.1': a norm of what is written"),
         (lambda links: links.update({"blocks.1": nn.Identity()}), "module 'blocks.1': a block of this kind"),
         (lambda links: links.update({"blocks.1": block(kind_of_norm=nn.RMSNorm)}), "its norms are of two kinds"),
-        (with_head(classifier=nn.Identity()), "module 'head': expected a norm, a token or a mean, and a classifier"),
+        (with_head(classifier=nn.ReLU()), "module 'head': expected a norm, a token or a mean, and a classifier"),
         (with_head(neck=nn.LayerNorm(WIDTH)), "module 'head': expected exactly one norm before the classifier"),
         (with_head(norm=None), "module 'head': expected exactly one norm before the classifier"),
         (with_head(pool=Largest(1)), "module 'head.pool': a Largest of rotated tokens is another one"),
@@ -115,6 +115,12 @@ def normed_embedding(links: dict[str, nn.Module]) -> None:
 )
 def test_what_cannot_take_a_rotation_is_named(change: Change, reason: str) -> None:
     assert reason in str(FAMILY.stream(chain(change)))
+
+
+def test_the_stream_of_a_chain_without_a_classifier_ends_openly() -> None:
+    model = chain(with_head(classifier=None))
+    stream: Any = FAMILY.stream(model)
+    assert stream.readers[-1].linears == () and stream.open_end == (model.head, "classifier")
 
 
 def test_the_last_norm_may_stand_behind_the_pooling() -> None:

@@ -90,6 +90,20 @@ def test_the_stream_is_all_that_writes_and_reads(tiny_vit: Make) -> None:
     assert [scale.writer for scale in stream.scales] == [*layers[0], *layers[1]]
 
 
+def test_the_stream_of_a_model_without_a_head_ends_openly(tiny_vit: Make) -> None:
+    model = tiny_vit(num_classes=0)
+    stream: Any = FAMILY.stream(model)
+    assert stream.readers[-1].name == "norm" and stream.readers[-1].linears == ()
+    assert stream.open_end == (model, "head")
+    with_one: Any = FAMILY.stream(tiny_vit())
+    assert with_one.open_end is None
+
+
+def with_head(model: Any, head: nn.Module) -> nn.Module:
+    model.head = head
+    return model
+
+
 def mixed(make: Make) -> nn.Module:
     model = make()
     model.blocks[1].norm2 = RmsNorm(32)
@@ -104,7 +118,7 @@ def mixed(make: Make) -> nn.Module:
         (lambda vit: vit(global_pool="map", class_token=False), "module 'attn_pool': attention pooling"),
         (lambda vit: vit(global_pool="max"), "global_pool 'max': a maximum over rotated tokens is another one"),
         (lambda vit: vit(final_norm=False), "expected exactly one norm before the head, found 0"),
-        (lambda vit: vit(num_classes=0), "module 'head' is not a Linear"),
+        (lambda vit: with_head(vit(), nn.Sequential(nn.Linear(32, 4))), "module 'head' is not a Linear"),
         (lambda vit: vit(block_fn=ResPostBlock), "module 'blocks.0' is a ResPostBlock of unknown parts"),
         (mixed, "module 'blocks.1.norm2' is a RmsNorm: expected all LayerNorm or all RMSNorm"),
     ],
