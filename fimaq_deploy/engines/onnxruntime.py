@@ -94,9 +94,10 @@ def open_session(
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base class
-        raise UserError(
-            f"{path} is not a model that ONNX Runtime loads: {' '.join(str(error).split())[:300]}"
-        ) from error
+        reason = " ".join(str(error).split())[:300]
+        if "NOT_IMPLEMENTED" in reason:  # of an operator that it knows by its name and types
+            reason += f": {ort.__version__} has no kernel for it at this opset; take a newer one, or export at opset 21"
+        raise UserError(f"{path} is not a model that ONNX Runtime loads: {reason}") from error
     if _PROVIDERS[provider] not in session.get_providers():
         raise UserError(
             f"onnxruntime-{provider} cannot run {path}: the provider failed to start; see its message above"

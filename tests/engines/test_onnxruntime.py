@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from fixtures.versions import quantizes_float16_exactly
+from onnx import helper
 
 from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.onnxruntime import unavailable
@@ -47,6 +49,15 @@ def test_files_that_cannot_be_loaded_are_user_errors(tmp_path):
         load_engine(tmp_path / "text.onnx")
     with pytest.raises(UserError, match="no ONNX file"):
         load_engine(tmp_path / "none.onnx")
+
+
+def test_a_kernel_that_this_version_has_not_is_said_with_the_way_out(tmp_path):
+    """1.31.1 has none on CPUs for Hardmax of float64, an operator as old as they get."""
+    one = [helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Hardmax", ["x"], ["y"])], "none", one[:1], one[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(UserError, match=r"Hardmax.*: [\d.]+ has no kernel for it at this opset; take a newer one, or"):
+        load_engine(tmp_path / "m.onnx")
 
 
 @pytest.mark.skipif(unavailable("cuda") is None, reason="a GPU is here")

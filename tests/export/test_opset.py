@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fixtures.versions import knows_opset_23, quantizes_float16_exactly
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import nn
 
@@ -38,7 +39,8 @@ def run(path: Path, images: torch.Tensor) -> Any:
     return fd.load_engine(path, optimisations=False)(images.numpy())
 
 
-@pytest.mark.parametrize("target", TARGETS)
+# Below 19 quantizers of float16 read float32, which every version rounds: the file of 21 would be the one that is off.
+@pytest.mark.parametrize("target", [TARGETS[0], pytest.param(TARGETS[1], marks=quantizes_float16_exactly)])
 def test_each_opset_answers_what_21_does(target: str, traced: Any, random_images: Any, tmp_path: Path) -> None:
     graph, images = traced("w4a8"), random_images(4)
     expected = run(graph.write(tmp_path / "21.onnx", target), images)
@@ -49,7 +51,8 @@ def test_each_opset_answers_what_21_does(target: str, traced: Any, random_images
         onnx.checker.check_model(proto, full_check=True)
         kinds = {node.op_type for node in proto.graph.node}
         assert ("Gelu" in kinds) == (opset > 19) and ("Erf" in kinds and "Tanh" in kinds) == (opset < 20)
-        np.testing.assert_allclose(run(path, images), expected, atol=0.02 * np.abs(expected).max())
+        if opset < 23 or knows_opset_23:
+            np.testing.assert_allclose(run(path, images), expected, atol=0.02 * np.abs(expected).max())
     assert graph.write(tmp_path / "again.onnx", target).read_bytes() == (tmp_path / "21.onnx").read_bytes()
 
 

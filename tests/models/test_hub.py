@@ -13,6 +13,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from fimaq_deploy.errors import shown
+
 Refusal = Callable[..., str]
 
 IN_A_PROCESS_OF_ITS_OWN = """
@@ -90,6 +92,7 @@ def test_name_without_pretrained_weights(refusal: Refusal) -> None:
 
 
 def test_local_folders_that_are_none(tmp_path: Path, refusal: Refusal) -> None:
-    assert f"no folder '{tmp_path}/absent': expected the folder of a model" in refusal(f"local-dir:{tmp_path}/absent")
+    absent = f"{tmp_path}/absent"
+    assert f"no folder '{shown(absent)}': expected the folder of a model" in refusal(f"local-dir:{absent}")
     assert "an empty path" in refusal("local-dir:")
     assert "holds no config.json" in refusal(f"local-dir:{tmp_path}")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.quantizers.formats import E4M3, FORMATS, FloatFormat
 from fimaq_deploy.calibration.quantizers.nearest import above, below, levels, nearest, spacing
+from fimaq_deploy.export.opset import DEFAULT_OPSET, FLOAT4_OPSET
 
 EACH = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 
@@ -42,7 +43,8 @@ def pair(form: FloatFormat, scale: float) -> onnx.ModelProto:
     ]
     ends = [[helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None])] for name in "xy"]
     graph = helper.make_graph(nodes, "pair", *ends, initializer=stored)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=11)
+    opset = DEFAULT_OPSET if form is E4M3 else FLOAT4_OPSET
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=11)
 
 
 def as_written(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> Any:

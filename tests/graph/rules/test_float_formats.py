@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from fixtures.versions import names_opset_25
 from onnx import helper
 
 TENSORRT, CPU = "tensorrt-rtx", "onnxruntime-cpu"
@@ -52,6 +53,7 @@ def test_blocks_of_floats_do_not_compile(sketch, judged):
     assert rules(judged(drawn, y, TENSORRT)) == [("fp8-blocks", "error")]
 
 
+@names_opset_25
 def test_scales_that_are_powers_of_two_are_emulated(sketch, judged):
     drawn = sketch(opset=25)
     y = drawn.node("MatMul", quantized(drawn, "x"), weight(drawn, block=32, powers=True))
