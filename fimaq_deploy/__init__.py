@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.models.inside import splice
     from fimaq_deploy.models.load import load_model
     from fimaq_deploy.packaging.packages import package
+    from fimaq_deploy.packaging.unpacking import unpack
     from fimaq_deploy.pipeline.builds import BuildResult, build
     from fimaq_deploy.pipeline.sweeps import sweep
     from fimaq_deploy.recipe import Recipe
@@ -74,6 +75,7 @@ _HOMES = {
     "serve": "serving.server",
     "splice": "models.inside",
     "sweep": "pipeline.sweeps",
+    "unpack": "packaging.unpacking",
     "verify_artifact": "runtime.verification",
 }
 
@@ -109,6 +111,7 @@ __all__ = [
     "serve",
     "splice",
     "sweep",
+    "unpack",
     "verify_artifact",
 ]
 

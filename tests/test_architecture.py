@@ -33,7 +33,17 @@ EVERY_ROOM = {*MAY_IMPORT, "pipeline"}
 MAY_IMPORT["pipeline"] = EVERY_ROOM - {"pipeline"}
 MAY_IMPORT["cli"] = EVERY_ROOM
 FUNCTIONS = {"build", "quantize", "evaluate", "export_onnx", "load_engine", "audit", "bench", "compare", "lint"}
-FUNCTIONS |= {"embed_preprocessing", "history", "parity", "sweep", "package", "predict", "serve", "verify_artifact"}
+FUNCTIONS |= {
+    "embed_preprocessing",
+    "history",
+    "parity",
+    "sweep",
+    "package",
+    "predict",
+    "serve",
+    "unpack",
+    "verify_artifact",
+}
 
 
 # Modules that are run through their callers alone. May only fall.

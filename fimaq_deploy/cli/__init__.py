@@ -29,6 +29,7 @@ from fimaq_deploy.cli.recipes import recipes
 from fimaq_deploy.cli.serve import serve
 from fimaq_deploy.cli.stopping import StopRequest, stop_request
 from fimaq_deploy.cli.sweep import sweep
+from fimaq_deploy.cli.unpack import unpack
 from fimaq_deploy.cli.verify import verify
 from fimaq_deploy.version import __version__
 
@@ -50,6 +51,7 @@ for command in (
     predict,
     verify,
     package,
+    unpack,
     serve,
     recipes,
     doctor,

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -55,6 +55,30 @@ def written_whole(path: Path) -> Iterator[Path]:
         if isinstance(error, UserError) or not disk_is_full(error):
             raise
         raise UserError(f"cannot write {shown(str(path))}: {_NO_SPACE}") from error
+
+
+@contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends without an error it stands at `place`, where nothing is yet.
+
+    Raises:
+        UserError: it cannot be written. Nothing is left of it then, as after any error of the block.
+    """
+    try:
+        make_folder(place.absolute().parent)
+        beside = Path(mkdtemp(prefix=".folder-", suffix=_BESIDE, dir=place.absolute().parent))
+    except OSError as error:
+        raise UserError(f"cannot write {shown(str(place))}: {_reason(error)}") from error
+    try:
+        yield beside
+        beside.chmod(0o755)
+        if os.path.lexists(place):
+            raise UserError(f"{shown(str(place))} exists: name another place, or remove it")
+        beside.rename(place)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    flush_folder(place.absolute().parent)
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 from fimaq_deploy.errors import UserError, shown
-from fimaq_deploy.files.whole import flush_folder, make_folder, written_whole
+from fimaq_deploy.files.whole import whole_folder, written_whole
 from fimaq_deploy.packaging.archive import write_tar
 from fimaq_deploy.packaging.bom import BOM, bill_of_materials
 from fimaq_deploy.packaging.card import write_hub_folder
@@ -79,11 +77,11 @@ def package(
         with written_whole(place) as beside:
             notes = write_tar(facts, beside, more)
     elif format == "oci":
-        notes = _whole_folder(place, lambda folder: write_layout(facts, folder, more))
+        with whole_folder(place) as folder:
+            notes = write_layout(facts, folder, more)
     else:
-        notes = _whole_folder(
-            place, lambda folder: _with_more(folder, more, _writer(format, facts, target, batch, base_model, pixels))
-        )
+        with whole_folder(place) as folder:
+            notes = _with_more(folder, more, _writer(format, facts, target, batch, base_model, pixels))
     return Package(format, place, tuple(notes))
 
 
@@ -117,22 +115,4 @@ def _with_more(folder: Path, more: Mapping[str, bytes], write: Callable[[Path], 
     inner = [path for path in folder.iterdir() if path.is_dir()]  # a repository holds folders of models alone
     for name, data in more.items():
         (next(iter(inner), folder) / name).write_bytes(data)
-    return notes
-
-
-def _whole_folder(place: Path, write: Callable[[Path], list[str]]) -> list[str]:
-    """A folder that is there when it is whole."""
-    try:
-        make_folder(place.absolute().parent)
-        beside = Path(mkdtemp(prefix=".package-", dir=place.absolute().parent))
-    except OSError as error:
-        raise UserError(f"cannot write {shown(str(place))}: {os.strerror(error.errno or 0).lower()}") from error
-    try:
-        notes = write(beside)
-        beside.chmod(0o755)
-        beside.rename(place)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    flush_folder(place.absolute().parent)
     return notes

@@ -15,6 +15,7 @@ from fimaq_deploy.manifest import MANIFEST, check_file, read_manifest
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 
 REPORT = "report.json"
+_TAR, _TAR_AT = b"ustar", 257  # where its first header says so
 _WANTED = "expected the folder of a build, or an ONNX file that fimaq-deploy exported"
 
 
@@ -85,7 +86,19 @@ def open_artifact(path: str | Path | Artifact) -> Artifact:
     return Artifact(place, read_contract(manifest["contract"], str(place / MANIFEST)), manifest)
 
 
+def packed(path: Path) -> str:
+    """What to do with a tar, in one line; empty for anything else."""
+    if not is_file(path):
+        return ""
+    with path.open("rb") as file:
+        begin = file.read(_TAR_AT + len(_TAR))
+    is_tar = begin[_TAR_AT:] == _TAR or path.suffix in (".tar", ".tgz") or ".tar" in path.suffixes
+    return f"{shown(str(path))} is a tar: unpack it with `fimaq-deploy unpack`, and name its folder" if is_tar else ""
+
+
 def _of_file(path: Path) -> Artifact:
+    if told := packed(path):
+        raise UserError(told)
     if path.suffix != ".onnx":
         raise UserError(f"{shown(str(path))} says nothing of its input: {_WANTED}")
     contract = contract_in(path)

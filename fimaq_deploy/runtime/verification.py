@@ -27,7 +27,7 @@ from fimaq_deploy.contract import Contract, read_contract
 from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.manifest import MANIFEST, faults, read_manifest
-from fimaq_deploy.runtime.artifact import Artifact, open_artifact
+from fimaq_deploy.runtime.artifact import Artifact, open_artifact, packed
 from fimaq_deploy.runtime.head import differences, load_head, remembered
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.runtime.preprocessing import Preparation
@@ -87,7 +87,7 @@ def verify_artifact(
     except UserError as error:
         return Verification(folder, 0, (str(error), *_raw_differences(folder)))
     if manifest is None:
-        raise UserError(f"{shown(str(folder))} is not the folder of a build: it holds no {MANIFEST}")
+        raise UserError(packed(folder) or f"{shown(str(folder))} is not the folder of a build: it holds no {MANIFEST}")
     damaged = faults(folder, manifest)
     problems = [*damaged.values(), *([] if key is None else signature_problems(folder, key))]
     replayed: list[Replayed] = []

@@ -54,6 +54,7 @@ REFUSED = {
     "verify": [["missing"]],
     "serve": [["missing"]],
     "package": [["missing", "--format", "tar"]],
+    "unpack": [["nested.json"], ["thesis"], ["no/such.tar"]],
     "history": [["missing"]],
 }
 

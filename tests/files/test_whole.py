@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 import fimaq_deploy
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import disk_is_full, write_whole, written_whole
+from fimaq_deploy.files.whole import whole_folder
 
 ROOT = os.geteuid() == 0
 
@@ -264,6 +265,21 @@ def writers_of_their_own(path: Path) -> Iterator[str]:
         modes = [one.value for one in ast.walk(call) if isinstance(one, ast.Constant) and isinstance(one.value, str)]
         if name in WRITERS or (name == "open" and any(re.fullmatch("[wax]b?[+]?|r[+]b?", mode) for mode in modes)):
             yield f"{path.name}:{call.lineno} {ast.unparse(call)}"
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with whole_folder(tmp_path / "new" / "folder") as folder:
+        (folder / "file").write_text("text")
+        assert not (tmp_path / "new" / "folder").exists()
+    assert (tmp_path / "new" / "folder" / "file").read_text() == "text"
+    with pytest.raises(KeyError), whole_folder(tmp_path / "other") as folder:
+        (folder / "file").write_text("text")
+        raise KeyError
+    with pytest.raises(UserError, match="exists"), whole_folder(tmp_path / "new"):
+        pass
+    with pytest.raises(UserError, match="cannot write"), whole_folder(tmp_path / "new" / "folder" / "file" / "below"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_nothing_else_in_the_package_writes_a_file() -> None:

@@ -102,4 +102,4 @@ def test_what_triton_does_not_run_is_refused(artifact: Path, tmp_path: Path) -> 
             package(artifact, "triton", out=tmp_path / "repository", target=target)
     with pytest.raises(UserError, match="batch"):
         package(artifact, "triton", out=tmp_path / "repository", batch=0)
-    assert not (tmp_path / "repository").exists() and not list(tmp_path.glob(".package-*"))
+    assert not (tmp_path / "repository").exists() and not list(tmp_path.glob(".folder-*"))
