@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fimaq_deploy.errors import without_builder
 from fimaq_deploy.version import __version__
 
 if TYPE_CHECKING:
@@ -121,7 +122,13 @@ if not TYPE_CHECKING:  # a type checker knows the names above and finds a misspe
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
             raise AttributeError(f"module 'fimaq_deploy' has no attribute '{name}'")
-        value = getattr(import_module(f"fimaq_deploy.{_HOMES[name]}"), name)
+        try:
+            value = getattr(import_module(f"fimaq_deploy.{_HOMES[name]}"), name)
+        except ModuleNotFoundError as error:
+            told = without_builder(error)
+            if told is None:
+                raise
+            raise ImportError(f"fimaq_deploy.{name}: {told}", name=error.name) from error
         globals()[name] = value
         return value
 

@@ -9,6 +9,12 @@ from math import inf
 
 _SHOWN = 80
 
+# What the extra `build` installs, as it is imported; `runtime` does without.
+BUILDER = frozenset(
+    {"jinja2", "matplotlib", "onnx", "onnx_ir", "onnxscript", "polygraphy"}
+    | {"pydantic", "safetensors", "timm", "torch", "torchvision", "yaml"}
+)
+
 
 class UserError(Exception):
     """Bad input. The message is one line: the thing, what was expected, what came, and what to do.
@@ -19,6 +25,14 @@ class UserError(Exception):
     def __str__(self) -> str:
         text = super().__str__()
         return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+
+
+def without_builder(error: BaseException) -> str | None:
+    """What a user is told where a package is missing that the builder brings; None for any other error."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing not in BUILDER:
+        return None
+    return f"this needs {missing}, which is not installed: pip install 'fimaq-deploy[build]'"
 
 
 class Stopped(KeyboardInterrupt):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests in an environment of its own: with the lowest versions that pyproject.toml allows, with the newest, or with
-# the core dependencies alone.
+# what `build` installs alone.
 #
 #   tests/environment.sh lowest|newest|bare [PYTEST ARGUMENTS]
 #
@@ -26,7 +26,7 @@ fi
 case "$kind" in
     lowest) what=(--resolution lowest-direct --editable '.[test]') ;;
     newest) what=(--resolution highest --editable '.[test]') ;;
-    bare) what=(--editable . pytest) ;;
+    bare) what=(--editable '.[build]' pytest) ;;
     *) echo "error: '$kind': expected lowest, newest or bare" >&2 && exit 2 ;;
 esac
 

@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import fimaq_deploy
+from fimaq_deploy.errors import BUILDER
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it there
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "onnx_ir", "tensorrt", "tensorrt_rtx")
@@ -61,6 +68,36 @@ def test_nothing_is_pickled() -> None:
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def requirements(extra: str) -> set[str]:
+    """The distributions that an extra names; those of the core for an empty name."""
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {Requirement(line).name for line in lines}
+
+
+def test_what_runs_a_build_installs_nothing_of_the_builder() -> None:
+    assert requirements("") == {"numpy", "pillow", "rich", "typer"}
+    assert requirements("runtime") == {"onnxruntime"}
+
+
+def test_every_package_of_the_builder_is_told_where_it_is_missing() -> None:
+    imported = {"onnx-ir": "onnx_ir", "pyyaml": "yaml"}
+    brought = {imported.get(name.lower(), name) for name in requirements("build")}
+    assert {name for name in brought if not name.startswith("onnxruntime")} == BUILDER
+
+
+@pytest.mark.parametrize("missing", ["torch", "yaml"])
+def test_without_the_builder_a_name_says_what_to_install(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; import fimaq_deploy\n"
+        "try: fimaq_deploy.build\n"
+        "except ImportError as error: print(error)"
+    )
+    assert run_python(code).strip() == (
+        f"fimaq_deploy.build: this needs {missing}, which is not installed: pip install 'fimaq-deploy[build]'"
+    )
 
 
 def test_the_changelog_begins_with_this_version() -> None:

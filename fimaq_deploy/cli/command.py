@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from fimaq_deploy.cli.outputs import check_outputs
-from fimaq_deploy.errors import Stopped, UserError, shown
+from fimaq_deploy.errors import Stopped, UserError, shown, without_builder
 from fimaq_deploy.files import disk_is_full
 
 _LARGEST = 2**63 - 1
@@ -97,7 +97,7 @@ def line_of(error: BaseException) -> str | None:
         return f"not enough memory ({shown(said)}): take smaller images or batches, or fewer images"
     if disk_is_full(error):
         return f"no space left on a disk ({shown(said)}): free some, also where TMPDIR leads, and run it again"
-    return None
+    return without_builder(error)
 
 
 def shortened(line: str) -> str:

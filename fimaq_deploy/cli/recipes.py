@@ -10,13 +10,13 @@ from fimaq_deploy.cli.console import stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.pipeline.inventory import Presets
+    from fimaq_deploy.pipeline.presets import Presets
     from fimaq_deploy.recipe import Reconstruction
 
 
 def recipes(json: JsonOption = None) -> None:
     """List the recipes that ship with the package."""
-    from fimaq_deploy.pipeline.inventory import presets
+    from fimaq_deploy.pipeline.presets import presets
 
     found = presets()
     if not write_document(json, found.document()):

@@ -6,6 +6,7 @@ The measuring modules know nothing of reports. A field that is added to a record
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.data.plausibility import label_doubts
 from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.engines.machine import Environment
 from fimaq_deploy.graph.saving import size_of
 from fimaq_deploy.measure.accuracy import Evaluation
 from fimaq_deploy.measure.latency import Latency
@@ -40,6 +42,10 @@ def to_model(info: ModelInfo, weights: str, parameters: int) -> schema.Model:
         classes=info.classes,
         parameters=parameters,
     )
+
+
+def to_environment(machine: Environment) -> schema.Environment:
+    return schema.Environment.model_validate(asdict(machine))
 
 
 def to_data(

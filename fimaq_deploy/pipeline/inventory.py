@@ -1,4 +1,4 @@
-"""What there is to build with: this machine and its targets, and the recipes that ship with the package."""
+"""What there is to build and to run with: this machine and its targets. Needs nothing of the builder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fimaq_deploy.engines.cuda import Gpu, ask_driver
+from fimaq_deploy.engines.machine import Environment, describe_environment
 from fimaq_deploy.engines.provider_libraries import ProviderLibrary, provider_libraries
 from fimaq_deploy.engines.runtimes import Runtime, every_runtime, runtime_packages
 from fimaq_deploy.engines.tensorrt_library import ENGINES, not_for
 from fimaq_deploy.engines.versions import generation
-from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.report import schema
-from fimaq_deploy.report.environment import describe_environment
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Machine:
     cuda: the newest CUDA that its driver runs. providers: ONNX Runtime's libraries, and what they miss.
     """
 
-    environment: schema.Environment
+    environment: Environment
     abilities: tuple[Ability, ...]
     gpus: tuple[GpuAbility, ...] = ()
     cuda: tuple[int, int] | None = None
@@ -64,20 +62,12 @@ class Machine:
         """For programs."""
         return {
             "schema": "fimaq-deploy/doctor/1",
-            "environment": self.environment.model_dump(mode="json"),
+            "environment": asdict(self.environment),
             "cuda": generation(self.cuda) if self.cuda else None,
             "gpus": [one.document() for one in self.gpus],
             "onnxruntime_providers": [asdict(one) for one in self.providers],
             "targets": [one.document() for one in self.abilities],
         }
-
-
-class Presets(tuple[Recipe, ...]):
-    """The recipes that ship with the package, by name."""
-
-    def document(self) -> dict[str, Any]:
-        """For programs: every field of every recipe."""
-        return {"schema": "fimaq-deploy/recipes/1", "recipes": [recipe.model_dump(mode="json") for recipe in self]}
 
 
 def look_around() -> Machine:
@@ -90,8 +80,3 @@ def look_around() -> Machine:
         cuda=driver.cuda,
         providers=provider_libraries(),
     )
-
-
-def presets() -> Presets:
-    """The recipes that ship with the package."""
-    return Presets(Recipe.load(name) for name in Recipe.presets())

@@ -10,6 +10,7 @@ from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
 from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.data.source import ImageSource
+from fimaq_deploy.engines.machine import describe_environment
 from fimaq_deploy.engines.runtimes import ONNX, runtime_packages
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.manifest import write_manifest
@@ -25,7 +26,6 @@ from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema, to_html, to_markdown
-from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.predictions import PREDICTIONS
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 
@@ -68,7 +68,7 @@ def make_report(
         model=findings.to_model(info, request.model if request.is_onnx else request.weights, parameters),
         recipe=recipe.model_dump(mode="json"),
         data=findings.to_data(calibration, evaluation, notes, found.predictions),
-        environment=describe_environment(runtime_packages()),
+        environment=findings.to_environment(describe_environment(runtime_packages())),
         targets=[findings.to_target(engine, _shipped_original(engine, files)) for engine in engines],
         rows=list(rows),
         blocks=[findings.to_block(record) for record in history],

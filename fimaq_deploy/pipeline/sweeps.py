@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fimaq_deploy.calibration.parallel import started_by_torchrun
+from fimaq_deploy.engines.machine import describe_environment
 from fimaq_deploy.engines.runtimes import runtime_packages
 from fimaq_deploy.errors import Stopped, UserError, shown
 from fimaq_deploy.files import locked, write_whole
@@ -34,8 +35,6 @@ from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Progress, silent
 from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
 from fimaq_deploy.pipeline.sweep_ray import Outcome, Store, address_of, build_on_ray
-from fimaq_deploy.report import schema
-from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.page.markdown import page_markdown
 from fimaq_deploy.report.sweep_page import page as sweep_page
 from fimaq_deploy.report.sweep_page.records import Cell as Record
@@ -277,5 +276,5 @@ def _now() -> str:
 
 
 def _machine() -> str:
-    machine: schema.Environment = describe_environment(runtime_packages())
+    machine = describe_environment(runtime_packages())
     return f"{machine.gpu or machine.cpu}, {machine.cores} cores"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fimaq_deploy.report.environment import describe_environment
 from fimaq_deploy.report.load import load_report
 from fimaq_deploy.report.page.html import to_html
 from fimaq_deploy.report.page.markdown import to_markdown
@@ -46,7 +45,6 @@ __all__ = [
     "StageParity",
     "Step",
     "TargetStatus",
-    "describe_environment",
     "load_report",
     "to_html",
     "to_markdown",

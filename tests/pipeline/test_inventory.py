@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 from fimaq_deploy.engines.runtimes import RUNTIMES
-from fimaq_deploy.pipeline.inventory import look_around, presets
-from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.pipeline.inventory import look_around
 
 
 def test_the_machine_and_every_target() -> None:
@@ -11,8 +10,3 @@ def test_the_machine_and_every_target() -> None:
     assert all((one.not_built, one.not_run) == one.runtime.availability() for one in found.abilities)
     assert found.environment.cores >= 1
     assert found.document()["environment"]["cpu"] == found.environment.cpu
-
-
-def test_the_presets_are_all_there() -> None:
-    assert tuple(presets()) == tuple(Recipe.load(name) for name in Recipe.presets())
-    assert [one["name"] for one in presets().document()["recipes"]] == Recipe.presets()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fimaq_deploy import report as r
+from fimaq_deploy.engines.machine import describe_environment
 from fimaq_deploy.measure.tasks import Task, find_tasks
 from fimaq_deploy.measure.tasks.traits import Traits
 from fimaq_deploy.pipeline.builds import BuildResult, build
@@ -18,6 +20,11 @@ from fimaq_deploy.report.schema import Figure, Output
 SHAPES = {"classes": (9,), "embedding": (9,), "multilabel": (9,), "regression": (1,), "dense": (5, 9)}
 CPU = "onnxruntime-cpu"
 BLOCKS = [f"blocks.{number}" for number in range(12)]
+
+
+def environment() -> r.Environment:
+    """This machine's."""
+    return r.Environment.model_validate(asdict(describe_environment()))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +58,7 @@ def _small(top1: float = 97.5, *, labelled: bool = True) -> r.Report:
         data=r.Data(
             calibration="digits", calibration_images=256, evaluation="digits", evaluation_images=600, labelled=labelled
         ),
-        environment=r.describe_environment(),
+        environment=environment(),
         targets=[r.TargetStatus(name="tensorrt-rtx", not_run="no NVIDIA driver", compile_seconds=0.53)],
         rows=[
             r.Row(id="pytorch-fp32", title="PyTorch FP32", accuracy=accuracy(98.0)),
@@ -93,7 +100,7 @@ def full_report() -> r.Report:
             labelled=True,
             notes=["2 unreadable images were left out"],
         ),
-        environment=r.describe_environment().model_copy(update={"gpu": "NVIDIA L4", "driver": "570.1"}),
+        environment=environment().model_copy(update={"gpu": "NVIDIA L4", "driver": "570.1"}),
         targets=[
             r.TargetStatus(name="tensorrt-rtx", compile_seconds=4.2),
             r.TargetStatus(name="openvino-cpu", not_built="the openvino package is not installed"),

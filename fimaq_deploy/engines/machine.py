@@ -6,14 +6,26 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fimaq_deploy.report.schema import Environment
-
 # Of the road to a file; each runtime adds its own.
 PACKAGES = ("fimaq-deploy", "torch", "timm", "onnx", "onnxscript", "onnx-ir", "numpy")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A machine and its software. packages: distribution name to version. gpu, driver: None where there is none."""
+
+    platform: str
+    cpu: str
+    cores: int
+    gpu: str | None
+    driver: str | None
+    python: str
+    packages: Mapping[str, str]
 
 
 def describe_environment(more: Iterable[str] = ()) -> Environment:

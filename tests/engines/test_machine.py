@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-from fimaq_deploy.report.environment import PACKAGES, describe_environment, package_versions
+from fimaq_deploy.engines.machine import PACKAGES, describe_environment, package_versions
 
 
 def test_versions_are_those_of_the_installed_distributions() -> None:
@@ -44,8 +44,8 @@ def test_without_nvidias_tool_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_framework_is_loaded_for_it() -> None:
     code = (
-        "import sys; from fimaq_deploy.report.environment import describe_environment; describe_environment(); "
-        "print([name for name in ('torch', 'timm', 'onnx', 'onnxscript') if name in sys.modules])"
+        "import sys; from fimaq_deploy.engines.machine import describe_environment; describe_environment(); "
+        "print([name for name in ('torch', 'timm', 'onnx', 'onnxscript', 'pydantic', 'yaml') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
