@@ -28,6 +28,7 @@ from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.device import of, place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
+from fimaq_deploy.calibration.learning.adam import Optimiser, adam
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.learning.batches import merged, minibatches, relative_error, run_batches
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
@@ -39,6 +40,7 @@ from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.calibration.learning.replay import Replay
 from fimaq_deploy.calibration.learning.steps import Steps, Tables
 from fimaq_deploy.calibration.quantizers import rounding
+from fimaq_deploy.calibration.quantizers.fake_quant import rows_kept
 from fimaq_deploy.calibration.quantizers.layers import (
     activation_quantizers,
     enable_quantization,
@@ -122,7 +124,7 @@ class BlockLearner:
         self.regularised = False
         self.group = parallel.current()
 
-    def _optimisers(self) -> list[torch.optim.Optimizer]:
+    def _optimisers(self) -> list[Optimiser]:
         settings = self.settings
         self.roundings = [r for q in self.weights if (r := rounding.attach(q, settings.rounding)) is not None]
         groups = merged(group for q in self.quantizers for group in q.learn(settings.qdrop, settings.scale_lr))
@@ -135,7 +137,7 @@ class BlockLearner:
             groups.append({"params": high_precision_parameters(self.stage), "lr": settings.other_lr})
         groups = [{**group, "initial_lr": group["lr"]} for group in merged(groups)]
         # A recorded step reads its rates from tensors: see `_steps`.
-        return [torch.optim.Adam(groups, fused=True, capturable=of(self.device).records)] if groups else []
+        return [adam(groups, self.device)] if groups else []
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
@@ -278,7 +280,7 @@ class BlockLearner:
         quantized = self.q_in[index]
         if not self._mixes:
             return quantized
-        keep = torch.rand((*quantized.shape[:-1], 1), device=quantized.device) < self.settings.qdrop
+        keep = rows_kept(quantized, self.settings.qdrop)
         return torch.lerp(quantized, self.fp_in[index], keep.to(quantized.dtype))
 
     def _regulariser(self) -> Tensor:

@@ -17,51 +17,31 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
-from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, IntegerRange, WeightGrid
-
-
-class _FakeQuantize(torch.autograd.Function):
-    """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset); gradients to x, scale and offset.
-
-    Elementwise work is most of what a small block costs, so it goes over memory as few times as it can.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int) -> Tensor:
-        # On a CPU, numbers clamp faster than tensors; on a GPU, fetching them would wait for the device.
-        ctx.numbers = is_host(offset.device) and not torch.compiler.is_compiling()
-        low: Any = -round(offset.item()) if ctx.numbers else -offset.round()
-        out = x.div(scale).round_().clamp_(low, low + top).mul_(scale)
-        ctx.save_for_backward(x, scale, out)
-        ctx.bounds = (low - 0.5, low + top + 0.5) if ctx.numbers else None
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        (grad,) = grads
-        x, scale, out = ctx.saved_tensors
-        if ctx.numbers:
-            step = scale.item()
-            grad_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.bounds[0] * step, ctx.bounds[1] * step)
-        else:
-            grad_x = torch.where((x - out).abs() <= scale / 2, grad, 0.0)
-        # Inside, d(out)/d(scale) is the rounding error; outside it is the bound itself.
-        grad_scale = (torch.dot(grad.flatten(), out.flatten()) - torch.dot(grad_x.flatten(), x.flatten())) / scale
-        grad_offset = (grad_x.sum() - grad.sum()) * scale if ctx.needs_input_grad[2] else None
-        return grad_x, grad_scale, grad_offset, None
+from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, FloatWeightGrid, IntegerRange, WeightGrid
+from fimaq_deploy.calibration.quantizers.straight_through import (
+    FakeQuantize,
+    RoundedWeight,
+    round_straight_through,
+)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None = None) -> Tensor:
     """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset); gradients to x, scale and offset.
 
-    scale, offset: without dimensions. keep: (..., 1), bool; rows of x that stay as they are.
+    scale, offset: without dimensions. keep: `rows_kept`.
     """
     if of(x.device).fuses and not torch.compiler.is_compiling():
         from fimaq_deploy.calibration.quantizers import fused
 
         return fused.FakeQuantize.apply(x, scale, offset, top, keep)
-    quantized = _FakeQuantize.apply(x, scale, offset, top)
-    return quantized if keep is None else torch.lerp(quantized, x, keep.to(x.dtype))
+    return FakeQuantize.apply(x, scale, offset, top, keep if keep is None else keep.to(x.dtype))
+
+
+def rows_kept(x: Tensor, share: float) -> Tensor:
+    """Which rows of x stay in full precision, about so large a share of them: (..., 1), 1 for those, 0 for others."""
+    drawn = torch.rand((*x.shape[:-1], 1), device=x.device)
+    # In place the answer is numbers already, which is what a CPU computes with. Kernels take a byte each.
+    return drawn.lt_(share) if is_host(x.device) else drawn < share
 
 
 def short_scale(scale: Tensor, digits: int, *, up: bool = False) -> Tensor:
@@ -248,8 +228,7 @@ class ActivationQuantizer(nn.Module):
             return x
         if self.frozen:
             return self._frozen(x)
-        keep = torch.rand((*x.shape[:-1], 1), device=x.device) < self.drop if self.drop else None
-        return self._learning(x, keep)
+        return self._learning(x, rows_kept(x, self.drop) if self.drop else None)
 
     def _frozen(self, x: Tensor) -> Tensor:
         span = self.span
@@ -288,21 +267,6 @@ def seal_activations(quantizers: Sequence[ActivationQuantizer]) -> None:
     for quantizer, offset in zip(found, offsets, strict=True):
         quantizer.drop, quantizer.frozen = 0.0, True
         quantizer.span = quantizer.integer_range(round(offset))
-
-
-class _RoundStraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.round()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
-
-
-def round_straight_through(x: Tensor) -> Tensor:
-    """round(x) with the gradient of the identity."""
-    return _RoundStraightThrough.apply(x)
 
 
 class WeightQuantizer(nn.Module):
@@ -358,7 +322,12 @@ class WeightQuantizer(nn.Module):
         return rounded.clamp(self.grid.range.low, self.grid.range.high)
 
     def forward(self) -> Tensor:
-        return self.integers() * self.expand(current_scale(self))
+        scale = self.expand(current_scale(self))
+        # Told apart by what it learns: a rounding is a module of `calibration.quantizers.rounding`, which imports this.
+        delta = getattr(self.soft, "delta", None)
+        if delta is None or isinstance(self.grid, FloatWeightGrid):
+            return self.integers() * scale
+        return RoundedWeight.apply(self.latent, delta, scale, self.grid.range.low, self.grid.range.high)
 
 
 def current_scale(quantizer: ActivationQuantizer | WeightQuantizer) -> Tensor:

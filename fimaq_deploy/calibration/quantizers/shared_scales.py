@@ -7,8 +7,10 @@ has a dozen quantizers, so on their own they launch more kernels for their scale
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from fimaq_deploy.calibration.quantizers.fake_quant import (
     ActivationQuantizer,
@@ -18,11 +20,36 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
 )
 
 
+class _Scales(torch.autograd.Function):
+    """Short scales of logarithms, of each in its shape; gradients as if nothing were made short.
+
+    steps: `steps_of_significand` for every scale of all of them together; sizes: how many each has.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, steps: Tensor, sizes: list[int], *logs: Tensor) -> tuple[Tensor, ...]:
+        exact = torch.cat([each.view(-1) for each in logs]).exp_()
+        ctx.save_for_backward(exact)
+        ctx.sizes, ctx.shapes = sizes, [each.shape for each in logs]
+        return _shaped(ShortScale.apply(exact, steps), sizes, ctx.shapes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (exact,) = ctx.saved_tensors
+        of_logs = torch.cat([each.reshape(-1) for each in grads]).mul_(exact)
+        return None, None, *_shaped(of_logs, ctx.sizes, ctx.shapes)
+
+
+def _shaped(flat: Tensor, sizes: list[int], shapes: list[torch.Size]) -> tuple[Tensor, ...]:
+    return tuple(part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True))
+
+
 class SharedScales:
     """Of the quantizers among some that learn their scales; the numbers are those that each would make by itself."""
 
     def __init__(self, quantizers: Sequence[ActivationQuantizer | WeightQuantizer]) -> None:
         self._quantizers = [(each, each.log_scale) for each in quantizers if each.log_scale is not None]
+        self._logs = [log_scale for _, log_scale in self._quantizers]
         self._sizes = [log_scale.numel() for _, log_scale in self._quantizers]
         steps = [
             torch.full((log_scale.numel(),), steps_of_significand(each.scale_digits), device=log_scale.device)
@@ -34,7 +61,6 @@ class SharedScales:
         """Hand every quantizer its scale, for the passes until the next step."""
         if self._steps is None:
             return
-        logs = torch.cat([log_scale.view(-1) for _, log_scale in self._quantizers])
-        parts = ShortScale.apply(logs.exp(), self._steps).split(self._sizes)
-        for (quantizer, log_scale), part in zip(self._quantizers, parts, strict=True):
-            quantizer.short_scale = part.view(log_scale.shape)
+        made = _Scales.apply(self._steps, self._sizes, *self._logs)
+        for (quantizer, _), scale in zip(self._quantizers, made, strict=True):
+            quantizer.short_scale = scale

@@ -11,11 +11,10 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
     ActivationQuantizer,
     Observer,
     WeightQuantizer,
-    _FakeQuantize,
-    round_straight_through,
     short_scale,
 )
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, WeightGrid
+from fimaq_deploy.calibration.quantizers.straight_through import FakeQuantize, round_straight_through
 
 WEIGHT_GRIDS = [*map(WeightGrid, (8, 4, 3, 2)), WeightGrid(4, 4)]
 GRIDS = [ActivationGrid(bits, scheme) for bits in (3, 4, 6, 8) for scheme in ("symmetric", "asymmetric")]
@@ -125,13 +124,13 @@ def test_gradients_are_those_of_the_straight_through_definition(offset: float) -
         return [t.clone().requires_grad_() for t in (values, values.new_tensor(0.37), values.new_tensor(offset))]
 
     x, scale, zero = leaves()
-    (_FakeQuantize.apply(x, scale, zero, top) * weights).sum().backward()
+    (FakeQuantize.apply(x, scale, zero, top) * weights).sum().backward()
     x_, scale_, zero_ = leaves()
     steps, low = straight_through(x_ / scale_), -straight_through(zero_)
     clamped = torch.where(steps < low, low, torch.where(steps > low + top, low + top, steps))
     out = scale_ * clamped
     (out * weights).sum().backward()
-    assert torch.equal(_FakeQuantize.apply(x, scale, zero, top).detach(), out.detach())
+    assert torch.equal(FakeQuantize.apply(x, scale, zero, top).detach(), out.detach())
     for found, expected in zip((x, scale, zero), (x_, scale_, zero_), strict=True):
         torch.testing.assert_close(found.grad, expected.grad)
 
