@@ -16,7 +16,8 @@ def package(
     format: Annotated[str, typer.Option(help="triton, tar, hf or oci.")],
     out: Annotated[Path | None, typer.Option(help="Where to; default: BUILD.FORMAT.")] = None,
     target: Annotated[
-        str | None, typer.Option(help="Of triton: what the server runs, such as onnxruntime-cpu or tensorrt.")
+        str | None,
+        typer.Option(help="Of triton: what the server runs, such as onnxruntime-cpu, openvino-cpu or tensorrt."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Of triton: the most images at once.")] = 32,
     pixels: Annotated[

@@ -259,6 +259,7 @@ _BUILT_IN = (
         openvino.unavailable,
         options=(THREADS,),
         packages=("openvino",),
+        triton="openvino",
     ),
 )
 for _runtime in _BUILT_IN:

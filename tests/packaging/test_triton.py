@@ -84,6 +84,40 @@ def test_an_engine_of_tensorrt_is_taken_where_there_is_one(published: Any, artif
     assert config.instance_group[0].kind == published.ModelInstanceGroup.KIND_GPU
 
 
+def test_openvino_runs_a_request_as_it_comes(published: Any, artifact: Path, tmp_path: Path) -> None:
+    """With a batch in its configuration the backend would refuse all other sizes, or fill them up."""
+    done = package(artifact, "triton", out=tmp_path / "repository", target="openvino-cpu")
+    config = parsed(published, done.out / "tiny")
+    assert (config.backend, config.max_batch_size, config.default_model_filename) == ("openvino", 0, "model.onnx")
+    assert not config.HasField("dynamic_batching") and any("no requests together" in note for note in done.notes)
+    assert config.instance_group[0].kind == published.ModelInstanceGroup.KIND_CPU
+    (images,), (logits,) = config.input, config.output
+    assert (list(images.dims), list(logits.dims)) == ([-1, 3, 8, 8], [-1, 10])
+    assert list(config.model_warmup[0].inputs["images"].dims) == [1, 3, 8, 8]
+    with pytest.raises(UserError, match="--batch is not for"):
+        package(artifact, "triton", out=tmp_path / "other", target="openvino-cpu", batch=8)
+
+
+def test_openvino_reads_of_the_repository_what_its_configuration_says(
+    published: Any, artifact: Path, tmp_path: Path
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    out = package(artifact, "triton", out=tmp_path / "repository", target="openvino-cpu").out
+    config = parsed(published, out / "tiny")
+    model = openvino.Core().read_model(out / "tiny" / "1" / config.default_model_filename)
+    for own, told in ((model.inputs, config.input), (model.outputs, config.output)):
+        assert [one.any_name for one in own] == [one.name for one in told]
+        sides = [[-1 if side.is_dynamic else side.get_length() for side in one.partial_shape] for one in own]
+        assert sides == [list(one.dims) for one in told]
+
+
+def test_numbers_beside_a_file_go_with_it(artifact: Path, tmp_path: Path) -> None:
+    (artifact / "model.onnx.data").write_bytes(b"numbers")
+    write_facts(artifact, read_contract((read_manifest(artifact) or {})["contract"], ""))
+    out = package(artifact, "triton", out=tmp_path / "repository").out
+    assert (out / "tiny" / "1" / "model.onnx.data").read_bytes() == b"numbers"
+
+
 @pytest.mark.parametrize("name", ['a"b\\c\nd', "Ångström", "../../etc"])
 def test_any_name_is_a_name(published: Any, artifact: Path, tmp_path: Path, name: str) -> None:
     contract = read_contract((read_manifest(artifact) or {})["contract"], "")
