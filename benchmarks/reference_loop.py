@@ -56,7 +56,7 @@ def reconstruct_plainly(
 ) -> tuple[nn.Module, dict[str, float]]:
     """The quantized model, frozen, and the seconds that each block took."""
     original = copy.deepcopy(model).eval()
-    apply_rewrites(original, images[: recipe.scale_search.images], resolve_rewrites(model, recipe.rewrites), seed)
+    apply_rewrites(original, images[: recipe.scale_search.images], resolve_rewrites(model, recipe.exact_rewrites), seed)
     plan = make_plan(original, recipe, find_target(target), attention_tokens(original, images[:1]))
     twin = quantized_copy(original, plan)
     teacher, student = stages_of(original), stages_of(twin)

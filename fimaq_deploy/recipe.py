@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -45,6 +45,7 @@ Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
 Effort = Literal["auto", "quick", "standard", "thorough"]
 # Iterations of a block, as a multiple of a quick effort's.
 EFFORTS: dict[Effort, int] = {"quick": 1, "standard": 5, "thorough": 20}
+AUTO = "auto"
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
 # Every number has an end: beyond these a recipe says something that nobody means, or that overflows on the way.
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_truth)]
@@ -53,6 +54,12 @@ NonNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False), BeforeV
 Temperature = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False), BeforeValidator(_no_truth)]
 Count = Annotated[int, Field(ge=1, le=10_000_000), BeforeValidator(_no_truth)]
 Number = Annotated[int, Field(ge=0, le=10_000_000), BeforeValidator(_no_truth)]
+
+
+def _switches_or_auto(value: Any) -> Any:
+    if value != AUTO and not isinstance(value, (Mapping, Rewrites)):
+        raise PydanticCustomError("rewrites", "input should be auto or switches such as values=true")
+    return value
 
 
 class _Strict(BaseModel):
@@ -268,7 +275,11 @@ class Recipe(_Strict):
     patch_embed: Edge = Edge(weight_bits=8, activation_bits=8)
     head: Edge = Edge(weight_bits=8, activation_bits=8)
     attention: Attention = Attention()
-    rewrites: Rewrites = Rewrites()
+    rewrites: Annotated[Rewrites | Literal["auto"], BeforeValidator(_switches_or_auto)] = Field(
+        default_factory=Rewrites,
+        description="auto: each switch, and the other way to search scales of attention weights, is tried on "
+        "calibration images without learning, and those that clearly lower the loss of the outputs are taken.",
+    )
     scale_search: ScaleSearch = ScaleSearch()
     reconstruction: Reconstruction = Reconstruction()
     tuning: Tuning = Tuning()
@@ -277,6 +288,13 @@ class Recipe(_Strict):
         description="What is different for single layers and attentions, by patterns over their names in which * is "
         'anything: {"blocks.*.mlp.fc2": {activations: {bits: 8}}, head: {quantize: never}}. Later ones win.',
     )
+
+    @property
+    def exact_rewrites(self) -> Rewrites:
+        """`rewrites`, which something has to have decided."""
+        if isinstance(self.rewrites, str):
+            raise ValueError(f"rewrites: {self.rewrites} is decided on images, by `quantize`")
+        return self.rewrites
 
     @staticmethod
     def presets() -> list[str]:
@@ -371,7 +389,8 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"])
+    # What may be a word instead is named by its class, too.
+    field = ".".join(str(part) for part in problem["loc"] if part != Rewrites.__name__)
     if problem["type"] == "extra_forbidden":
         known = sorted(_field_names(Recipe))
         close = get_close_matches(field, known, 1) or get_close_matches(field.rpartition(".")[2], known, 1)
@@ -385,6 +404,7 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
     for name, info in model.model_fields.items():
         yield prefix + name
         kind = info.annotation
+        kind = next((one for one in get_args(kind) if one is Rewrites), kind)
         # Python 3.10 calls dict[str, ...] a type, too.
         if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _field_names(kind, f"{prefix}{name}.")

@@ -90,13 +90,22 @@ def test_replace_changes_only_what_it_names() -> None:
     assert changed.weights == recipe.weights
 
 
+def test_rewrites_are_switches_or_a_word_for_them() -> None:
+    recipe = Recipe.load("w8a8").with_settings(["rewrites=auto"])
+    assert recipe.rewrites == "auto"
+    with pytest.raises(ValueError, match="decided on images"):
+        _ = recipe.exact_rewrites
+    named = recipe.with_settings(["rewrites.values=true"])
+    assert named.exact_rewrites.values is True and named.exact_rewrites.norm is None
+
+
 def test_settings_are_typed_as_yaml() -> None:
     recipe = Recipe.load("w8a8").with_settings(
         ["reconstruction.iterations=5", "reconstruction.qdrop=0.25", "head.weight_bits=null", "rewrites.norm=true"]
     )
     assert (recipe.reconstruction.iterations, recipe.reconstruction.qdrop) == (5, 0.25)
     assert recipe.head.weight_bits is None
-    assert recipe.rewrites.norm is True
+    assert recipe.exact_rewrites.norm is True
 
 
 def test_two_settings_of_one_part_both_hold() -> None:
@@ -108,6 +117,10 @@ def test_two_settings_of_one_part_both_hold() -> None:
     ("setting", "message"),
     [
         ("weight.bits=4", "unknown field 'weight'.*did you mean 'weights'"),
+        ("rewrites=all", "field 'rewrites': input should be auto or switches such as values=true, got 'all'"),
+        ("rewrites=3", "field 'rewrites': input should be auto or switches"),
+        ("rewrites.nrom=true", "unknown field 'rewrites.nrom'; did you mean 'rewrites.norm'"),
+        ("rewrites.norm=7", "field 'rewrites.norm': input should be a valid boolean"),
         ("reconstruction.iteration=4", "unknown field 'reconstruction.iteration'.*'reconstruction.iterations'"),
         ("weights.bits=5", "field 'weights.bits'.*got 5"),
         ("reconstruction.iterations=-1", "field 'reconstruction.iterations'.*got -1"),

@@ -73,7 +73,7 @@ def prepare(
     require_same(reference, quantized_copy(explicit, plan), sample, family_of(reference).original(reference))
     outputs = Outputs.of(explicit(sample), family_of(original).classes(original))
     teacher = original
-    apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.rewrites, seed)
+    apply_rewrites(teacher, images[: recipe.scale_search.images], recipe.exact_rewrites, seed)
     parallel.current().broadcast([*teacher.parameters(), *teacher.buffers()])
     quantized = quantized_copy(teacher, plan)
     return Prepared(teacher, quantized, plan, tokens, outputs, at_once, min(at_once, work.tuned), merged)

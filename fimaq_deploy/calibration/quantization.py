@@ -25,12 +25,13 @@ from fimaq_deploy.calibration.quantizers.layers import strip
 from fimaq_deploy.calibration.rest import Rest, Whole, find_divergence
 from fimaq_deploy.calibration.rewrites.apply import resolve_rewrites
 from fimaq_deploy.calibration.state import fingerprint
+from fimaq_deploy.calibration.trials import measured_rewrites
 from fimaq_deploy.calibration.walk import Progress, Walk
 from fimaq_deploy.data.intake import Images, as_source, reads_of
 from fimaq_deploy.data.source import BATCH_SIZE, ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.inside import Inside, find_backbone, needs_search
-from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.recipe import AUTO, Recipe
 from fimaq_deploy.target import combine, find_target, since
 
 _AT_ONCE = 8  # images on the way to an encoder inside of a model
@@ -58,7 +59,8 @@ def quantize(
     The model passed in is not modified. Of a detector, a segmenter or anything else with an encoder inside, the encoder
     is what is returned; `QuantizedModel.inside` puts it in its place.
 
-    1. copy it, merge adapters, apply the recipe's exact rewrites, and plan every layer;
+    1. copy it, merge adapters, apply the recipe's exact rewrites (chosen by trials where it says `auto`), and plan
+       every layer;
     2. prove that the copy, still in full precision, computes what the model computes;
     3. walk the chain of blocks: search scales, learn, freeze; then tune all blocks together where the recipe says so;
     4. look at what came out: how grids are filled, what each layer costs.
@@ -99,7 +101,12 @@ def quantize(
         if inside.encoder is not model:
             taken = store.collect(encoder_inputs(model, inside, taken.split(_AT_ONCE)), len(taken))
             model = inside.encoder
-        recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.rewrites)})
+        choice = None
+        if recipe.rewrites == AUTO:
+            recipe, choice = measured_rewrites(
+                model, taken, recipe, rules, device, seed, store.budget_bytes, progress, resume
+            )
+        recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.exact_rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
         guided = [] if divergence is None else [getattr(divergence, "__qualname__", str(divergence))]
         checkpoints = Checkpoints(
@@ -137,6 +144,7 @@ def quantize(
         input_shape=(taken.shape[1], taken.shape[2], taken.shape[3]),
         merged=made.merged,
         place=inside.name,
+        choice=choice,
         history=history,
         grids=grids,
         sensitivity=measured,

@@ -19,6 +19,7 @@ from fimaq_deploy.calibration.network.plan import Plan, make_plan
 from fimaq_deploy.calibration.network.quantized_copy import explicit_copy, quantized_copy, stages_of
 from fimaq_deploy.calibration.quantizers.layers import strip
 from fimaq_deploy.calibration.rewrites.apply import apply_rewrites
+from fimaq_deploy.calibration.rewrites.choice import Choice
 from fimaq_deploy.calibration.state import frozen_state, load_frozen_state, read_state, write_state
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.describe import image_shape
@@ -38,7 +39,7 @@ class QuantizedModel(nn.Module):
     it. tokens: the sequence length of each attention. input_shape: (C, H, W) of the images. merged: layers whose
     adapters went into their weights, with their class. history: how each block was reconstructed. grids: how its
     tensors fill their grids. sensitivity: what each block and layer costs, where that was asked for. place: which
-    module of somebody's model it is; empty where it is a model of its own.
+    module of somebody's model it is; empty where it is a model of its own. choice: what `rewrites: auto` measured.
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class QuantizedModel(nn.Module):
         grids: Sequence[GridUse] = (),
         sensitivity: Sequence[Sensitivity] = (),
         place: str = "",
+        choice: Choice | None = None,
     ) -> None:
         super().__init__()
         self.model = model.eval()
         self.plan, self.recipe, self.target, self.seed = plan, recipe, target, seed
         self.tokens, self.input_shape, self.merged = dict(tokens), input_shape, dict(merged or {})
-        self.place = place
+        self.place, self.choice = place, choice
         self.history, self.grids, self.sensitivity = tuple(history), tuple(grids), tuple(sensitivity)
         self.eval()
 
@@ -133,7 +135,7 @@ def load_quantized(path: str | Path, model: nn.Module) -> QuantizedModel:
     shape = saved.input_shape or image_shape(model)
     rewritten = family_of(rewritten).as_chain(rewritten, shape)
     # The rewritten structure depends on neither images nor seed; the numbers come from the file.
-    apply_rewrites(rewritten, torch.zeros(1, *shape), saved.recipe.rewrites, 0)
+    apply_rewrites(rewritten, torch.zeros(1, *shape), saved.recipe.exact_rewrites, 0)
     try:
         explicit = explicit_copy(rewritten)
         plan = saved.plan or make_plan(explicit, saved.recipe, saved.target, saved.tokens)

@@ -17,13 +17,12 @@ from fimaq_deploy.errors import UserError, shown, within
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.names import is_onnx, require_known
-from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.recipe import AUTO, Recipe
 
 LARGEST_SEED = 2**63 - 1
 OLDEST_SM, LATEST_SM = 75, 999  # Turing, and what nobody has built yet
 REPLAYED = 8  # images that a build keeps with their outputs
 
-AUTO = "auto"
 _AUTO_LEARNS_AS = "w4a8"
 
 
@@ -85,6 +84,19 @@ def require_of_onnx(weights: object, sensitivity: object, backbone: object, reci
         raise UserError("--backbone needs the PyTorch model: an ONNX file is quantized as a whole")
     if recipe == AUTO:
         raise UserError(f"--recipe {AUTO} needs the PyTorch model: name a recipe for an ONNX file")
+
+
+def require_decided(recipe: Recipe, *, onnx: bool, budget: bool) -> None:
+    """What cannot choose its rewrites by trials."""
+    if recipe.rewrites != AUTO:
+        return
+    if onnx:
+        raise UserError(f"rewrites: {AUTO} needs the PyTorch model: an ONNX file is not rewritten")
+    if budget:
+        raise UserError(
+            f"rewrites: {AUTO} is measured for one recipe, and --recipe {AUTO} tries several: build with the first, "
+            "and name the switches of its recipe.yaml for the second"
+        )
 
 
 def path_text(option: str, given: object) -> str | None:

@@ -311,6 +311,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         parity=parity,
         told=inside,
         mix=mix,
+        choice=quantized.choice,
     )
     write_report(folder, report, quantized.recipe, request.sizes, loaded.info)
     return report

@@ -13,6 +13,7 @@ import numpy as np
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
 from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
+from fimaq_deploy.calibration.rewrites.choice import Choice
 from fimaq_deploy.data.plausibility import label_doubts
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.machine import Environment
@@ -189,6 +190,10 @@ def to_grid_use(use: GridUse) -> schema.GridUse:
 
 def to_sensitivity(found: Sensitivity) -> schema.Sensitivity:
     return schema.Sensitivity(name=found.name, kind=found.kind, alone=found.alone, spared=found.spared)
+
+
+def to_rewrites(choice: Choice) -> schema.RewriteChoice:
+    return schema.RewriteChoice.model_validate(asdict(choice))
 
 
 def to_target(engine: Engine, ships: str | None = None) -> schema.TargetStatus:

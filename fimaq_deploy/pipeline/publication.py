@@ -9,6 +9,7 @@ from pathlib import Path
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity
 from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
+from fimaq_deploy.calibration.rewrites.choice import Choice
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.machine import describe_environment
 from fimaq_deploy.engines.runtimes import ONNX, runtime_packages
@@ -50,6 +51,7 @@ def make_report(
     parity: Sequence[schema.Parity] = (),
     told: Sequence[str] = (),
     mix: schema.Mix | None = None,
+    choice: Choice | None = None,
 ) -> schema.Report:
     """images: those of calibration and of evaluation. notes, told: what a reader should know, before and behind what is
     said of floats.
@@ -76,6 +78,7 @@ def make_report(
         grids=[findings.to_grid_use(use) for use in grids],
         sensitivity=[findings.to_sensitivity(one) for one in sensitivity],
         mix=mix,
+        rewrites=None if choice is None else findings.to_rewrites(choice),
         audits=[findings.to_audit(engine.audit) for engine in engines if engine.audit],
         parity=list(parity),
         pictures=to_pictures(found.glance, measures.tasks, info),
@@ -100,7 +103,7 @@ def write_report(folder: Path, report: schema.Report, recipe: Recipe, sizes: Siz
         "report.json": report.to_json(),
         "report.md": to_markdown(report),
         "report.html": to_html(report),
-        "recipe.yaml": recipe.to_yaml(),
+        "recipe.yaml": _told_in_recipe(report) + recipe.to_yaml(),
     }
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
@@ -109,6 +112,19 @@ def write_report(folder: Path, report: schema.Report, recipe: Recipe, sizes: Siz
     reads: dict[str, object] = {"sizes": sizes.options(), "preprocessing": info.preprocessing()}
     reads |= {"contract": contract.document(), **({"backbone": contract.part} if contract.part else {})}
     write_manifest(folder, {**_manifest_facts(report), **reads}, without=(artifacts.REQUEST_FILE,))
+
+
+def _told_in_recipe(report: schema.Report) -> str:
+    """What its switches rest on, as comments."""
+    if report.rewrites is None:
+        return ""
+    start = f"loss {report.rewrites.loss:.3g} of the outputs before, on {report.rewrites.images} calibration images"
+    trials = (
+        f"{one.setting}{' beside ' + ', '.join(one.beside) if one.beside else ''}: loss {one.loss:.3g}, "
+        f"lower by {one.gain:.2g} ± {one.noise:.2g}, {'taken' if one.taken else 'left'}"
+        for one in report.rewrites.trials
+    )
+    return "".join(f"# {line}\n" for line in (f"rewrites: auto, {start}", *trials))
 
 
 def _manifest_facts(report: schema.Report) -> dict[str, object]:

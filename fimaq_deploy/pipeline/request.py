@@ -42,6 +42,7 @@ from fimaq_deploy.pipeline.arguments import (
     own_function,
     path_text,
     recipe_of,
+    require_decided,
     require_name,
     require_of_onnx,
     resolve_targets,
@@ -133,12 +134,14 @@ class Request:
         require_name(model)
         if is_onnx(model):
             require_of_onnx(weights, sensitivity, backbone, recipe)
+        chosen, budget = recipe_of(recipe, settings), budget_of(recipe, size_budget, speed_budget, max_drop)
+        require_decided(chosen, onnx=is_onnx(model), budget=budget is not None)
         return cls(
             model=model,
             weights=path_text("--weights", weights) or "",
             images=images_of("--images", images),
             eval_images=images_of("--eval-images", eval_images),
-            recipe=recipe_of(recipe, settings),
+            recipe=chosen,
             targets=resolve_targets(targets),
             out=Path(path_text("--out", out) or default_out(model)),
             device=device_name(device),
@@ -159,7 +162,7 @@ class Request:
             sm=None if sm is None else generation(sm),
             replay=whole_number("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
-            budget=budget_of(recipe, size_budget, speed_budget, max_drop),
+            budget=budget,
             backbone=module_name(backbone),
             divergence=divergence_of(divergence),
         )

@@ -256,6 +256,25 @@ class Mix(_Part):
     probes: list[MixProbe] = Field(default=[], description="What learned before it was chosen.")
 
 
+class RewriteTrial(_Part):
+    """A setting that was tried beside those that were taken before it."""
+
+    setting: str = Field(description='As of --set, such as "rewrites.values=true".')
+    beside: list[str] = []
+    loss: float = Field(description="Divergence of the outputs, mean over images that set none of the scales.")
+    gain: float = Field(description="By how much it is lower.")
+    noise: float = Field(description="Two standard errors of the gain, image by image.")
+    taken: bool
+
+
+class RewriteChoice(_Part):
+    """What a recipe of `rewrites: auto` rests on. Nothing had learned."""
+
+    images: int
+    loss: float = Field(description="With the rewrites of the model's family.")
+    trials: list[RewriteTrial]
+
+
 class AuditBlock(_Part):
     """The kernels of one block in a compiled layer plan."""
 
@@ -374,6 +393,7 @@ class Report(_Part):
     grids: list[GridUse] = []
     sensitivity: list[Sensitivity] = []
     mix: Mix | None = Field(default=None, description="Of a recipe that a budget chose.")
+    rewrites: RewriteChoice | None = Field(default=None, description="Of a recipe whose rewrites were measured.")
     audits: list[Audit] = []
     parity: list[Parity] = []
     pictures: list[Picture] = Field(default=[], description="The first images of a detector or a segmenter.")

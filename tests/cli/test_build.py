@@ -151,3 +151,22 @@ def test_folders_of_images_and_an_unreadable_one(out: Path, capsys: pytest.Captu
     assert found["report"] == json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert "1 of 31 image files could not be used" in (out / "report.md").read_text()
     assert "PyTorch FP32" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rewrites_by_trials_are_told_and_made_again_without_any(out: Path) -> None:
+    few = ["reconstruction.iterations=1", "reconstruction.images=8", "tuning.iterations=0", "scale_search.candidates=2"]
+    common = ["build", "--model", "vit_digits", "--target", "onnxruntime-cpu", "--replay", "0"]
+    settings = [word for one in (*few, "rewrites=auto") for word in ("--set", one)]
+    assert run(*common, *settings, "--out", out) == 0
+    report, text = json.loads((out / "report.json").read_text()), (out / "recipe.yaml").read_text()
+    taken = [trial["setting"] for trial in report["rewrites"]["trials"] if trial["taken"]]
+    assert report["rewrites"]["images"] == 8 and len(report["rewrites"]["trials"]) >= 5
+    assert text.startswith("# rewrites: auto, loss ") and all(f"# {setting}" in text for setting in taken)
+    assert report["recipe"]["rewrites"]["values"] is ("rewrites.values=true" in taken)
+    assert "Rewrites" in (out / "report.md").read_text()
+
+    again = out.with_name("again")
+    assert run(*common, "--recipe", out / "recipe.yaml", "--out", again) == 0
+    assert json.loads((again / "report.json").read_text())["rewrites"] is None
+    assert (again / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()

@@ -27,6 +27,7 @@ QUICK = ["reconstruction.iterations=2", "reconstruction.images=16", "tuning.iter
         ({"size_budget": float("nan")}, "^--size-budget nan: expected"),
         ({"size_budget": -1}, "^--size-budget -1: expected 0 to"),
         ({"speed_budget": 3}, "^--speed-budget 3: expected 1 to 2$"),
+        ({"size_budget": 1, "settings": ["rewrites=auto"]}, "^rewrites: auto is measured for one recipe, and --recipe"),
         ({"recipe": "w8a8", "size_budget": 1}, "^--size-budget chooses formats for --recipe auto, and no other"),
     ],
 )

@@ -17,6 +17,7 @@ from fimaq_deploy.report.build_page.sections.mix import mix
 from fimaq_deploy.report.build_page.sections.pictures import pictures
 from fimaq_deploy.report.build_page.sections.reconstruction import reconstruction
 from fimaq_deploy.report.build_page.sections.results import results
+from fimaq_deploy.report.build_page.sections.rewrites import rewrites
 from fimaq_deploy.report.build_page.sections.sensitivity import sensitivity
 from fimaq_deploy.report.build_page.sections.targets import targets
 from fimaq_deploy.report.build_page.verdict import cards, concerns, failures, status, verdict
@@ -29,6 +30,7 @@ SECTIONS: list[Callable[[Report], Section]] = [
     results,
     pictures,
     mix,
+    rewrites,
     reconstruction,
     grids,
     sensitivity,
