@@ -7,7 +7,8 @@ Learning: each model with random weights (or --weights) by each recipe, in a pro
 peak memory, share of the matrix rate, agreement with full precision. Engines: the same models in W8A8, each target's
 file against the fake-quant model, and its latency in turns with FP16 and with PyTorch in FP16 as a captured graph.
 
-Ends in one table of each kind and one JSON document, on the last line and in --json.
+Ends in one table of each kind and one JSON document, on the last line and in --json, which is written after learning
+already. A run or an engine that fails is told and named in the document, and does not stop the others; exit code 1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import reconstruction
 import torch
 
 import fimaq_deploy as fd
+from fimaq_deploy.files import write_whole
 from fimaq_deploy.models.devices import find_device
 
 
@@ -63,12 +66,13 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     try:
         find_device(args.device)
+        args.targets = gpu_engines.targets_here(args.targets) if args.targets is None or args.targets else []
     except fd.UserError as error:
         parser.error(str(error))
     return args
 
 
-def learning(args: argparse.Namespace) -> tuple[list[reconstruction.Result], float]:
+def learning(args: argparse.Namespace, failures: list[str]) -> tuple[list[reconstruction.Result], float]:
     rate = reconstruction.matrix_rate(args.device)
     base = reconstruction.Job(
         model="",
@@ -89,37 +93,49 @@ def learning(args: argparse.Namespace) -> tuple[list[reconstruction.Result], flo
         for recipe in args.recipes
         for seed in args.seeds
     ]
-    return reconstruction.run_all(jobs, workers=1), rate
+    results = []
+    for number, job in enumerate(jobs, 1):
+        print(f"learning {number}/{len(jobs)}", flush=True)
+        try:
+            results += reconstruction.run_all([job], workers=1)
+        except Exception as error:  # also a process that the system ended
+            failures.append(gpu_engines.failed(reconstruction.label(job), error))
+    return results, rate
 
 
-def main() -> None:
+def main() -> int:
     args = arguments()
     device = torch.device(args.device)
-    results, rate = learning(args)
-    targets = gpu_engines.targets_here(args.targets) if args.targets is None or args.targets else []
-    args.recipe, args.images, args.tests = args.engine_recipe, min(args.images, 256), min(args.tests, 128)
-    rows = [
-        row
-        for name in (args.engine_models or args.models[:2])
-        if targets
-        for row in gpu_engines.measured(name, targets, args, device)
-    ]
+    failures: list[str] = []
+    results, rate = learning(args, failures)
     reconstruction.print_table(results, rate)
-    print(f"matrix multiplication: {rate / 1e12:.3g} TFLOP/s")
-    if rows:
-        gpu_engines.print_table(rows, args.batches)
-    document = json.dumps(
-        {
+    print(f"matrix multiplication: {rate / 1e12:.3g} TFLOP/s", flush=True)
+    rows: list[gpu_engines.Row] = []
+
+    def document() -> str:
+        found = {
             "machine": machine(device),
             "matrix_flops_per_second": rate,
             "learning": [asdict(result) for result in results],
             "engines": [asdict(row) for row in rows],
+            "failures": failures,
         }
-    )
-    if args.json:
-        args.json.write_text(document + "\n", encoding="utf-8")
-    print(document)
+        if args.json:
+            write_whole(args.json, f"{json.dumps(found)}\n".encode())
+        return json.dumps(found)
+
+    document()
+    args.recipe, args.images, args.tests = args.engine_recipe, min(args.images, 256), min(args.tests, 128)
+    for name in (args.engine_models or args.models[:2]) if args.targets else ():
+        try:
+            rows += gpu_engines.measured(name, args.targets, args, device, failures)
+        except Exception as error:  # noqa: PERF203
+            failures.append(gpu_engines.failed(f"engines of {name}", error))
+    if rows:
+        gpu_engines.print_table(rows, args.batches)
+    print(document())
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ import argparse
 import copy
 import json
 import platform
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,17 @@ def judged(found: Array, expected: Array) -> tuple[float, float]:
     return error, 100 * float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def measured(name: str, targets: list[Runtime], args: argparse.Namespace, device: torch.device) -> list[Row]:
+def failed(what: str, error: BaseException) -> str:
+    """One line of it, which is printed too."""
+    line = f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    print(f"failed: {line}", file=sys.stderr, flush=True)
+    return line
+
+
+def measured(
+    name: str, targets: list[Runtime], args: argparse.Namespace, device: torch.device, failures: list[str]
+) -> list[Row]:
+    """Rows of one model. failures gets a line for each target that fails on the way; the others go on."""
     model = fd.load_model(name, args.weights, device=args.device)
     job = Job(name, args.recipe, "ours", 0, args.images, args.tests, folders=(args.image_folder, args.eval_folder))
     calibration, test = sources(job, model)
@@ -129,10 +140,15 @@ def measured(name: str, targets: list[Runtime], args: argparse.Namespace, device
         runners, rows = {plain.name: plain}, {plain.name: facts(plain, tests, full, size=0.0)}
         for runtime in targets:
             (Path(folder) / runtime.name).mkdir()
-            for label, path, runner in runners_of(runtime, Path(folder) / runtime.name, model.cpu(), quantized.cpu()):
-                runners[label] = runner
-                reference = low if label.endswith("quantized") else full
-                rows[label] = facts(runner, tests, reference, path.stat().st_size / 2**20)
+            try:
+                for label, path, runner in runners_of(
+                    runtime, Path(folder) / runtime.name, model.cpu(), quantized.cpu()
+                ):
+                    reference = low if label.endswith("quantized") else full
+                    rows[label] = facts(runner, tests, reference, path.stat().st_size / 2**20)
+                    runners[label] = runner
+            except Exception as error:  # compilers and runtimes share no base class
+                failures.append(failed(f"{name} on {runtime.name}", error))
         found = compare_latency(runners, args.batches, rounds=args.rounds, seconds=args.seconds)
     return [
         Row(name, label, latencies={each.batch_size: each for each in found if each.name == label}, **row)
@@ -168,7 +184,7 @@ def targets_here(names: list[str] | None) -> list[Runtime]:
     return found
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["vit_s", "swin_t"])
     parser.add_argument("--recipe", default="w8a8")
@@ -190,11 +206,13 @@ def main() -> None:
     except fd.UserError as error:
         parser.error(str(error))
     rows: list[Row] = []
+    failures: list[str] = []
     for name in args.models:
-        rows += measured(name, targets, args, device)
+        rows += measured(name, targets, args, device, failures)
         print_table([row for row in rows if row.model == name], args.batches)
-    print(json.dumps({"machine": platform.node(), "rows": [asdict(row) for row in rows]}))
+    print(json.dumps({"machine": platform.node(), "rows": [asdict(row) for row in rows], "failures": failures}))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

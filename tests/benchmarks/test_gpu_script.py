@@ -47,3 +47,33 @@ def test_without_a_gpu_the_default_says_so() -> None:
     done = run("--device", "cuda")
     assert done.returncode == 2
     assert "error: device 'cuda': torch sees no CUDA device here" in done.stderr
+
+
+def test_a_target_that_is_none_is_said_before_hours_of_learning() -> None:
+    done = run("--targets", "openvino")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "error: unknown target 'openvino': expected one of tensorrt, " in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here it may run")
+def test_what_fails_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    settings = [
+        "--set",
+        "reconstruction.iterations=1",
+        "--recipes",
+        "w8a8",
+        "no-such",
+        "--batches",
+        "1",
+        "--rounds",
+        "2",
+    ]
+    done = run(*settings, "--targets", "onnxruntime-cuda", "onnxruntime-cpu", "--json", str(tmp_path / "gpu.json"))
+    assert done.returncode == 1, done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == found
+    learned, failed = [job["job"]["recipe"] for job in found["learning"]], found["failures"]
+    assert learned == ["w8a8"] and len(failed) == 2 and "no-such" in failed[0]
+    assert failed[1].startswith("swin_digits on onnxruntime-cuda: UserError: onnxruntime-cuda cannot run")
+    assert [row["engine"] for row in found["engines"]][1:] == ["onnxruntime-cpu float32", "onnxruntime-cpu quantized"]
