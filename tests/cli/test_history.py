@@ -16,7 +16,10 @@ def builds(tmp_path: Path) -> Path:
     """The accepted build of the demo four times, the last time with a larger file."""
     report: Report = load_report(BUILT)
     for number in range(4):
-        rows = [row.model_copy(update={"size_bytes": (row.size_bytes or 0) + (number == 3)}) for row in report.rows]
+        rows = [
+            row.model_copy(update={"size_bytes": (row.size_bytes or 0) * (110 if number == 3 else 100) // 100})
+            for row in report.rows
+        ]
         file = tmp_path / "builds" / str(number) / "report.json"
         file.parent.mkdir(parents=True)
         changed = {"rows": rows, "created": f"2026-01-0{number + 1}T00:00:00+00:00"}
@@ -27,7 +30,7 @@ def builds(tmp_path: Path) -> Path:
 def test_what_became_worse_is_exit_code_1(capsys: pytest.CaptureFixture[str], builds: Path, tmp_path: Path) -> None:
     assert run("history", builds, "--html", tmp_path / "history.html") == 1
     captured = capsys.readouterr()
-    assert "worse: swin_digits" in captured.err and "bytes" in captured.out
+    assert "worse: swin_digits" in captured.err and "size in MB" in captured.out
     assert "<svg" in (tmp_path / "history.html").read_text()
     assert document(capsys, "history", builds, code=1)["builds"] == 4
 

@@ -3,7 +3,7 @@
 A step first: of all splits the one whose sides differ most, for their lengths, is kept where fewer than `LEVEL` of
 random orders of the same values have one that differs as much. Where there is none, a stretch that begins and ends
 inside, in the same way (circular binary segmentation; Olshen, Venkatraman, Lucito and Wigler, Biostatistics 2004). Then
-the parts are looked at. Values that are exact (bytes, kernels) change where they differ. One value says nothing of a
+the parts are looked at. Values that are exact (sizes, kernels) change where they differ. One value says nothing of a
 level that varies: a change is seen when there are about four builds behind it.
 """
 

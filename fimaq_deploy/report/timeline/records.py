@@ -15,10 +15,10 @@ from fimaq_deploy.report.figures import plotted
 from fimaq_deploy.report.load import REPORT, load_report
 from fimaq_deploy.report.schema import Report, Row
 from fimaq_deploy.report.timeline.changes import change_points
-from fimaq_deploy.report.words import number_text
+from fimaq_deploy.report.words import moment_text, number_text
 
-# How much smaller a change is than anybody cares for: a share of the value, in figures that vary.
-_SMALL = {"accuracy": 0.001, "speed-up": 0.03}
+# How much smaller a change is than anybody cares for: a share of the value. Any change of kernels counts.
+_SMALL = {"accuracy": 0.001, "speed-up": 0.03, "size": 0.005}
 
 
 class Figure(NamedTuple):
@@ -82,7 +82,7 @@ class Series:
         """A change as a sentence."""
         old, new = (number_text(value, self.figure.unit) for value in (change.before, change.after))
         point = self.points[change.at]
-        return f"{self.name}: {old} became {new} with {point.build} ({point.created})"
+        return f"{self.name}: {old} became {new} with {point.build} ({moment_text(point.created)})"
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _figures(report: Report, row: Row) -> Iterator[tuple[Figure, float, tuple[fl
     if one is not None and one.speedup is not None:
         yield Figure("speed-up", "speed-up over full precision", "", True, False), one.speedup, one.speedup_interval
     if row.size_bytes is not None:
-        yield Figure("size", "bytes", "", False, True), float(row.size_bytes), None
+        yield Figure("size", "size in MB", "", False, True), row.size_bytes / 1e6, None
     kernels = [sum(block.kernels for block in audit.blocks) for audit in report.audits if audit.target == row.id]
     if kernels:
         yield Figure("kernels", "kernels", "", False, True), float(kernels[0]), None

@@ -64,6 +64,10 @@ def test_one_bad_build_is_no_level_but_bytes_are_exact(saved: Save) -> None:
     assert [(change.at, change.worse) for change in figure(found, "size").changes] == [(6, True)]
 
 
+def test_a_few_bytes_more_are_no_change(saved: Save) -> None:
+    assert figure(history(saved(GOOD, sizes=[100_000] * 5 + [100_400])), "size").changes == ()
+
+
 def test_a_change_that_nobody_cares_for_is_none(saved: Save) -> None:
     steady = [97.50, 97.501, 97.499, 97.50, 97.501, 97.45, 97.451, 97.449, 97.45]
     assert figure(history(saved(steady)), "accuracy").changes == ()
