@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from fimaq_deploy.calibration.findings.usage import grid_use
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.arithmetic import exact_arithmetic
 from fimaq_deploy.calibration.learning.batches import run_batches
+from fimaq_deploy.calibration.network.plan import Plan
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.calibration.prepare import prepare
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
@@ -53,6 +54,7 @@ def quantize(
     backbone: str | None = None,
     divergence: str | Whole | None = None,
     sm: int | None = None,
+    accept: Callable[[Plan], None] | None = None,
 ) -> QuantizedModel:
     """Quantize a model of a family that we know (`models.families`), or the encoder of one inside of somebody's model.
 
@@ -83,6 +85,7 @@ def quantize(
         hands out, over its own power. Joint tuning follows that in any case.
     sm: the oldest GPU generation that has to execute the result, such as 89, where it is known: attention that does not
         fuse in integers is in 8-bit floats if all of them have those.
+    accept: is shown what is planned for every layer before anything is learned, and may refuse it with a `UserError`.
 
     Raises:
         UserError: the images or the model are not usable, the target cannot execute the recipe, or the copy would not
@@ -108,6 +111,8 @@ def quantize(
             )
         recipe = recipe.model_copy(update={"rewrites": resolve_rewrites(model, recipe.exact_rewrites)})
         made = prepare(model, taken, recipe, rules, device, seed, store.budget_bytes)
+        if accept is not None:
+            accept(made.plan)
         guided = [] if divergence is None else [getattr(divergence, "__qualname__", str(divergence))]
         checkpoints = Checkpoints(
             resume if group.leads else None,

@@ -15,6 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx import defs
 
+from fimaq_deploy.calibration.network.plan import AttentionGrids, Decision, LayerGrids, Plan
+from fimaq_deploy.calibration.quantizers.grid import FloatActivationGrid, FloatWeightGrid
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.edit import nodes_of, numpy_of, optional_at, read_at, replace, stored, stored_scalar, typed
 from fimaq_deploy.target import WeightStorage
@@ -23,6 +25,7 @@ OPSETS = (17, 19, 21, 23)
 DEFAULT_OPSET = 21
 FLOAT4_OPSET = 23
 _INT4_SINCE = 21
+_FLOAT8_SINCE = 19
 _IR_VERSIONS = {17: 8, 19: 9, 21: 10, 23: 11}
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 # What the zero point says too, or what is so by default.
@@ -54,6 +57,32 @@ def check_storage(storage: str, opset: int) -> WeightStorage:
     if storage == "int4":
         raise UserError(f"--weight-storage int4 with --opset {opset}: INT4 came with opset 21; take that, or int8")
     return "int8"
+
+
+def require_opset(plan: Plan, opset: int | None) -> None:
+    """What is decided of layers is sayable in an opset. `to_opset` finds the same, but in a finished graph.
+
+    opset: None is whatever they need.
+
+    Raises:
+        UserError: something of it came later.
+    """
+    needs = ((*_need(decision), name) for name, decision in plan.items())
+    since, what, name = max(needs, key=lambda need: need[0], default=(0, "", ""))
+    if opset is not None and opset < since:
+        others = "" if since > _INT4_SINCE else ", or a recipe of integers without blocks"
+        raise UserError(f"--opset {opset}: {name} {what}, which came with opset {since}: take that or newer{others}")
+
+
+def _need(decision: Decision) -> tuple[int, str]:
+    """The first opset that has words for a decision, and for what."""
+    if isinstance(decision, LayerGrids):
+        if isinstance(decision.weights, FloatWeightGrid):
+            few = decision.weights.product == "nvfp4"
+            return (FLOAT4_OPSET, "has 4-bit floats") if few else (_FLOAT8_SINCE, "has 8-bit floats")
+        return (_INT4_SINCE, "has weights with a scale a block") if decision.weights.block_size else (0, "")
+    floats = isinstance(decision, AttentionGrids) and isinstance(decision.operands, FloatActivationGrid)
+    return (_FLOAT8_SINCE, "has 8-bit floats") if floats else (0, "")
 
 
 def least_opset(model: ir.Model, asked: int | None) -> int:
@@ -176,7 +205,7 @@ def _name_axes(graph: ir.Graph, opset: int) -> None:
 _SINCE: tuple[tuple[int, Callable[[ir.Graph, int], None]], ...] = (
     (_INT4_SINCE, _refuse_int4),
     (20, _spell_out_gelu),
-    (19, _refuse_float8),
+    (_FLOAT8_SINCE, _refuse_float8),
     (19, _widen_quantizers),
     (18, _name_axes),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,10 +83,12 @@ def quantize_network(
     *,
     sm: int | None = None,
     progress: Progress = lambda done, total, what: None,
+    accept: Callable[[Plan], None] = lambda plan: None,
 ) -> QuantizedGraph:
     """Quantize a graph for some targets. The one passed in is not modified.
 
-    sm: the oldest GPU generation that has to execute the result, where it is known.
+    sm: the oldest GPU generation that has to execute the result, where it is known. accept: is shown the plan before
+        anything is searched, and may refuse it.
 
     Raises:
         UserError: nothing in it can be quantized, the targets cannot execute the recipe's grids, the images are not
@@ -98,6 +100,7 @@ def quantize_network(
     run_passes(model, (drop_idle_pads,))
     parts = find_parts(model.graph)
     plan = make_plan(parts, recipe, rules)
+    accept(plan)
     layers = list(_layers(parts, plan))
     if not layers:
         reason = next(iter(plan.kept.values()), "it holds no product with stored weights")

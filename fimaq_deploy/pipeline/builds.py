@@ -388,6 +388,7 @@ def _assist(request: Request) -> None:
         sm=request.sm,
         backbone=request.backbone,
         divergence=request.divergence,
+        accept=request.accept,
     )
 
 
@@ -427,6 +428,7 @@ def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) ->
         sm=request.sm,
         backbone=request.backbone,
         divergence=request.divergence,
+        accept=request.accept,
     )
     quantized.save(folder / QUANTIZED)
     return quantized

@@ -71,7 +71,13 @@ def make_from_onnx(request: Request, folder: Path, steps: Steps, originals: Orig
         artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.network.parameters + _BYTES_ALWAYS)
     with steps.step("quantize") as count:
         quantized = quantize_network(
-            loaded.network, loaded.calibration, request.recipe, request.targets, sm=request.sm, progress=count
+            loaded.network,
+            loaded.calibration,
+            request.recipe,
+            request.targets,
+            sm=request.sm,
+            progress=count,
+            accept=request.accept,
         )
     with steps.step("export"):
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fimaq_deploy.calibration.network.plan import Plan
 from fimaq_deploy.calibration.rest import Whole as Divergence
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.errors import non_negative, within
-from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage
+from fimaq_deploy.export.opset import DEFAULT_OPSET, check_opset, check_storage, require_opset
 from fimaq_deploy.measure.own import OwnFunction, name_of
 from fimaq_deploy.measure.tasks import TaskChoice, parse_tasks, task_text
 from fimaq_deploy.models.fit import Sizes
@@ -177,6 +178,14 @@ class Request:
         if self.budget is not None:
             decided |= {"budget": asdict(self.budget), "max_drop": self.max_drop, "evaluate": self.evaluate_name}
         return {**decided, "recipe": self.recipe.model_dump(mode="json"), **asked}
+
+    def accept(self, plan: Plan) -> None:
+        """What can be refused of a plan before anything is learned.
+
+        Raises:
+            UserError: the opset that was asked for cannot say it.
+        """
+        require_opset(plan, self.opset)
 
     @property
     def is_onnx(self) -> bool:

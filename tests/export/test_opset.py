@@ -15,9 +15,10 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import nn
 
 import fimaq_deploy as fd
+from fimaq_deploy.calibration.network.plan import Plan
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import Traced, export_fp_onnx, trace
-from fimaq_deploy.export.opset import OPSETS, check_opset
+from fimaq_deploy.export.opset import OPSETS, check_opset, require_opset
 
 QUICK = {"reconstruction": {"iterations": 0}, "tuning": {"iterations": 0}, "scale_search": {"candidates": 1}}
 TARGETS = ("onnxruntime-cpu", "tensorrt-rtx")
@@ -78,3 +79,41 @@ def test_int4_is_refused_with_the_reason(opset: int, traced: Any, tmp_path: Path
 def test_others_are_no_choice() -> None:
     with pytest.raises(UserError, match=r"^--opset 13: expected one of 17, 19, 21, 23"):
         check_opset(13)
+
+
+@pytest.mark.parametrize(
+    ("preset", "target", "sm", "needed"),
+    [
+        ("w4a8", "onnxruntime-cpu", None, 17),
+        ("w4a16", "onnxruntime-cpu", None, 21),
+        ("fp8", "tensorrt-rtx", 89, 19),
+        ("nvfp4", "tensorrt-rtx", 120, 23),
+    ],
+)
+def test_what_a_plan_needs_is_said_before_anything_is_learned(
+    preset: str, target: str, sm: int | None, needed: int, tiny_vit: Any, random_images: Any
+) -> None:
+    """That the files of these presets need the same is `test_opsets_of_models`."""
+    recipe, steps = fd.Recipe.load(preset).replace(**QUICK), list[str]()
+
+    def accept(plan: Plan) -> None:
+        require_opset(plan, None)
+        for opset in OPSETS:
+            if opset >= needed:
+                require_opset(plan, opset)
+                continue
+            with pytest.raises(UserError, match=rf"^--opset {opset}: .* came with opset {needed}: take that or newer"):
+                require_opset(plan, opset)
+        raise UserError("asked for no more")
+
+    with pytest.raises(UserError, match=r"^asked for no more$"):
+        fd.quantize(
+            tiny_vit(embed_dim=64),
+            random_images(2),
+            recipe,
+            target,
+            sm=sm,
+            accept=accept,
+            progress=lambda *told: steps.append(told[-1]),
+        )
+    assert not steps

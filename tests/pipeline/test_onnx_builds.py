@@ -74,6 +74,10 @@ def test_the_contract_in_a_file_says_how_images_are_prepared(built: BuildResult,
         ({"weights": "random"}, "an ONNX file brings its own"),
         ({"sensitivity": 2}, "--sensitivity needs the PyTorch model"),
         ({"preprocessing": HALF, "images": None}, "brings no images: give some with --images"),
+        (
+            {"preprocessing": HALF, "recipe": "w4a16", "opset": 19},
+            "--opset 19: .* came with opset 21: take that or newer",
+        ),
     ],
 )
 def test_what_is_missing_is_said_in_a_line(options: dict, message: str, bare_onnx: Path, bare_images, tmp_path) -> None:
