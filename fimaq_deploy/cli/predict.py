@@ -22,12 +22,13 @@ def predict(
     target: Annotated[str | None, typer.Option(help="What runs it; default: the best that runs here.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of a CPU; default: the runtime's choice.")] = None,
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
+    score: Annotated[float | None, typer.Option(help="The least of an object that a detector finds: 0.5.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Say what a build makes of images. Needs no torch."""
     from fimaq_deploy.runtime.answers import predict as run_predict
 
-    found = run_predict(artifact, images, target=target, threads=threads, top=top)
+    found = run_predict(artifact, images, target=target, threads=threads, top=top, score=score)
     if not write_document(json, found.document()):
         stderr.print(found.choice.sentence, soft_wrap=True)
         stdout.print(_table(found))

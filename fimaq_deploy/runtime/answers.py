@@ -13,7 +13,7 @@ import numpy as np
 from fimaq_deploy.data.listing import image_files
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.whole import is_file
-from fimaq_deploy.runtime.artifact import Artifact, open_artifact
+from fimaq_deploy.runtime.artifact import open_artifact
 from fimaq_deploy.runtime.choose import Choice
 from fimaq_deploy.runtime.objects import Detector, Found, Segmenter
 from fimaq_deploy.runtime.predictor import Array, Prediction, Predictor, ranked
@@ -66,11 +66,13 @@ def predict(
     target: str | None = None,
     threads: int | None = None,
     top: int = 5,
+    score: float | None = None,
 ) -> Answers:
     """What a build says of image files, or of all in a folder.
 
     artifact: the folder of a build, or an exported ONNX file. target: None takes the best that runs here. top: how many
-    classes; a model without classes gives its outputs as they are.
+    classes; a model without classes gives its outputs as they are. score: the least of a detector's objects; None is
+    0.5.
 
     Raises:
         UserError: no artifact, nothing in it that runs here, or an image that cannot be read.
@@ -78,8 +80,14 @@ def predict(
     files = [file for one in ([images] if isinstance(images, (str, Path)) else images) for file in _files(Path(one))]
     opened = open_artifact(artifact)
     head = opened.contract.head
-    if head is not None and head.kind in (*Detector.kinds, *Segmenter.kinds):
-        return _of_head(opened, head.kind, files, {"target": target, "threads": threads})
+    if head is not None and head.kind in Detector.kinds:
+        return _objects(Detector(opened, target=target, threads=threads), files, 0.5 if score is None else score)
+    if score is not None:
+        raise UserError(
+            f"score {score:g}: {shown(str(opened.path))} is no detector, whose objects have one: leave it out"
+        )
+    if head is not None and head.kind in Segmenter.kinds:
+        return _shares(Segmenter(opened, target=target, threads=threads), files)
     predictor = Predictor(opened, target=target, threads=threads)
     classes = any(one.kind in ("classes", "") and len(one.shape) == 1 for one in predictor.contract.outputs[:1])
     outputs = predictor.outputs(files)
@@ -90,15 +98,15 @@ def predict(
     return Answers(predictor.artifact.name, predictor.choice, tuple(answers))
 
 
-def _of_head(artifact: Artifact, kind: str, files: list[Path], options: dict[str, Any]) -> Answers:
-    if kind in Detector.kinds:
-        detector = Detector(artifact, **options)
-        found = detector.predict_all(files)
-        objects = [Answer(file, None, {}, objects=tuple(one)) for file, one in zip(files, found, strict=True)]
-        return Answers(detector.artifact.name, detector.choice, tuple(objects))
-    segmenter = Segmenter(artifact, **options)
-    shares = [Answer(file, None, {}, shares=segmenter.predict(file).shares()) for file in files]
-    return Answers(segmenter.artifact.name, segmenter.choice, tuple(shares))
+def _objects(detector: Detector, files: list[Path], score: float) -> Answers:
+    found = zip(files, detector.predict_all(files, score), strict=True)
+    answers = tuple(Answer(file, None, {}, objects=tuple(objects)) for file, objects in found)
+    return Answers(detector.artifact.name, detector.choice, answers)
+
+
+def _shares(segmenter: Segmenter, files: list[Path]) -> Answers:
+    answers = tuple(Answer(file, None, {}, shares=segmenter.predict(file).shares()) for file in files)
+    return Answers(segmenter.artifact.name, segmenter.choice, answers)
 
 
 def _files(path: Path) -> list[Path]:

@@ -31,6 +31,11 @@ def test_a_folder_stands_for_the_images_in_it(artifact: Path, photographs: Any) 
         predict(artifact, artifact)
 
 
+def test_a_score_is_of_detectors_alone(artifact: Path, photographs: Any) -> None:
+    with pytest.raises(UserError, match=r"score 0\.3: .* is no detector"):
+        predict(artifact, photographs(1), score=0.3)
+
+
 def test_a_model_without_classes_gives_its_outputs(artifact: Path, photographs: Any) -> None:
     contract = read_contract((read_manifest(artifact) or {})["contract"], "")
     write_facts(artifact, replace(contract, outputs=(Output("logits", "float32", (10,), "embedding"),)))
