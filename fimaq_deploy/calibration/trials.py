@@ -26,7 +26,7 @@ from fimaq_deploy.models.families import family_of
 from fimaq_deploy.recipe import AUTO, Recipe, Rewrites
 from fimaq_deploy.target import Target
 
-IMAGES = 32  # on which rewrites are compared
+IMAGES = 64  # on which rewrites are compared
 _CANDIDATES = 16  # ranges that a scale is searched among
 _FILE = "rewrites.json"
 

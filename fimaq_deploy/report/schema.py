@@ -263,7 +263,7 @@ class RewriteTrial(_Part):
     beside: list[str] = []
     loss: float = Field(description="Divergence of the outputs, mean over images that set none of the scales.")
     gain: float = Field(description="By how much it is lower.")
-    noise: float = Field(description="Two standard errors of the gain, image by image.")
+    noise: float = Field(description="Three standard errors of the gain, image by image.")
     taken: bool
 
 

@@ -1,7 +1,7 @@
 """`rewrites: auto`: the switches that a model gets, by what its outputs lose with each on images that set no scale.
 
 Each switch is tried alone, and those that clearly lower the loss are added one after the other, the best first, as long
-as each still does. Clearly: by more than two standard errors of the difference, image by image, in both halves of the
+as each still does. Clearly: by more than three standard errors of the difference, image by image, in both halves of the
 images, and by a share of the loss that is worth a rewrite.
 """
 
@@ -19,7 +19,7 @@ from fimaq_deploy.files import write_whole
 
 FEWEST_IMAGES = 8  # a half of them is the least that a spread is estimated from
 _LEAST_SHARE = 0.02  # of the loss
-_ERRORS = 2  # standard errors
+_ERRORS = 3  # standard errors: a switch of five is seldom taken by chance
 
 # Of settings such as "rewrites.values=true": (images,), each image's loss, the halves one behind the other.
 Losses = Callable[[tuple[str, ...]], Tensor]
@@ -29,7 +29,7 @@ Losses = Callable[[tuple[str, ...]], Tensor]
 class Trial:
     """A setting beside those that were taken before it.
 
-    loss: mean over the images. gain: by how much it is lower. noise: two standard errors of the gain.
+    loss: mean over the images. gain: by how much it is lower. noise: three standard errors of the gain.
     """
 
     setting: str

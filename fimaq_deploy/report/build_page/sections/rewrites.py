@@ -25,8 +25,8 @@ def _trials(found: RewriteChoice) -> Exhibit:
         "rewrite-trials",
         title,
         f"Divergence of the outputs, mean over {found.images} images; without any of them {found.loss:.3g}. Taken is "
-        "what lowers it by more than two standard errors, in both halves, and by 2 %.",
-        ("setting", "beside", "loss", "lower by", "two standard errors", "taken"),
+        "what lowers it by more than three standard errors, in both halves, and by 2 %.",
+        ("setting", "beside", "loss", "lower by", "three standard errors", "taken"),
         tuple(_row(trial) for trial in found.trials),
     )
 
