@@ -16,7 +16,18 @@ _TASKS = {
     "classes": "image-classification",
     "multilabel": "image-classification",
     "embedding": "image-feature-extraction",
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
+    "depth": "depth-estimation",
 }
+# What runs a build of a kind, and its one call.
+_PREDICTORS = {
+    "classes": 'Classifier(".").predict("image.jpg")',
+    "embedding": 'Encoder(".").encode("image.jpg")',
+    "detection": 'Detector(".").predict("image.jpg")',
+    "segmentation": 'Segmenter(".").predict("image.jpg").shares()',
+}
+_OTHER = 'Predictor(".").outputs("image.jpg")'
 
 
 def write_hub_folder(facts: Facts, folder: Path, *, base_model: str | None = None) -> list[str]:
@@ -33,12 +44,17 @@ def card(facts: Facts, base_model: str | None) -> str:
 
 
 def _metadata(facts: Facts, base_model: str | None) -> dict[str, Any]:
-    kinds = [_TASKS[one.kind] for one in facts.artifact.contract.outputs if one.kind in _TASKS]
-    task = kinds[0] if kinds else None
+    task = next((_TASKS[kind] for kind in _kinds(facts) if kind in _TASKS), None)
     relation = {"base_model": base_model, "base_model_relation": "quantized"} if base_model else {}
     index = {"model-index": [_evaluated(facts, task)]} if task and facts.figures else {}
     tags = ["quantized", "onnx", "fimaq-deploy", "vision-transformer"]
     return {"library_name": "onnx", "tags": tags, **({"pipeline_tag": task} if task else {}), **relation, **index}
+
+
+def _kinds(facts: Facts) -> list[str]:
+    """Of what the model answers: its head's, where it has one, else its file's."""
+    contract = facts.artifact.contract
+    return [contract.head.kind] if contract.head else [one.kind for one in contract.outputs]
 
 
 def _evaluated(facts: Facts, task: str) -> dict[str, Any]:
@@ -69,9 +85,17 @@ def _page(facts: Facts) -> Iterator[str]:
     size = " × ".join(map(str, contract.shape))
     yield f"{_cell(contract.input_name)}: {size}, {contract.colour or 'arrays'}; {contract.interpolation} to"
     yield f"{list(contract.resize)}, crop {contract.crop_mode}; mean {list(contract.mean)}, std {list(contract.std)}."
+    if contract.head:
+        names = _cell(", ".join(contract.head.classes)) or "without names"
+        yield f"It is an encoder. Behind it stands `head.onnx`, in floats: {contract.head.kind}, classes {names}."
     yield "All of it is in `manifest.json` under `contract`.\n"
     yield "## How to run it\n"
-    yield '```python\nfrom fimaq_deploy import Classifier\n\nprint(Classifier(".").predict("image.jpg"))\n```\n'
+    if contract.part and not contract.direct:
+        yield f"The files are the encoder `{_cell(contract.part)}` of a model, which prepares its images: put an engine"
+        yield "into that model with `fimaq_deploy.splice(model, fimaq_deploy.load_engine(FILE))`.\n"
+        return
+    call = next((_PREDICTORS[kind] for kind in _kinds(facts) if kind in _PREDICTORS), _OTHER)
+    yield f"```python\nfrom fimaq_deploy import {call.partition('(')[0]}\n\nprint({call})\n```\n"
     yield "`fimaq-deploy verify .` says whether it is what was built and computes on your machine what was measured."
 
 

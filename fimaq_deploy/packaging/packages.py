@@ -112,7 +112,7 @@ def _writer(
 
 def _with_more(folder: Path, more: Mapping[str, bytes], write: Callable[[Path], list[str]]) -> list[str]:
     notes = write(folder)
-    inner = [path for path in folder.iterdir() if path.is_dir()]  # a repository holds folders of models alone
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())  # a repository holds folders of models alone
     for name, data in more.items():
         (next(iter(inner), folder) / name).write_bytes(data)
     return notes

@@ -8,19 +8,34 @@ zeros before it is ready. The input is what the contract of the file says: prepa
 Requests are batched as they come, but not in front of OpenVINO: with a `max_batch_size` its backend takes requests of
 just that size, or fills every one up to it (`ENABLE_BATCH_PADDING`), so there the batch is the request's own.
 
+Of a detector or a segmenter, whose build holds what stands behind its encoder, NAME is an ensemble of NAME_encoder and
+NAME_head. It answers one image a request, of which the encoder still runs several together.
+
 Checked against Triton's published protobuf, as tritonclient ships it. No server was run.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fimaq_deploy.contract import Contract
 from fimaq_deploy.engines.runtimes import ONNX, REFERENCE, every_runtime
 from fimaq_deploy.errors import UserError, within
 from fimaq_deploy.packaging.facts import Facts
-from fimaq_deploy.packaging.triton_config import Backend, Tensor, answers_of, first_classes, image_of, model
+from fimaq_deploy.packaging.triton_config import (
+    Backend,
+    Step,
+    Tensor,
+    answers_of,
+    ensemble,
+    first_classes,
+    image_of,
+    model,
+)
+from fimaq_deploy.runtime.head import load_head
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 
 CONFIG = "config.pbtxt"
@@ -29,6 +44,10 @@ BATCH = 32
 _LABELS = "labels.txt"
 _LARGEST_BATCH = 1024
 _UNBATCHED = ("openvino",)
+_OF_ONE = (
+    "it answers one image a request, whose places are those of the prepared image, {} high and {} wide; "
+    f"{_LABELS} names the classes"
+)
 
 
 def _backends() -> dict[str, Backend]:
@@ -65,21 +84,65 @@ def write_repository(
         )
     contract = contract_in(facts.artifact.path / PIXELS_ONNX) if pixels else facts.artifact.contract
     assert contract is not None
-    place = folder / facts.name
-    (place / "1").mkdir(parents=True)
-    _copy(facts, backend, place / "1")
-    labels = _LABELS if contract.classes and first_classes(contract) else ""
-    if labels:
-        text = "".join(f"{' '.join(name.split())}\n" for name in contract.classes)
-        (place / _LABELS).write_text(text, encoding="utf-8")
-    inputs, outputs = [image_of(contract)], answers_of(contract, labels)
-    if not backend.batches:
-        inputs, outputs = _whole(inputs), _whole(outputs)
-    text = model(facts.name, backend, inputs, outputs, batch if backend.batches else None)
-    (place / CONFIG).write_text(text, encoding="utf-8")
+    with_head = contract.head is not None and contract.head.file in facts.artifact.files
+    name = f"{facts.name}_encoder" if with_head else facts.name
+    _write_model(facts, backend, contract, folder / name, batch)
+    if with_head:
+        _write_ensemble(facts, contract, name, folder)
     takes = "pixels that are resized and cropped" if pixels else "prepared images"
     own = [] if backend.batches else [f"the server puts no requests together in front of {backend.name}"]
-    return [f"the server takes {takes}: the contract in the ONNX file says how", *own]
+    whole = [_OF_ONE.format(*contract.shape[1:])] if with_head else []
+    return [f"the server takes {takes}: the contract in the ONNX file says how", *own, *whole]
+
+
+def _write_model(facts: Facts, backend: Backend, contract: Contract, place: Path, batch: int) -> None:
+    (place / "1").mkdir(parents=True)
+    _copy(facts, backend, place / "1")
+    labels = _labels(contract.classes, place) if first_classes(contract) else ""
+    inputs, outputs = [image_of(contract)], answers_of(contract, labels)
+    if not backend.batches:
+        inputs, outputs = _whole(inputs, None), _whole(outputs, None)
+    text = model(place.name, backend, inputs, outputs, batch if backend.batches else None)
+    (place / CONFIG).write_text(text, encoding="utf-8")
+
+
+def _write_ensemble(facts: Facts, contract: Contract, encoder: str, folder: Path) -> None:
+    """NAME_head, and NAME, which runs it behind the encoder."""
+    assert contract.head is not None
+    runner, file = load_head(facts.artifact), contract.head.file
+    takes, gives = (
+        [Tensor(one.name, one.dtype, one.shape) for one in every] for every in (runner.inputs, runner.outputs)
+    )
+    head = Backend("onnxruntime", "KIND_CPU", file, "model.onnx", batches=False)
+    behind, place = folder / f"{facts.name}_head", folder / facts.name
+    for made in (behind, place):
+        (made / "1").mkdir(parents=True)
+    _copy(facts, head, behind / "1")
+    (behind / CONFIG).write_text(model(behind.name, head, takes, gives, None), encoding="utf-8")
+    _labels(contract.head.classes, place)
+    image = contract.input_name
+    maps = [one.name for one in contract.outputs]
+    names = [one.name for one in takes]
+    given = names if {*names} <= {*maps} else maps  # by name, else by place
+    steps = [
+        Step(encoder, {image: image}, {name: f"encoder.{name}" for name in given}),
+        Step(behind.name, {own: f"encoder.{name}" for own, name in zip(names, given, strict=True)}, _same(gives)),
+    ]
+    text = ensemble(facts.name, _whole([image_of(contract)], 1), gives, steps)
+    (place / CONFIG).write_text(text, encoding="utf-8")
+
+
+def _same(tensors: Sequence[Tensor]) -> dict[str, str]:
+    return {one.name: one.name for one in tensors}
+
+
+def _labels(names: Sequence[str], place: Path) -> str:
+    """Write the names of classes, one a line, and return the file's; nothing where there are none."""
+    if not names:
+        return ""
+    text = "".join(f"{' '.join(name.split())}\n" for name in names)
+    (place / _LABELS).write_text(text, encoding="utf-8")
+    return _LABELS
 
 
 def _copy(facts: Facts, backend: Backend, folder: Path) -> None:
@@ -90,9 +153,9 @@ def _copy(facts: Facts, backend: Backend, folder: Path) -> None:
         shutil.copyfile(facts.artifact.path / beside, folder / beside)
 
 
-def _whole(tensors: list[Tensor]) -> list[Tensor]:
-    """With their batch, which is free."""
-    return [replace(one, dims=(None, *one.dims)) for one in tensors]
+def _whole(tensors: Sequence[Tensor], batch: int | None) -> list[Tensor]:
+    """With their batch; None is free."""
+    return [replace(one, dims=(batch, *one.dims)) for one in tensors]
 
 
 def _backend(facts: Facts, target: str | None, pixels: bool) -> Backend:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fimaq_deploy.contract import Output
 from fimaq_deploy.engines.onnxruntime import open_session
 from fimaq_deploy.manifest import check_file
 from fimaq_deploy.runtime.artifact import Artifact
@@ -20,27 +21,41 @@ HEAD = "head.onnx"
 SURE = 0.05  # objects with a lower score are nobody's
 _KEPT = 4096  # numbers of another answer that a replay keeps
 
+# As ONNX Runtime calls NumPy's types.
+_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+_DTYPES |= {f"tensor({name})": name for name in ("int64", "int32", "int16", "int8", "uint8", "bool")}
+
 Array: TypeAlias = "NDArray[Any]"
 Answer: TypeAlias = "dict[str, Array]"
 
 
 class HeadRunner:
-    """A loaded head. Raises UserError where ONNX Runtime is missing, or the file is not what its build wrote."""
+    """A loaded head. Raises UserError where ONNX Runtime is missing, or the file is not what its build wrote.
+
+    inputs, outputs: of one image, with all of their dimensions.
+    """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         check_file(path)
         self._session = open_session(path, threads=threads)
-        self._inputs = [one.name for one in self._session.get_inputs()]
-        self._outputs = [one.name for one in self._session.get_outputs()]
+        self.inputs, self.outputs = (
+            tuple(Output(one.name, _DTYPES.get(one.type, one.type), _shape(one.shape)) for one in every)
+            for every in (self._session.get_inputs(), self._session.get_outputs())
+        )
 
     def __call__(self, maps: Mapping[str, Array]) -> list[Answer]:
         """maps: encoder outputs (N, ...). Returns the answer about each image."""
-        ordered = _ordered(maps, self._inputs)
+        ordered = _ordered(maps, [one.name for one in self.inputs])
         return [self._one([one[row : row + 1] for one in ordered]) for row in range(len(ordered[0]))]
 
     def _one(self, maps: Sequence[Array]) -> Answer:
-        found = self._session.run(self._outputs, dict(zip(self._inputs, maps, strict=True)))
-        return dict(zip(self._outputs, found, strict=True))
+        names = [one.name for one in self.outputs]
+        found = self._session.run(names, {one.name: each for one, each in zip(self.inputs, maps, strict=True)})
+        return dict(zip(names, found, strict=True))
+
+
+def _shape(sides: Sequence[Any]) -> tuple[int | None, ...]:
+    return tuple(side if isinstance(side, int) else None for side in sides)
 
 
 def load_head(artifact: Artifact, threads: int | None = None) -> HeadRunner:

@@ -99,21 +99,8 @@ class Detector(Headed):
     def predict_all(self, images: Iterable[ImageLike], score: float = 0.5) -> list[list[Found]]:
         """Of each image. Raises UserError where one cannot be read, or the score is out of range."""
         within("score", score, 0, 1)
-        return [self._found(answer, place, score) for answer, place in self.answers(images)]
-
-    def _found(self, answer: Answer, place: Place, least: float) -> list[Found]:
-        order = [n for n in np.argsort(-answer["scores"], kind="stable") if answer["scores"][n] >= least]
-        boxes, masks = place.boxes(answer["boxes"]), answer.get("masks")
-        return [
-            Found(
-                int(answer["labels"][n]),
-                named(self.head.classes, int(answer["labels"][n])),
-                float(answer["scores"][n]),
-                tuple(boxes[n].tolist()),
-                None if masks is None else place.plane(masks[n]) > 0.5,
-            )
-            for n in order
-        ]
+        names = self.head.classes
+        return [objects_in(answer, place, names, score) for answer, place in self.answers(images)]
 
 
 class Segmenter(Headed):
@@ -124,10 +111,35 @@ class Segmenter(Headed):
     def predict(self, image: ImageLike) -> Segments:
         """Of one image. Raises UserError where it cannot be read, or the model gives no scores of classes."""
         ((answer, place),) = self.answers([image])
-        scores = next(iter(answer.values()))
-        if scores.ndim != 3:
-            raise UserError(f"the model answers {scores.shape} of an image: expected scores (classes, H, W)")
-        return Segments(_best(_enlarged(scores, self.contract.shape[1:]), place), self.head.classes)
+        return segments_in(answer, place, self.contract.shape[1:], self.head.classes)
+
+
+def objects_in(answer: Answer, place: Place, names: tuple[str, ...], least: float = 0.5) -> list[Found]:
+    """The objects of a head's answer, the surest first. names: of the labels. least: the score."""
+    order = [n for n in np.argsort(-answer["scores"], kind="stable") if answer["scores"][n] >= least]
+    boxes, masks = place.boxes(answer["boxes"]), answer.get("masks")
+    return [
+        Found(
+            int(answer["labels"][n]),
+            named(names, int(answer["labels"][n])),
+            float(answer["scores"][n]),
+            tuple(boxes[n].tolist()),
+            None if masks is None else place.plane(masks[n]) > 0.5,
+        )
+        for n in order
+    ]
+
+
+def segments_in(answer: Answer, place: Place, size: tuple[int, int], names: tuple[str, ...]) -> Segments:
+    """The class of each pixel by a head's answer. size: (height, width) of the model's input.
+
+    Raises:
+        UserError: it gives no scores of classes.
+    """
+    scores = next(iter(answer.values()))
+    if scores.ndim != 3:
+        raise UserError(f"the model answers {scores.shape} of an image: expected scores (classes, H, W)")
+    return Segments(_best(_enlarged(scores, size), place), names)
 
 
 def named(names: tuple[str, ...], label: int) -> str:

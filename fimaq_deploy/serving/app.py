@@ -2,7 +2,7 @@
 
 The protocol's: `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/NAME`, `/v2/models/NAME/ready`,
 `/v2/models/NAME/infer`, each also with `/versions/1`, and `/v2/repository/index`. Ours: `/` a page to drop an image on,
-`/models/NAME/contract`, `/models/NAME/predict` an encoded image to classes, and `/metrics`.
+`/models/NAME/contract`, `/models/NAME/predict` an encoded image to classes, objects or a map, and `/metrics`.
 
 Nothing of a request leads into the file system: models are those that were loaded, by name.
 """
@@ -29,7 +29,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.serving.batching import Busy
 from fimaq_deploy.serving.limits import Limits
 from fimaq_deploy.serving.metrics import Metrics
-from fimaq_deploy.serving.models import VERSION, Served, run_original
+from fimaq_deploy.serving.models import VERSION, Served, run_original, run_whole
 from fimaq_deploy.serving.tensors import HEADER, Refused, read_request, write_response
 from fimaq_deploy.version import __version__
 
@@ -126,8 +126,10 @@ class App:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Refused(415, "Content-Encoding: this server takes requests as they are")
         body = await self._body(request)
-        asked = read_request(body, request.headers.get(HEADER), served.predictor.contract)
-        outputs = await served.batcher(asked.images)
+        asked = read_request(body, request.headers.get(HEADER), served.contract)
+        if served.head is not None and len(asked.images) != 1:
+            raise Refused(400, f"{len(asked.images)} images: this model answers one a request; send several requests")
+        outputs = await run_whole(served, await served.batcher(asked.images))
         data, header = write_response(asked, outputs, served.name)
         if header is None:
             return Response(data, media_type="application/json")
@@ -138,16 +140,18 @@ class App:
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         try:
-            images = (await loop.run_in_executor(None, served.prepare, body))[None]
+            image, place = await loop.run_in_executor(None, served.prepare.placed, body)
         except UserError as error:
             raise Refused(400, str(error)) from None
-        prepared = time.perf_counter()
-        found = served.answer(await served.batcher(images))
+        prepared, images = time.perf_counter(), image[None]
+        answer = await run_whole(served, await served.batcher(images))
         done = time.perf_counter()
+        found = await loop.run_in_executor(None, served.answer, answer, place)
         times = {"prepare_ms": 1000 * (prepared - started), "run_ms": 1000 * (done - prepared)}
         document: dict[str, Any] = {"model": served.name, **found, **times}
         if served.original is not None:
-            document["original"] = served.answer(await run_original(served, images))
+            whole = await run_whole(served, await run_original(served, images))
+            document["original"] = await loop.run_in_executor(None, served.answer, whole, place)
         return JSONResponse(document)
 
     async def _counted(self, request: Request, answer: Answer) -> Response:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.artifacts import add_head, write_facts
 
+from fimaq_deploy.contract import read_contract
+from fimaq_deploy.manifest import read_manifest
 from fimaq_deploy.packaging.card import card
 from fimaq_deploy.packaging.facts import Facts, read_facts
 from fimaq_deploy.packaging.packages import package
@@ -29,6 +32,29 @@ def test_the_metadata_are_what_the_hub_reads(artifact: Path) -> None:
     (model,) = found["model-index"]  # type: ignore[misc]
     assert model["results"][0]["metrics"][0]["value"] == 95.5
     assert "| top-1 (%) | 95.5 | 93 to 97 | photo\\|graphs |" in card(whole, None)
+
+
+@pytest.mark.parametrize(
+    "kind,task,call",
+    [
+        ("detection", "object-detection", "Detector"),
+        ("segmentation", "image-segmentation", "Segmenter"),
+        ("choices", None, "Predictor"),
+    ],
+)
+def test_of_a_whole_model_the_task_is_its_heads(artifact: Path, kind: str, task: str | None, call: str) -> None:
+    add_head(artifact, kind)
+    text = card(Facts(read_facts(artifact).artifact, FIGURES, "photographs", 600), None)
+    found = front(text)
+    assert found.get("pipeline_tag") == task and ("model-index" in found) == (task is not None)
+    assert f"from fimaq_deploy import {call}\n" in text and "nothing, cat, dog" in text
+
+
+def test_an_encoder_that_reads_no_images_says_how_it_is_run(artifact: Path) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    write_facts(artifact, replace(contract, part="body", direct=False))
+    text = card(read_facts(artifact), None)
+    assert "fimaq_deploy.splice(" in text and "import" not in text.split("## How to run it")[1]
 
 
 def test_without_the_originals_name_no_relation_is_claimed(artifact: Path) -> None:

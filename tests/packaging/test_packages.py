@@ -3,10 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fixtures.artifacts import SCENE, add_head
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.packaging.packages import FORMATS, package
+from fimaq_deploy.packaging.unpacking import unpack
+from fimaq_deploy.runtime.objects import Detector
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -43,6 +47,17 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         package(artifact, format, out=tmp_path / "out", **options)
+
+
+def test_a_head_its_contract_and_its_classes_travel(artifact: Path, tmp_path: Path) -> None:
+    add_head(artifact, "detection")
+    hub = package(artifact, "hf", out=tmp_path / "hub").out
+    unpacked = unpack(package(artifact, "tar", out=tmp_path / "x.tar").out).out
+    image = np.full((8, 8, 3), 200, np.uint8)
+    own = Detector(artifact, target="onnxruntime-cpu").predict(image)
+    assert own and {one.name for one in own} <= {*SCENE}
+    for copy in (hub, unpacked):
+        assert Detector(copy, target="onnxruntime-cpu").predict(image) == own
 
 
 def test_a_build_that_is_the_current_folder_is_packed_beside_itself(

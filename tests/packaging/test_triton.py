@@ -8,14 +8,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
-from fixtures.artifacts import NAMES, write_facts
+from fixtures.artifacts import NAMES, SCENE, add_head, write_facts
 
 from fimaq_deploy.contract import Output, read_contract
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import read_manifest
 from fimaq_deploy.packaging.packages import package
 from fimaq_deploy.pipeline.pixels import write_pixels
+from fimaq_deploy.runtime.artifact import open_artifact
+from fimaq_deploy.runtime.head import load_head
+from fimaq_deploy.runtime.objects import Detector, Segmenter
+from fimaq_deploy.runtime.predictor import Array
 from fimaq_deploy.runtime.verification import verify_artifact
 
 FIELDS = "model_config_pb2.py"
@@ -109,6 +114,46 @@ def test_openvino_reads_of_the_repository_what_its_configuration_says(
         assert [one.any_name for one in own] == [one.name for one in told]
         sides = [[-1 if side.is_dynamic else side.get_length() for side in one.partial_shape] for one in own]
         assert sides == [list(one.dims) for one in told]
+
+
+def run_ensemble(published: Any, out: Path, images: Array) -> dict[str, Array]:
+    """What the configurations say that a server does, with ONNX Runtime: each step reads what those before it wrote."""
+    import onnxruntime
+
+    config = parsed(published, out / "tiny")
+    held = {config.input[0].name: images}
+    for step in config.ensemble_scheduling.step:
+        own = parsed(published, out / step.model_name)
+        file = out / step.model_name / "1" / own.default_model_filename
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        assert {one.name for one in own.input} == set(step.input_map)
+        found = session.run(list(step.output_map), {name: held[of] for name, of in step.input_map.items()})
+        for one, array in zip(own.output, found, strict=True):
+            told = [len(array), *one.dims] if own.max_batch_size else list(one.dims)
+            assert all(side in (-1, have) for side, have in zip(told, array.shape, strict=True)), one.name
+        held |= dict(zip(step.output_map.values(), found, strict=True))
+    return {one.name: held[one.name] for one in config.output}
+
+
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu"])
+def test_a_head_is_an_ensembles_second_step(
+    published: Any, artifact: Path, tmp_path: Path, kind: str, target: str
+) -> None:
+    add_head(artifact, kind)
+    done = package(artifact, "triton", out=tmp_path / "repository", target=target)
+    assert sorted(path.name for path in done.out.iterdir()) == ["tiny", "tiny_encoder", "tiny_head"]
+    config = parsed(published, done.out / "tiny")
+    assert (config.platform, config.max_batch_size, list(config.input[0].dims)) == ("ensemble", 0, [1, 3, 8, 8])
+    assert (done.out / "tiny" / "1").is_dir() and (done.out / "tiny" / "bom.cdx.json").is_file()
+    assert (done.out / "tiny" / "labels.txt").read_text().splitlines() == list(SCENE)
+    assert parsed(published, done.out / "tiny_encoder").max_batch_size == (32 if target == "onnxruntime-cpu" else 0)
+    assert any("one image a request" in note for note in done.notes)
+    predictor = (Detector if kind == "detection" else Segmenter)(artifact, target="onnxruntime-cpu")
+    image = np.random.default_rng(3).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    (own,) = load_head(open_artifact(artifact))(predictor.run(image))
+    found = run_ensemble(published, done.out, image)
+    assert found.keys() == own.keys() and all(np.array_equal(found[name], own[name]) for name in own)
 
 
 def test_numbers_beside_a_file_go_with_it(artifact: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.artifacts import add_head
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -22,11 +23,13 @@ from fimaq_deploy.serving.server import create_app  # noqa: E402
 class Running:
     """address: host and port. artifact: what it serves."""
 
-    def __init__(self, artifact: Path, **options: Any) -> None:
+    def __init__(self, artifact: Path, others: list[str] | None = None, **options: Any) -> None:
         self.artifact = artifact
         self.place = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.place.getsockname()[1]}"
-        app = create_app([artifact, f"second={artifact}"], target="onnxruntime-cpu", threads=1, **options)
+        app = create_app(
+            [artifact, *(others or [f"second={artifact}"])], target="onnxruntime-cpu", threads=1, **options
+        )
         self.server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.place]}, daemon=True)
 
@@ -46,6 +49,17 @@ class Running:
 def served(_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     artifact = Path(shutil.copytree(_built, tmp_path_factory.mktemp("served") / "artifact"))
     with Running(artifact, original=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def with_heads(_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A detector, `tiny`, and a segmenter, `segmenter`."""
+    home = tmp_path_factory.mktemp("heads")
+    detector, segmenter = (
+        add_head(Path(shutil.copytree(_built, home / kind)), kind) for kind in ("detection", "segmentation")
+    )
+    with Running(detector, others=[f"segmenter={segmenter}"], original=True) as running:
         yield running
 
 

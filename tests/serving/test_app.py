@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 from fimaq_deploy.engines.load import load_engine
+from fimaq_deploy.runtime.artifact import open_artifact
+from fimaq_deploy.runtime.head import load_head
+from fimaq_deploy.runtime.objects import Detector, Segmenter
 from fimaq_deploy.runtime.predictor import Classifier
 from fimaq_deploy.serving.limits import Limits
 
@@ -211,3 +214,33 @@ def test_the_page_asks_for_what_is_there(served: Any) -> None:
     assert status == 200 and b"models/${encodeURIComponent" in page and b"v2/repository/index" in page
     status, found = ask(served, "GET", f"/models/{NAME}/contract")
     assert status == 200 and found["schema"] == "fimaq-deploy/contract/1" and found["original"] is True
+
+
+def test_a_detector_answers_its_objects(with_heads: Any, photographs: Any) -> None:
+    """By the protocol in pixels of the input, many clients at once; of an encoded image in pixels of that."""
+    client = triton.InferenceServerClient(with_heads.address, concurrency=8)
+    assert client.get_model_metadata(NAME)["inputs"][0]["shape"] == [1, 3, 8, 8]
+    head, run = load_head(open_artifact(with_heads.artifact)), load_engine(with_heads.artifact / "model.onnx")
+    batches = [images(1, seed) for seed in range(8)]
+    asked = [client.async_infer(NAME, [tensor(one)]) for one in batches]
+    for one, answer in zip(batches, asked, strict=True):
+        result, (own,) = answer.get_result(), head(run.outputs(one))
+        for name in ("boxes", "scores", "labels"):
+            assert np.allclose(result.as_numpy(name), own[name], atol=1e-5), name
+    with pytest.raises(triton.InferenceServerException, match="answers one a request"):
+        client.infer(NAME, [tensor(images(2))])
+    file = photographs(2)[1]
+    status, found = ask(with_heads, "POST", f"/models/{NAME}/predict", file.read_bytes())
+    own = Detector(with_heads.artifact, target="onnxruntime-cpu").predict(file)
+    assert status == 200 and own and found["size"] == [21, 30] and found["original"]["objects"]
+    assert [(one["name"], one["box"]) for one in found["objects"]] == [(one.name, list(one.box)) for one in own]
+
+
+def test_a_segmenter_answers_its_scores_and_a_map(with_heads: Any, photographs: Any) -> None:
+    client = triton.InferenceServerClient(with_heads.address)
+    assert client.infer("segmenter", [tensor(images(1))]).as_numpy("output").shape == (3, 4, 2)
+    file = photographs(1)[0]
+    status, found = ask(with_heads, "POST", "/models/segmenter/predict", file.read_bytes())
+    own = Segmenter(with_heads.artifact.parent / "segmentation", target="onnxruntime-cpu").predict(file).shares()
+    assert status == 200 and found["map"].startswith("data:image/png;base64,")
+    assert {one["name"]: one["share"] for one in found["segments"]} == own

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.artifacts import write_facts
+from fixtures.artifacts import add_head, write_facts
 
 from fimaq_deploy.contract import Output, read_contract
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import read_manifest
+from fimaq_deploy.runtime.preprocessing import Place
 from fimaq_deploy.serving.limits import Limits
 from fimaq_deploy.serving.metrics import Metrics
 from fimaq_deploy.serving.models import Served, open_models
+
+PLACE = Place((8, 8), (1.0, 1.0), (0.0, 0.0))
 
 
 def opened(*artifacts: object, **options: object) -> dict[str, Served]:
@@ -45,5 +48,29 @@ def test_the_original_is_loaded_where_it_is_asked_for_and_there(artifact: Path) 
 def test_outputs_without_classes_are_told_by_their_shapes(artifact: Path) -> None:
     contract = read_contract((read_manifest(artifact) or {})["contract"], "")
     write_facts(artifact, replace(contract, outputs=(Output("logits", "float32", (10,), "embedding"),)))
-    answer = opened(artifact)["tiny"].answer({"logits": np.zeros((1, 10), np.float32)})
+    answer = opened(artifact)["tiny"].answer({"logits": np.zeros((1, 10), np.float32)}, PLACE)
     assert answer == {"outputs": {"logits": [10]}}
+
+
+def test_what_stands_behind_an_encoder_is_loaded_with_it(artifact: Path) -> None:
+    add_head(artifact, "detection")
+    served = opened(artifact)["tiny"]
+    assert served.head is not None and [one.name for one in served.contract.outputs] == ["boxes", "scores", "labels"]
+    told = served.metadata()
+    assert told["inputs"][0]["shape"] == [1, 3, 8, 8]
+    assert told["outputs"][0] == {"name": "boxes", "datatype": "FP32", "shape": [-1, 4]}
+
+
+def test_a_head_that_is_not_what_was_built_is_refused(artifact: Path) -> None:
+    add_head(artifact, "detection")
+    with (artifact / "head.onnx").open("ab") as file:
+        file.write(b"!")
+    with pytest.raises(UserError, match=r"head\.onnx has"):
+        opened(artifact)
+
+
+def test_an_encoder_that_reads_no_images_is_refused(artifact: Path) -> None:
+    contract = read_contract((read_manifest(artifact) or {})["contract"], "")
+    write_facts(artifact, replace(contract, part="body", direct=False))
+    with pytest.raises(UserError, match="put its engine into that model"):
+        opened(artifact)
