@@ -93,7 +93,7 @@ class Vit(Family):
             tokens=tuple(tokens for tokens in stored if tokens is not None),
             readers=readers,
             scales=tuple(scale for block in model.blocks for scale in _scales(block)),
-            open_end=(model, "head") if _is_headless(model) else None,
+            open_end=None if _heads(model) else (model, "head"),
         )
 
     def translated(self, model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,11 +109,10 @@ def _scales(block: Any) -> Iterator[LayerScale]:
 def _embedding_obstacle(model: Any) -> str | None:
     if type(model.patch_embed) is not PatchEmbed:
         return f"module 'patch_embed' is a {type(model.patch_embed).__name__}, expected PatchEmbed"
-    norms = (
-        name for name in ("patch_embed.norm", "norm_pre") if not isinstance(model.get_submodule(name), nn.Identity)
-    )
-    found = next(norms, None)
-    return f"module '{found}': a norm between the embedding and the blocks cannot take a rotation" if found else None
+    for name in ("patch_embed.norm", "norm_pre"):
+        if not isinstance(model.get_submodule(name), nn.Identity):
+            return f"module '{name}': a norm between the embedding and the blocks cannot take a rotation"
+    return None
 
 
 def _head_obstacle(model: Any) -> str | None:
@@ -124,10 +123,8 @@ def _head_obstacle(model: Any) -> str | None:
     normed = [name for name in ("norm", "fc_norm") if not isinstance(getattr(model, name), nn.Identity)]
     if len(normed) != 1:
         return f"modules 'norm' and 'fc_norm': expected exactly one norm before the head, found {len(normed)}"
-    if _is_headless(model):
-        return None
-    heads = ((name, getattr(model, name)) for name in _HEADS if hasattr(model, name))
-    return next((f"module '{name}' is not a Linear" for name, head in heads if not isinstance(head, nn.Linear)), None)
+    others = [name for name, head in _heads(model).items() if not isinstance(head, nn.Linear)]
+    return f"module '{others[0]}' is not a Linear" if others else None
 
 
 def _block_obstacle(model: Any) -> str | None:
@@ -139,14 +136,15 @@ def _block_obstacle(model: Any) -> str | None:
     return None
 
 
-def _is_headless(model: Any) -> bool:
-    return isinstance(model.head, nn.Identity) and not hasattr(model, "head_dist")
+def _heads(model: Any) -> dict[str, Any]:
+    """Nothing where a model hands out its features."""
+    found = {name: getattr(model, name) for name in _HEADS if hasattr(model, name)}
+    return {} if len(found) == 1 and isinstance(model.head, nn.Identity) else found
 
 
 def _last_norm(model: Any) -> NormReaders:
     leaf = "fc_norm" if isinstance(model.norm, nn.Identity) else "norm"
-    heads = () if _is_headless(model) else tuple(getattr(model, name) for name in _HEADS if hasattr(model, name))
-    return NormReaders(leaf, model, leaf, heads)
+    return NormReaders(leaf, model, leaf, tuple(_heads(model).values()))
 
 
 FAMILY = Vit()
