@@ -84,12 +84,10 @@ class Vit(Family):
         if odd is not None:
             return f"module '{odd.name}' is a {type(odd.norm).__name__}: expected all LayerNorm or all RMSNorm"
         stored = (getattr(model, name, None) for name in ("cls_token", "reg_token", "dist_token", "pos_embed"))
+        inside = (layer for one in model.blocks for layer in (one.attn.proj, one.mlp.fc2))
         return Stream(
             width=model.embed_dim,
-            writers=(
-                model.patch_embed.proj,
-                *(layer for one in model.blocks for layer in (one.attn.proj, one.mlp.fc2)),
-            ),
+            writers=(model.patch_embed.proj, *inside),
             tokens=tuple(tokens for tokens in stored if tokens is not None),
             readers=readers,
             scales=tuple(scale for block in model.blocks for scale in _scales(block)),
