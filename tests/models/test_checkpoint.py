@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.checkpoint import read_checkpoint, split_choice, tensors
 from fimaq_deploy.models.load import load_model
 
@@ -111,7 +111,8 @@ def test_objects_that_cannot_be_read_without_their_code(tmp_path: Path, refusal:
 
 
 def test_missing(tmp_path: Path, refusal: Refusal) -> None:
-    assert refusal("vit_digits", tmp_path / "absent.pth").startswith(f"no checkpoint '{tmp_path / 'absent.pth'}'")
+    absent = tmp_path / "absent.pth"
+    assert refusal("vit_digits", absent).startswith(f"no checkpoint '{shown(str(absent))}'")
     assert "expected 'pretrained', 'random' or the path of" in refusal("vit_digits", "pretrain")
     assert "no checkpoint ''" in refusal("vit_digits", "")
     assert "file name too long" in refusal("vit_digits", "x" * 300)
