@@ -155,8 +155,8 @@ class Reconstruction(_Strict):
 
     effort: Effort = Field(
         default="auto",
-        description="How long a block learns. auto: quick on a CPU, standard elsewhere. standard: 5 times the "
-        "iterations of quick; thorough: 20 times.",
+        description="How long blocks learn, and joint tuning with them. standard: 5 times the iterations of quick; "
+        "thorough: 20 times. auto: quick on a CPU; elsewhere standard for the blocks, quick for joint tuning.",
     )
     quick_iterations: Count = Field(default=100, description="Iterations a block of a quick effort.")
     iterations: Number | None = Field(
@@ -211,7 +211,10 @@ class Reconstruction(_Strict):
 class Tuning(_Strict):
     """Joint tuning of all blocks after their reconstruction. `iterations: 0` leaves it out."""
 
-    iterations: Number = 300
+    quick_iterations: Count = Field(default=300, description="Iterations of a quick `reconstruction.effort`.")
+    iterations: Number | None = Field(
+        default=None, description="Iterations, whatever the effort; None: as many as that says."
+    )
     batch_size: Count = 32
     weight_lr: Positive = Field(default=0.01, description="Steps of the weight grid a learning step moves a weight by.")
     scale_lr: Positive = Field(default=1e-3, description="Relative change of a scale a learning step makes.")
@@ -220,6 +223,11 @@ class Tuning(_Strict):
     feature_weight: NonNegative = 1.0
     mirror: bool = Field(default=True, description="Show mirrored calibration images too.")
     mixing: Fraction = Field(default=0.5, description="The largest share of another calibration image mixed into each.")
+
+    @property
+    def joint_iterations(self) -> int:
+        """As a number: those of a quick effort until a recipe is resolved for a device."""
+        return self.quick_iterations if self.iterations is None else self.iterations
 
 
 class LayerWeights(_Strict):
@@ -343,14 +351,20 @@ class Recipe(_Strict):
         return self.replace(**changes)
 
     def resolved(self, *, on_host: bool) -> Recipe:
-        """With the effort and the iterations that are meant on a CPU, or on what is faster. A number stays as it is."""
-        settings = self.reconstruction
-        if settings.iterations is not None:
-            return self
-        if settings.effort == "auto":
-            settings = settings.model_copy(update={"effort": "quick" if on_host else "standard"})
-        settings = settings.model_copy(update={"iterations": settings.iterations_a_block})
-        return self.model_copy(update={"reconstruction": settings})
+        """With the effort and the iterations that are meant on a CPU, or on what is faster. A number stays as it is.
+
+        Joint tuning follows an effort that is named. Without one it stays quick everywhere: it is the slowest part of
+        what learns on a GPU, and more of it was worth little where that was measured.
+        """
+        settings, tuning = self.reconstruction, self.tuning
+        if tuning.iterations is None:
+            count = tuning.quick_iterations * EFFORTS.get(settings.effort, 1)
+            tuning = tuning.model_copy(update={"iterations": count})
+        if settings.iterations is None:
+            if settings.effort == "auto":
+                settings = settings.model_copy(update={"effort": "quick" if on_host else "standard"})
+            settings = settings.model_copy(update={"iterations": settings.iterations_a_block})
+        return self.model_copy(update={"reconstruction": settings, "tuning": tuning})
 
     def to_yaml(self) -> str:
         """The whole recipe, every field resolved, in YAML."""

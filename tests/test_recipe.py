@@ -54,6 +54,29 @@ def test_without_a_wish_a_cpu_is_quick_and_a_gpu_is_not(on_host: bool, effort: s
     assert found.resolved(on_host=not on_host) == found, "a resolved recipe is the same everywhere"
 
 
+JOINT = [("w4a8", (100, 500, 2000)), ("w6a6", (50, 250, 1000)), ("w4a16", (100, 500, 2000)), ("w3a3", (0, 0, 0))]
+
+
+@pytest.mark.parametrize(("name", "expected"), JOINT)
+def test_joint_tuning_follows_an_effort_that_is_named(name: str, expected: tuple[int, ...]) -> None:
+    recipe = Recipe.load(name)
+    for on_host in (True, False):
+        efforts = [recipe.replace(reconstruction={"effort": effort}) for effort in ("quick", "standard", "thorough")]
+        found = [each.resolved(on_host=on_host) for each in efforts]
+        assert tuple(each.tuning.iterations for each in found) == expected
+        own = recipe.resolved(on_host=on_host)
+        assert own.tuning.iterations == own.tuning.joint_iterations == expected[0], "nobody asked for more"
+        assert own.resolved(on_host=not on_host) == own, "a resolved recipe is the same everywhere"
+
+
+def test_iterations_of_joint_tuning_that_are_named_win() -> None:
+    settings = ["reconstruction.effort=thorough", "tuning.iterations=7", "reconstruction.iterations=3"]
+    found = Recipe.load("w4a8").with_settings(settings).resolved(on_host=False)
+    assert (found.reconstruction.iterations, found.tuning.iterations) == (3, 7)
+    only_blocks = Recipe.load("w4a8").with_settings([settings[0], settings[2]]).resolved(on_host=True)
+    assert (only_blocks.reconstruction.iterations, only_blocks.tuning.iterations) == (3, 2000)
+
+
 @pytest.mark.parametrize("effort", ["auto", "quick", "standard", "thorough"])
 @pytest.mark.parametrize("iterations", [0, 7])
 def test_iterations_that_are_named_win(effort: str, iterations: int) -> None:
@@ -168,6 +191,7 @@ def test_a_setting_that_is_no_yaml_is_one_clear_line(value: str) -> None:
 ENTIRE = ["scale_search.images", "scale_search.candidates", "reconstruction.images", "reconstruction.batch_size"]
 ENTIRE += ["reconstruction.iterations", "reconstruction.patience", "reconstruction.rank", "tuning.iterations"]
 ENTIRE += ["reconstruction.fisher_images", "reconstruction.quick_iterations", "tuning.batch_size"]
+ENTIRE += ["tuning.quick_iterations"]
 REAL = [f"reconstruction.{name}" for name in ("weight_lr", "scale_lr", "weight_scale_lr", "other_lr", "qdrop")]
 REAL += [f"reconstruction.{name}" for name in ("temperature", "low_rank_weight", "diagonal_weight", "rounding_weight")]
 REAL += [f"tuning.{name}" for name in ("weight_lr", "scale_lr", "other_lr", "temperature", "feature_weight", "mixing")]

@@ -132,7 +132,7 @@ class Work:
 
     def _tuned(self, recipe: Recipe, count: int, together: int) -> int:
         """The same for joint tuning."""
-        if not recipe.tuning.iterations:
+        if not recipe.tuning.joint_iterations:
             return 0
         return min(count, recipe.tuning.batch_size, self.tuned, max(together, 1))
 

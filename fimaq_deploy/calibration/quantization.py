@@ -129,7 +129,7 @@ def quantize(
         recipe_here = parallel.divided(recipe, group.size)
         walk = Walk(made.copy, recipe_here, seed, taken, logits, store, outputs, made.at_once, progress, guide)
         history = list(walk.blocks(checkpoints))
-        if recipe.tuning.iterations:
+        if recipe.tuning.joint_iterations:
             history.append(walk.tuned(made.teacher, made.tuned_at_once))
         measured: Sequence[Sensitivity] = ()
         if sensitivity and group.leads:

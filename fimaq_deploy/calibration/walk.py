@@ -50,7 +50,7 @@ class Walk:
         self.outputs, self.at_once = outputs, at_once
         self.stages = outputs.stages(stages_of(model))
         self.progress = progress or (lambda done, steps, name: None)
-        self.steps = len(self.stages) + bool(recipe.tuning.iterations)
+        self.steps = len(self.stages) + bool(recipe.tuning.joint_iterations)
         self.guide, self.references = guide or outputs.divergence, logits
         if guide is not None:
             self.references = store.collect(numbered(logits, recipe.reconstruction.batch_size), len(logits))
@@ -109,7 +109,7 @@ class Walk:
         chain, divergence = self.outputs.stages(stages_of(teacher)), self.outputs.divergence
         tune(self.stages, chain, self.images, settings, divergence, at_once)
         after = float(relative_error(run_batches(whole, self.images, size), self.logits))
-        return BlockRecord("joint tuning", before, after, settings.iterations, time.perf_counter() - started)
+        return BlockRecord("joint tuning", before, after, settings.joint_iterations, time.perf_counter() - started)
 
 
 def _sow(seed: int, position: int) -> None:

@@ -64,7 +64,7 @@ def tune(
         return ()
 
     iterate = Replay(step, device, record=group.size == 1)
-    for iteration in range(settings.iterations):
+    for iteration in range(settings.joint_iterations):
         batches.prepare(iteration)
         iterate()
     for stage in stages:
@@ -77,7 +77,7 @@ class _Scheduled:
     def __init__(self, images: Tensor, settings: Tuning, optimiser: torch.optim.Adam, device: torch.device) -> None:
         self._images, self._settings, self._device = images, settings, device
         self._order = minibatches(len(images), settings.batch_size)
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.iterations)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.joint_iterations)
 
     def prepare(self, iteration: int) -> None:
         if iteration:
@@ -91,7 +91,7 @@ class _Tabled:
     """The same for a step that is recorded: images and rates arrive where it reads them."""
 
     def __init__(self, images: Tensor, settings: Tuning, optimiser: torch.optim.Adam, device: torch.device) -> None:
-        groups, count = optimiser.param_groups, settings.iterations
+        groups, count = optimiser.param_groups, settings.joint_iterations
         first = torch.tensor([each["lr"] for each in groups])
         factors = torch.tensor([(1 + math.cos(math.pi * done / count)) / 2 for done in range(count)])
         self._table = of(device).send(factors[:, None] * first)
