@@ -3,7 +3,7 @@
     python benchmarks/three_bits.py --cells build/three-bits.jsonl
     python benchmarks/three_bits.py --cells build/three-bits.jsonl --models swin_shapes --rows all heads --seeds 0 1 2
     python benchmarks/three_bits.py --cells build/three-bits.jsonl --models dinov2 --weights dino.safetensors \
-        --images /usr/share/datasets/fashion-mnist --calibration 64 --tests 256 --set reconstruction.iterations=20
+        --images /usr/share/datasets/fashion-mnist --size 70 --calibration 64 --tests 400
 
 Weights, activations, attention weights, patch embedding and head have 3 bits; scales are per tensor for activations and
 per output channel for weights; target tensorrt. A row is what `ROWS` changes of preset w3a3 in that setting; one that
@@ -144,6 +144,8 @@ def main() -> None:
         ]
         jobs = [(row, seed) for row in ("full precision", *args.rows) for seed in args.seeds]
         jobs = [(row, seed) for row, seed in jobs if {"model": name, "row": row, "seed": seed, **where} not in done]
+        if name.startswith("swin"):
+            jobs = [(row, seed) for row, seed in jobs if row != "rotation"]  # its stream has no one width
         task = Task(name, args) if jobs else None
         for row, seed in jobs:
             if row == "full precision" and seed != args.seeds[0]:
