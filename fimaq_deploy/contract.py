@@ -8,7 +8,9 @@ of its `metadata_props`:
                     numbers of channels), range: the least and the largest value of a channel, one pair a channel
     preprocessing   resize: size (height, width) and rule; interpolation (of Pillow, which widens its filter when it
                     shrinks); crop: size, rule and fill; scale, mean and std of a channel: an input is
-                    (pixel * scale - mean) / std, in float32; bit_depth of files with more than 8 bits, where said
+                    (pixel * scale - mean) / std, in float32; bit_depth of files with more than 8 bits, where said;
+                    in_file: of a file that resizes and crops itself, how far its pixels were from the exact ones
+                    in its build: `levels` of 8 bits at most, and the `share` of those that differ; absent otherwise
     outputs         name, dtype, shape and kind (what a build measured it as; null where nobody said) of each
     classes         names in the order of the logits; empty where nobody said
     part            of a file that is the encoder of somebody's model: which module, and whether it reads the images
@@ -18,6 +20,7 @@ of its `metadata_props`:
 The rules: `shorter` resizes so that the image covers the size, its ratio kept; `longer` so that it fits inside; `both`
 to the size itself. Then `center` cuts the crop out of the middle and fills with black where the image is smaller;
 `border` fills with the mean. An input of uint8 takes the pixels as they are after the crop: the file does the rest.
+With `in_file` it takes them as they are decoded, of any height and width (null in its shape).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fimaq_deploy.errors import UserError, shown
@@ -67,6 +70,16 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Resizing:
+    """How far the pixels that a file resizes itself are from the exact ones: levels of 8 bits at most, and the share of
+    those that differ, of the build's pictures. None where nobody measured.
+    """
+
+    levels: int | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True)
 class Contract:
     """How an image becomes an input, and what comes out.
 
@@ -75,6 +88,7 @@ class Contract:
     pixels: whether the file takes uint8 pixels (N, H, W, C) and normalises them itself.
     part: which module of a model the file is; empty where it is a whole one. direct: whether that module reads the
         model's images, and not what the model makes of them. head: what stands behind it, where that is a file.
+    resizing: of a file that takes pixels of any height and width, and resizes and crops them itself.
     """
 
     shape: Shape
@@ -91,6 +105,7 @@ class Contract:
     part: str = ""
     direct: bool = True
     head: Head | None = None
+    resizing: Resizing | None = None
 
     @property
     def colour(self) -> str | None:
@@ -107,6 +122,8 @@ class Contract:
     def input_shape(self) -> tuple[int | None, ...]:
         """Of a batch, in the file's layout."""
         channels, height, width = self.shape
+        if self.resizing is not None:
+            return (None, None, None, channels)
         return (None, height, width, channels) if self.pixels else (None, channels, height, width)
 
     def document(self) -> dict[str, Any]:
@@ -129,6 +146,7 @@ class Contract:
                 "mean": list(self.mean),
                 "std": list(self.std),
                 "bit_depth": self.bit_depth,
+                **({"in_file": asdict(self.resizing)} if self.resizing else {}),
             },
             "outputs": [
                 {"name": one.name, "dtype": one.dtype, "shape": [None, *one.shape], "kind": one.kind or None}
@@ -214,7 +232,9 @@ def _read(document: Mapping[str, Any]) -> Contract:
     batch, first, second, third = reads["shape"]
     height, width = prepares["crop"]["size"]
     shape = (third, first, second) if pixels else (first, second, third)
-    if batch is not None or list(shape[1:]) != [height, width]:
+    inside = prepares.get("in_file")
+    sides = [height, width] if inside is None else [None, None]
+    if batch is not None or list(shape[1:]) != sides or (inside is not None and not pixels):
         raise ValueError(f"an input of {reads['shape']} and a crop of {[height, width]}")
     depth, part = prepares["bit_depth"], document.get("part")
     return Contract(
@@ -232,7 +252,13 @@ def _read(document: Mapping[str, Any]) -> Contract:
         part=str(part["module"]) if part else "",
         direct=bool(part["reads_images"]) if part else True,
         head=_head(part["head"]) if part and "head" in part else None,
+        resizing=None if inside is None else _resizing(inside),
     )
+
+
+def _resizing(document: Mapping[str, Any]) -> Resizing:
+    levels, share = document["levels"], document["share"]
+    return Resizing(None if levels is None else int(levels), None if share is None else float(share))
 
 
 def _head(document: Mapping[str, Any]) -> Head:

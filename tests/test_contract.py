@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fimaq_deploy.contract import Contract, Output, parse_contract, read_contract, resized
+from fimaq_deploy.contract import Contract, Output, Resizing, parse_contract, read_contract, resized
 from fimaq_deploy.errors import UserError
 
 WHOLE = Contract(
@@ -28,6 +28,17 @@ def test_a_contract_is_read_as_it_was_written(crop_mode: str, pixels: bool) -> N
     one = replace(WHOLE, crop_mode=crop_mode, pixels=pixels, bit_depth=12)
     assert parse_contract(one.text(), "x") == one
     assert one.differences(parse_contract(one.text(), "x")) == []
+
+
+def test_a_file_that_resizes_takes_any_size_and_says_how_exact_it_is() -> None:
+    one = replace(WHOLE, pixels=True, resizing=Resizing(1, 0.0002))
+    document = one.document()
+    assert document["input"]["shape"] == [None, None, None, 3] and one.input_shape == (None, None, None, 3)
+    assert document["preprocessing"]["in_file"] == {"levels": 1, "share": 0.0002}
+    assert read_contract(document, "x") == one
+    del document["preprocessing"]["in_file"]
+    with pytest.raises(UserError, match="cannot be read"):
+        read_contract(document, "x")
 
 
 def test_the_range_of_an_input_is_that_of_black_and_white() -> None:

@@ -124,7 +124,7 @@ def build(
         int, typer.Option(help="Keep so many evaluation images with their outputs for `verify`; 0 keeps none.")
     ] = 8,
     embed_preprocessing: Annotated[
-        bool, typer.Option("--embed-preprocessing", help="Write model.pixels.onnx too, which takes uint8 pixels.")
+        bool, typer.Option("--embed-preprocessing", help="Write files that take uint8 pixels, and images of any size.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier build.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted build.")] = False,

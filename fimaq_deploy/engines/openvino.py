@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from fimaq_deploy.contract import KEY, parse_contract
 from fimaq_deploy.engines.runner import Array, Dimension, Runner
 from fimaq_deploy.errors import UserError
 
 _COMPILED_SIZES = 4
+_CONTRACT = ["framework", KEY]  # where it keeps what stands in a file's metadata_props
 # Without the precision OpenVINO computes in bfloat16 where the CPU has AMX.
 _SETTINGS: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -42,6 +44,9 @@ def load_openvino(path: str | Path, *, threads: int | None = None) -> Runner:
     if not Path(path).is_file():
         raise UserError(f"no ONNX file {path}: name one that exists")
     core, model = _read(Path(path))
+    told = model.get_rt_info(_CONTRACT).astype(str) if model.has_rt_info(_CONTRACT) else ""
+    if told and parse_contract(told, str(path)).resizing is not None:
+        raise UserError(f"{path} resizes images itself, with a filter that OpenVINO ignores: take model.pixels.onnx")
     shape = tuple(_dimension(size) for size in model.input(0).partial_shape)
 
     @lru_cache(_COMPILED_SIZES)

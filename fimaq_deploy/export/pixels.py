@@ -1,8 +1,8 @@
 """The preprocessing of the contract inside of a file: uint8 pixels (N, H, W, C) in, resized and cropped already.
 
 Cast, Div, Sub, Div and Transpose stand before the graph: (pixel / 255 - mean) / std in float32, the same operations in
-the same order as outside, so that the numbers are the same in every bit. Resizing stays outside: ONNX's Resize is not
-Pillow's in each bit, and runtimes differ in it.
+the same order as outside, so that the numbers are the same in every bit. Resizing and cropping can stand before them
+(`export.resizing`), for ONNX Runtime on a CPU, and is not Pillow's in each bit.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from fimaq_deploy.contract import KEY, Contract, parse_contract
+from fimaq_deploy.contract import KEY, Contract, Resizing, parse_contract
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.export.resizing import Resizer, require_resizable
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.graph.edit import stored, typed
 from fimaq_deploy.graph.inspection import load_model
@@ -28,11 +29,17 @@ _ATTRIBUTES = {
 }
 
 
-def embed_preprocessing(source: str | Path, path: str | Path) -> Path:
+def embed_preprocessing(
+    source: str | Path, path: str | Path, *, resize: bool = False, measured: Resizing | None = None
+) -> Path:
     """Write an exported file again so that it takes pixels, with the contract that says so.
 
+    resize: take pixels of any height and width, and resize and crop them too; for ONNX Runtime on a CPU. measured: what
+    the contract then says of how exact that is.
+
     Raises:
-        UserError: no such file, one without a contract or that takes pixels already, or `path` cannot be written.
+        UserError: no such file, one without a contract or that takes pixels already, one whose resizing ONNX cannot
+            say, or `path` cannot be written.
     """
     model = load_model(source)
     told = model.metadata_props.get(KEY)
@@ -41,19 +48,43 @@ def embed_preprocessing(source: str | Path, path: str | Path) -> Path:
     contract = parse_contract(told, str(source))
     if contract.pixels:
         raise UserError(f"{source} takes pixels already: name the file that takes prepared images")
-    _embed(model.graph, contract)
-    model.metadata_props[KEY] = replace(contract, pixels=True, input_name=PIXELS).text()
+    if resize:
+        require_resizable(contract, model.opset_imports[""])
+    _embed(model.graph, contract, resize)
+    resizing = (measured or Resizing()) if resize else None
+    model.metadata_props[KEY] = replace(contract, pixels=True, input_name=PIXELS, resizing=resizing).text()
     write_whole(Path(path), ir.serde.serialize_model(model).SerializeToString(deterministic=True))
     return Path(path)
 
 
-def _embed(graph: ir.Graph, contract: Contract) -> None:
+def resizing_model(contract: Contract, path: str | Path) -> Path:
+    """Resizing and cropping alone as a file, from pixels of any size to those of the crop, to measure it."""
+    opset = 21
+    require_resizable(contract, opset)
+    pixels = typed(ir.Value(name=PIXELS), ir.DataType.UINT8, ir.Shape([None, None, None, contract.shape[0]]))
+    graph = ir.Graph([pixels], [], nodes=[], opset_imports={"": opset}, name="resizing")
+    resizer = Resizer(graph, PIXELS)
+    out = resizer(pixels, contract)
+    out.shape = ir.Shape([None, *contract.shape[1:], contract.shape[0]])
+    graph.extend(resizer.nodes)
+    graph.outputs.append(out)
+    model = ir.Model(graph, ir_version=10)
+    write_whole(Path(path), ir.serde.serialize_model(model).SerializeToString(deterministic=True))
+    return Path(path)
+
+
+def _embed(graph: ir.Graph, contract: Contract, resize: bool) -> None:
     (images,) = graph.inputs
     assert images.shape is not None and images.name is not None
     batch, (channels, height, width) = images.shape[0], contract.shape
     last = ir.Shape([batch, height, width, channels])
-    pixels = typed(ir.Value(name=PIXELS), ir.DataType.UINT8, last)
+    given = ir.Shape([batch, "height", "width", channels]) if resize else last
+    pixels = typed(ir.Value(name=PIXELS), ir.DataType.UINT8, given)
     value, nodes = pixels, []
+    if resize:
+        resizer = Resizer(graph, PIXELS)
+        value = typed(resizer(pixels, contract), ir.DataType.UINT8, last)
+        nodes += resizer.nodes
     for kind, constant in _steps(contract).items():
         operator = kind.partition("_")[0]
         inputs = [value] if constant is None else [value, stored(graph, f"{PIXELS}_{kind.lower()}", constant)]

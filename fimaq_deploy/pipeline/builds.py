@@ -57,7 +57,7 @@ from fimaq_deploy.pipeline.heads import IMAGES as HEAD_IMAGES
 from fimaq_deploy.pipeline.heads import Written, with_head, write_head
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
 from fimaq_deploy.pipeline.onnx_builds import make_from_onnx
-from fimaq_deploy.pipeline.pixels import write_pixels
+from fimaq_deploy.pipeline.pixels import write_images, write_pixels
 from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import Request
@@ -165,7 +165,8 @@ def build(
     size_budget, speed_budget: with the recipe "auto": a format for each layer, so that model.onnx takes at most so many
         megabytes, or matrix products are at least so many times as fast as in 16 bits; with neither, the smallest mix
         of formats that keeps max_drop.
-    embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself.
+    embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself, and
+        `model.images.onnx`, which also resizes and crops them, in ONNX Runtime on a CPU.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
 
     Under torchrun every process helps to quantize; the first one does the rest, and the others return None.
@@ -264,7 +265,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
             request.opset,
             request.weight_storage,
         )
-        inside = [write_pixels(files.onnx)] if request.embed_preprocessing else []
+        inside = [write_pixels(files.onnx), write_images(files.onnx)] if request.embed_preprocessing else []
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count, request.sm)
     with steps.step("evaluate") as count:

@@ -36,7 +36,7 @@ from fimaq_deploy.pipeline.compiled import compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for
 from fimaq_deploy.pipeline.exports import IMAGES, Floats, write_traced
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
-from fimaq_deploy.pipeline.pixels import write_pixels
+from fimaq_deploy.pipeline.pixels import write_images, write_pixels
 from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import Request
@@ -92,7 +92,7 @@ def make_from_onnx(request: Request, folder: Path, steps: Steps, originals: Orig
             request.opset,
             request.weight_storage,
         )
-        inside = [write_pixels(files.onnx)] if request.embed_preprocessing else []
+        inside = [write_pixels(files.onnx), write_images(files.onnx)] if request.embed_preprocessing else []
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count, request.sm)
     with steps.step("evaluate") as count:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fimaq_deploy.engines.options import THREADS
 from fimaq_deploy.engines.runner import Runner
-from fimaq_deploy.engines.runtimes import Runtime, every_runtime, find_runtime
+from fimaq_deploy.engines.runtimes import REFERENCE, Runtime, every_runtime, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.runtime.artifact import Artifact
 
@@ -80,6 +80,8 @@ def _file(artifact: Artifact, runtime: Runtime) -> Path:
 
 def _problem(artifact: Artifact, runtime: Runtime, file: Path, *, passive: bool) -> str | None:
     """Why it is not even tried; None where it is. Empty: it has nothing to do with this artifact."""
+    if artifact.contract.resizing is not None and runtime.name != REFERENCE:
+        return f"it does not resize as the file says, which is for {REFERENCE}"
     if file.name not in artifact.files or file.suffix != runtime.suffix:
         return "" if passive else f"the artifact holds no {file.name}"
     return runtime.unavailable()

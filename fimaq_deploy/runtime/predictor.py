@@ -76,6 +76,8 @@ class Predictor:
         _require_images(self.artifact)
         self.choice = choose_engine(self.artifact, target, threads)
         self.contract: Contract = self.artifact.contract
+        if self.contract.resizing is not None:
+            self._batch = 1  # of images of any size
         self._prepare = Preparation(self.contract)
 
     @property
@@ -87,7 +89,9 @@ class Predictor:
     def warm_up(self, batches: Sequence[int] = (1,)) -> None:
         """Run black images of these batch sizes, so that the first real ones do not wait for what is made lazily."""
         for size in batches:
-            self.run(np.zeros((size, *self.contract.input_shape[1:]), self._dtype))  # type: ignore[arg-type]
+            height, width = self.contract.resize
+            sides = [side or free for side, free in zip(self.contract.input_shape[1:], (height, width, 0), strict=True)]
+            self.run(np.zeros((size, *sides), self._dtype))
 
     def prepare(self, images: Iterable[ImageLike]) -> Array:
         """Images as one batch that the file reads: float32 (N, C, H, W), or uint8 (N, H, W, C) by the contract.
@@ -98,6 +102,8 @@ class Predictor:
         found = [self._prepare(image) for image in images]
         if not found:
             raise UserError("no images: give at least one")
+        if len({one.shape for one in found}) > 1:
+            raise UserError("images of several sizes are no batch of a file that resizes them: give one at a time")
         return np.stack(found)
 
     def run(self, batch: Array) -> dict[str, Array]:

@@ -126,6 +126,8 @@ class Preparation:
             raise UserError(f"the image cannot be read ({told}): expected one that Pillow opens") from None
 
     def _finished(self, image: Image.Image) -> Array:
+        if self.contract.resizing is not None:
+            return _as_decoded(image)
         if image.mode != _FLOATS:
             pixels = _channels_last(np.asarray(fitted(image, self.contract)))
             return pixels if self.contract.pixels else self._normalised(pixels.astype(np.float32) / np.float32(255))
@@ -212,6 +214,13 @@ def _of_pixels(pixels: Array) -> Image.Image:
     if 0 in pixels.shape:
         raise UserError(f"pixels have shape {pixels.shape}: expected at least one pixel")
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def _as_decoded(image: Image.Image) -> Array:
+    """The pixels of an image for a file that resizes them."""
+    if image.mode == _FLOATS:
+        raise UserError("an image of more than 8 bits is resized as floats, which no file does: take model.onnx for it")
+    return _channels_last(np.asarray(image))
 
 
 def _channels_last(pixels: Array) -> Array:

@@ -157,7 +157,7 @@ def _differences(contract: Contract, file: Path, checked: bool) -> list[str]:
     if own is None:
         return ["the file has no contract"]
     # A file with its preprocessing inside takes pixels, under another name.
-    return contract.differences(replace(own, pixels=contract.pixels, input_name=contract.input_name))
+    return contract.differences(replace(own, pixels=contract.pixels, input_name=contract.input_name, resizing=None))
 
 
 @dataclass

@@ -107,6 +107,10 @@ def open_models(
     for given in artifacts:
         name, path = _named(given)
         predictor = Predictor(path, target=target, threads=threads, batch=batch)
+        if predictor.contract.resizing is not None:
+            raise UserError(
+                f"{shown(path)} resizes images itself, one at a time: serve the build's folder, which batches"
+            )
         head = load_head(predictor.artifact, threads) if predictor.contract.head else None
         name = name or re.sub(r"[^A-Za-z0-9._-]", "_", predictor.artifact.name).lstrip("._-") or "model"
         if not _NAME.fullmatch(name):

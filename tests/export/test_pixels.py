@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from fixtures.artifacts import INFO
+from PIL import Image
 
 from fimaq_deploy.contract import KEY
 from fimaq_deploy.engines import openvino
@@ -63,6 +64,42 @@ def test_the_preparation_for_it_ends_with_the_crop(pixels: Path) -> None:
     assert contract is not None
     picture = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
     assert Preparation(contract)(picture).dtype == np.uint8
+
+
+@pytest.fixture
+def images(artifact: Path, tmp_path: Path) -> Path:
+    return embed_preprocessing(artifact / "model.onnx", tmp_path / "model.images.onnx", resize=True)
+
+
+def test_a_file_that_resizes_takes_images_as_they_are(images: Path, artifact: Path, photographs: object) -> None:
+    onnx.checker.check_model(onnx.load(images), full_check=True)
+    own = contract_in(images)
+    assert own is not None and own.resizing is not None and own.input_shape == (None, None, None, 3)
+    files = photographs(4)  # type: ignore[operator]
+    found, exact = (Classifier(one, target="onnxruntime-cpu") for one in (images, artifact))
+    found.warm_up()
+    for one, other in zip(found.predict_all(files, top=1), exact.predict_all(files, top=1), strict=True):
+        assert one.label == other.label and one.probability == pytest.approx(other.probability, abs=0.01)
+    with pytest.raises(UserError, match="several sizes"):
+        found.prepare(files)
+    with pytest.raises(UserError, match="more than 8 bits"):
+        found.prepare([Image.fromarray(np.zeros((9, 9), np.uint16))])
+
+
+def test_what_does_not_resize_so_is_refused(images: Path) -> None:
+    with pytest.raises(UserError, match="it does not resize as the file says"):
+        Classifier(images, target="openvino-cpu")
+    if openvino.unavailable() is None:
+        with pytest.raises(UserError, match="a filter that OpenVINO ignores"):
+            load_engine(images, "openvino-cpu")
+
+
+def test_an_older_opset_is_refused(artifact: Path, tmp_path: Path) -> None:
+    old = onnx.load(artifact / "model.onnx")
+    old.opset_import[0].version = 17
+    onnx.save(old, tmp_path / "old.onnx")
+    with pytest.raises(UserError, match="opset 17 knows no antialias"):
+        embed_preprocessing(tmp_path / "old.onnx", tmp_path / "again.onnx", resize=True)
 
 
 def test_a_file_without_a_contract_or_with_pixels_is_refused(pixels: Path, tmp_path: Path) -> None:

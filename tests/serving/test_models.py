@@ -9,6 +9,7 @@ from fixtures.artifacts import add_head, write_facts
 
 from fimaq_deploy.contract import Output, read_contract
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.export.pixels import embed_preprocessing
 from fimaq_deploy.manifest import read_manifest
 from fimaq_deploy.runtime.preprocessing import Place
 from fimaq_deploy.serving.limits import Limits
@@ -74,3 +75,9 @@ def test_an_encoder_that_reads_no_images_is_refused(artifact: Path) -> None:
     write_facts(artifact, replace(contract, part="body", direct=False))
     with pytest.raises(UserError, match="put its engine into that model"):
         opened(artifact)
+
+
+def test_a_file_that_takes_images_of_any_size_is_refused(artifact: Path, tmp_path: Path) -> None:
+    file = embed_preprocessing(artifact / "model.onnx", tmp_path / "images.onnx", resize=True)
+    with pytest.raises(UserError, match="resizes images itself, one at a time"):
+        opened(file)
