@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
+from fimaq_deploy.calibration.recording import node
 
 # Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015; torch's defaults.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -51,27 +52,41 @@ class HostAdam:
     def step(self) -> None:
         self._learned = self._learned if self._learned is not None else self._first()
         self._count.add_(1)
-        for group, parameters, means, squares in self._learned:
-            torch.ops.aten._fused_adam_(
-                parameters,
-                [each.grad for each in parameters],
-                means,
-                squares,
-                [],
-                [self._count] * len(parameters),
-                lr=group["lr"],
-                beta1=_BETA1,
-                beta2=_BETA2,
-                weight_decay=0.0,
-                eps=_EPSILON,
-                amsgrad=False,
-                maximize=False,
-            )
+        for learned in self._learned:
+            grads = [each.grad for each in learned[1] if each.grad is not None]
+            _move(*learned, grads, self._count)
 
     def zero_grad(self) -> None:
         for group in self.param_groups:
             for each in group["params"]:
                 each.grad = None
+
+
+@node
+def _move(
+    group: dict[str, Any],
+    parameters: list[nn.Parameter],
+    means: list[Tensor],
+    squares: list[Tensor],
+    grads: list[Tensor],
+    count: Tensor,
+) -> None:
+    """One step at the group's rate of now."""
+    torch.ops.aten._fused_adam_(
+        parameters,
+        grads,
+        means,
+        squares,
+        [],
+        [count] * len(parameters),
+        lr=group["lr"],
+        beta1=_BETA1,
+        beta2=_BETA2,
+        weight_decay=0.0,
+        eps=_EPSILON,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def adam(groups: Sequence[dict[str, Any]], device: torch.device) -> Optimiser:

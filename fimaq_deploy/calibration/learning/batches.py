@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import of, place_of
+from fimaq_deploy.calibration.quantizers.layers import weights_held
 
 
 @torch.no_grad()
 def run_batches(module: nn.Module, inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
     """The module's outputs for a whole set, batch by batch, on the module's device."""
     device = place_of(module)
-    for batch in inputs.split(batch_size):
-        yield module(batch if batch.device == device else of(device).send(batch))
+    with weights_held(module):
+        for batch in inputs.split(batch_size):
+            yield module(batch if batch.device == device else of(device).send(batch))
 
 
 def relative_error(outputs: Iterator[Tensor], z: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from fimaq_deploy.calibration.learning import fisher
 from fimaq_deploy.calibration.learning import outputs as model_outputs
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.gradients import Suffix, divergence_gradient
+from fimaq_deploy.calibration.learning.low_rank import LowRank as LowRankCost
 from fimaq_deploy.calibration.learning.minibatches import Rows
 from fimaq_deploy.calibration.learning.replay import Replay
 from fimaq_deploy.recipe import Reconstruction
@@ -225,6 +226,8 @@ class Dplr(Objective):
         return nn.functional.pad(factor, (0, to_come))
 
     def _low_rank(self, d: Tensor) -> Tensor:
+        if is_host(d.device):
+            return LowRankCost.apply(d, self.factor)
         return fisher.low_rank(d, self.factor[0])
 
     def _diagonal(self, d: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class BlockLearner:
         # No attributes: in a cycle of references the block's activations would outlive it.
         steps = self._steps()
         record = self.group.size == 1 and self.recordable
-        iterate = Replay(lambda: self._iteration(steps), self.device, record=record)
+        iterate = Replay(lambda: self._iteration(steps), self.device, record=record, values=self._values)
         with matmul_precision(self.device, self.settings.precision):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
@@ -209,6 +209,13 @@ class BlockLearner:
     def _stored(self) -> list[Rows]:
         """What a minibatch is read from."""
         return [*((self.fp_in,) if self._mixes else ()), self.q_in, *self.objective.stored()]
+
+    @property
+    def _values(self) -> int:
+        """How many numbers go into a step; more than can be counted where they have to be fetched."""
+        if any(rows.ahead for rows in self._stored()):
+            return EVERY_IMAGE
+        return self.settings.batch_size * self.q_in.tensor[0].numel()
 
     @property
     def _is_exact(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.learning.minibatches import Rows, read_ahead
+from fimaq_deploy.calibration.recording import node
 
 # The rates at a schedule's progress, from 0 to 1.
 Rates = Callable[[float], Sequence[float]]
@@ -41,10 +42,15 @@ class Steps:
 
     def begin(self) -> Tensor:
         """As the first part of a step: the indices of its minibatch."""
-        return self._index
+        return _index_of(self)
 
     def reschedule(self, progress: Callable[[int], float]) -> None:
         """The schedule has changed from here on."""
+
+
+@node
+def _index_of(steps: Steps) -> Tensor:
+    return steps._index
 
 
 class Tables:

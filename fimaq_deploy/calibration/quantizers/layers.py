@@ -13,6 +13,7 @@ in INT8 and attention is one INT8 kernel.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class QuantizedLayer(nn.Module):
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         self.quantized, self.frozen = False, False
+        self.held: Tensor | None = None
         self.block_size = weights.block_size
         self.input_quantizer = activation_quantizer(inputs)
         flat = layer.weight.flatten(1)
@@ -60,6 +62,8 @@ class QuantizedLayer(nn.Module):
     def effective_weight(self) -> Tensor:
         if not self.quantized:
             return self.weight
+        if self.held is not None:
+            return self.held
         return self.weight_quantizer().view_as(self.weight)
 
     def steps(self) -> Tensor:
@@ -194,6 +198,20 @@ class AttentionQuantizers(nn.Module):
 def quantized_layers(module: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
     """The quantized Linear and convolution layers below a module, in definition order."""
     return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, QuantizedLayer))
+
+
+@contextmanager
+def weights_held(module: nn.Module) -> Iterator[None]:
+    """Inside, weights below a module that are being learned are made once, for all passes without gradients."""
+    found = (layer for layer in module.modules() if isinstance(layer, QuantizedLayer))
+    layers = [layer for layer in found if layer.quantized and not layer.frozen]
+    for layer in layers:
+        layer.held = layer.effective_weight()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.held = None
 
 
 def activation_quantizers(module: nn.Module) -> Iterator[tuple[str, ActivationQuantizer]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.device import is_host
+from fimaq_deploy.calibration.recording import node
 
 
 class FakeQuantize(torch.autograd.Function):
@@ -25,27 +26,65 @@ class FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None = None) -> Tensor:
         # On a CPU, numbers clamp faster than tensors; on a GPU, fetching them would wait for the device.
-        ctx.numbers = is_host(offset.device) and not torch.compiler.is_compiling()
-        low: Any = -round(offset.item()) if ctx.numbers else -offset.round()
-        out = x.div(scale).round_().clamp_(low, low + top).mul_(scale)
-        ctx.save_for_backward(x, scale, out, keep)
-        ctx.bounds = (low - 0.5, low + top + 0.5) if ctx.numbers else None
-        return out if keep is None else torch.lerp(out, x, keep)
+        ctx.numbers, ctx.top = is_host(offset.device) and not torch.compiler.is_compiling(), top
+        out, mixed = (_on_the_host if ctx.numbers else _elsewhere)(x, scale, offset, top, keep)
+        ctx.save_for_backward(x, scale, offset, out, keep)
+        return mixed
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
-        (whole,) = grads
-        x, scale, out, keep = ctx.saved_tensors
-        grad = whole if keep is None else whole * (1 - keep)
-        if ctx.numbers:
-            step = scale.item()
-            grad_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.bounds[0] * step, ctx.bounds[1] * step)
-        else:
-            grad_x = torch.where((x - out).abs() <= scale / 2, grad, 0.0)
-        # Inside, d(out)/d(scale) is the rounding error; outside it is the bound itself.
-        grad_scale = (torch.dot(grad.flatten(), out.flatten()) - torch.dot(grad_x.flatten(), x.flatten())) / scale
-        grad_offset = (grad_x.sum() - grad.sum()) * scale if ctx.needs_input_grad[2] else None
-        return grad_x if keep is None else torch.addcmul(grad_x, whole, keep), grad_scale, grad_offset, None, None
+        x, scale, offset, out, keep = ctx.saved_tensors
+        pulled = _pulled_on_the_host if ctx.numbers else _pulled_elsewhere
+        return *pulled(grads[0], x, scale, offset, out, keep, ctx.top, ctx.needs_input_grad[2]), None, None
+
+
+_Quantized = tuple[Tensor, Tensor]  # every row, and with those that are kept
+_Pulled = tuple[Tensor, Tensor, Tensor | None]
+
+
+@node
+def _on_the_host(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None) -> _Quantized:
+    return _quantized(x, scale, -round(offset.item()), top, keep)
+
+
+def _elsewhere(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None) -> _Quantized:
+    return _quantized(x, scale, -offset.round(), top, keep)
+
+
+def _quantized(x: Tensor, scale: Tensor, low: Any, top: int, keep: Tensor | None) -> _Quantized:
+    out = x.div(scale).round_().clamp_(low, low + top).mul_(scale)
+    return out, out if keep is None else torch.lerp(out, x, keep)
+
+
+@node
+def _pulled_on_the_host(
+    whole: Tensor, x: Tensor, scale: Tensor, offset: Tensor, out: Tensor, keep: Tensor | None, top: int, free: bool
+) -> _Pulled:
+    grad, low, step = _of_quantized(whole, keep), -round(offset.item()), scale.item()
+    grad_x = torch.ops.aten.hardtanh_backward(grad, x, (low - 0.5) * step, (low + top + 0.5) * step)
+    return _pulled(whole, grad, grad_x, x, scale, out, keep, free)
+
+
+def _pulled_elsewhere(
+    whole: Tensor, x: Tensor, scale: Tensor, offset: Tensor, out: Tensor, keep: Tensor | None, top: int, free: bool
+) -> _Pulled:
+    grad = _of_quantized(whole, keep)
+    grad_x = torch.where((x - out).abs() <= scale / 2, grad, 0.0)
+    return _pulled(whole, grad, grad_x, x, scale, out, keep, free)
+
+
+def _of_quantized(whole: Tensor, keep: Tensor | None) -> Tensor:
+    """The gradient of the rows that are not kept."""
+    return whole if keep is None else torch.addcmul(whole, whole, keep, value=-1)
+
+
+def _pulled(
+    whole: Tensor, grad: Tensor, grad_x: Tensor, x: Tensor, scale: Tensor, out: Tensor, keep: Tensor | None, free: bool
+) -> _Pulled:
+    # Inside, d(out)/d(scale) is the rounding error; outside it is the bound itself.
+    grad_scale = (torch.dot(grad.reshape(-1), out.reshape(-1)) - torch.dot(grad_x.reshape(-1), x.reshape(-1))) / scale
+    grad_offset = (grad_x.sum() - grad.sum()) * scale if free else None
+    return grad_x if keep is None else torch.addcmul(grad_x, whole, keep), grad_scale, grad_offset
 
 
 class RoundedWeight(torch.autograd.Function):

@@ -163,7 +163,8 @@ def schedule_of(block: Prepared, refreshes: int) -> list[int]:
     objective = Counting(SimpleNamespace(z=block.z), refreshes)
     enable_quantization(block.module, True)
     with torch.no_grad():
-        BlockLearner(block.module, objective, (block.fp_in, block.q_in), block.settings).learn()
+        # It counts in Python, which a recorded step does not run.
+        BlockLearner(block.module, objective, (block.fp_in, block.q_in), block.settings, recordable=False).learn()
     assert objective.costs == block.settings.iterations
     return objective.refreshed_at
 

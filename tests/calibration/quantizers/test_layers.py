@@ -18,6 +18,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     quantized_layers,
     strip,
     thaw,
+    weights_held,
 )
 from fimaq_deploy.models.families.timm import TimmAttention
 
@@ -71,6 +72,17 @@ def test_frozen_linears_store_integers_in_the_layout_of_the_graph(grid: WeightGr
     assert layer.q_scale.shape == ((6,) if grid.block_size is None else (32 // grid.block_size, 6))
     assert layer.q_weight.min() >= grid.range.low and layer.q_weight.max() <= grid.range.high
     assert torch.equal(layer.q_scale.half().float(), layer.q_scale)
+
+
+def test_held_weights_are_those_of_the_moment_they_were_made() -> None:
+    layer, x = linear(WeightGrid(4)), torch.randn(3, 32)
+    enable_quantization(layer, True)
+    expected = layer(x)
+    with weights_held(layer):
+        assert torch.equal(layer(x), expected)
+        layer.weight_quantizer.scale.mul_(2)
+        assert torch.equal(layer(x), expected)
+    assert not torch.equal(layer(x), expected)
 
 
 def test_a_frozen_linear_is_a_matmul_with_dequantized_weights() -> None:

@@ -1,0 +1,43 @@
+"""FIMA-Q's low-rank part as a step that is recorded on the host computes it: its factor grows with each measurement."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fimaq_deploy.calibration.recording import node
+
+
+class Held(Protocol):
+    """Tensors by number, looked up anew each time."""
+
+    def __getitem__(self, number: int) -> Tensor: ...
+
+
+class LowRank(torch.autograd.Function):
+    """`fisher.low_rank(d, held[0])` and its gradient, each one call of a recorded step; the same numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, held: Held) -> Tensor:
+        ctx.held = held
+        value, projected = _value(d, held)
+        ctx.save_for_backward(d, projected)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        d, projected = ctx.saved_tensors
+        return _gradient(grads[0], d, projected, ctx.held), None
+
+
+@node
+def _value(d: Tensor, held: Held) -> tuple[Tensor, Tensor]:
+    projected = d.abs() @ held[0]
+    return projected.square().sum(1).mean(), projected
+
+
+@node
+def _gradient(grad: Tensor, d: Tensor, projected: Tensor, held: Held) -> Tensor:
+    return ((grad / len(d)) * (projected * 2)) @ held[0].t() * d.sgn()
