@@ -170,7 +170,8 @@ def _register_heif() -> None:
 
 
 def _counted(reason: str, paths: list[Path]) -> str:
-    kinds = Counter(path.suffix.lower() or "no suffix" for path in paths) if reason == OTHER else {}
+    suffixes = (path.suffix.lower() for path in paths if reason == OTHER)
+    kinds = Counter(printable(Path(suffix)) if suffix else "no suffix" for suffix in suffixes)
     named = f" ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))})" if kinds else ""
     return f"{len(paths)} {reason}{named}"
 

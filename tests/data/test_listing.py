@@ -52,6 +52,12 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path, save: Save)
     )
 
 
+def test_a_suffix_is_counted_on_one_line(tmp_path: Path) -> None:
+    for name in ("0.\n", "a.b\nc"):
+        (tmp_path / name).write_text("no image")
+    assert image_files(tmp_path).summary() == "2 that Pillow does not open (1 .b�c, 1 .�)"
+
+
 def test_nothing_left_out_is_nothing_said(tmp_path: Path, save: Save) -> None:
     save(tmp_path / "a.png", 1)
     assert image_files(tmp_path).summary() == ""
