@@ -13,7 +13,7 @@ from fimaq_deploy.cli.options import JsonOption, write_document
 
 def package(
     artifact: Annotated[Path, typer.Argument(metavar="BUILD", help="The folder of a build.")],
-    format: Annotated[str, typer.Option(help="triton, tar, hf or oci.")],
+    format: Annotated[str, typer.Option(help="triton, tar, hf, oci or whole.")],
     out: Annotated[Path | None, typer.Option(help="Where to; default: BUILD.FORMAT.")] = None,
     target: Annotated[
         str | None,
@@ -27,11 +27,15 @@ def package(
         str | None, typer.Option(metavar="OWNER/NAME", help="Of hf: what the hub calls the original.")
     ] = None,
     sign: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="A private key in PEM that signs the build; not of triton.")
+        Path | None,
+        typer.Option(metavar="KEY", help="A private key in PEM that signs the build; of tar, hf, oci."),
     ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Check a build and write it as a Triton repository, a tar, a hub's folder or an OCI layout. Needs no torch."""
+    """Check a build and write it as a Triton repository, a tar, a hub's folder, an OCI layout or one ONNX file.
+
+    Needs no torch. The last is of a detector or a segmenter, whose build holds an encoder and a head.
+    """
     from fimaq_deploy.packaging.packages import package as write_package
 
     done = write_package(

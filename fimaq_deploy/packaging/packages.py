@@ -18,9 +18,10 @@ from fimaq_deploy.packaging.facts import Facts, read_facts
 from fimaq_deploy.packaging.oci import write_layout
 from fimaq_deploy.packaging.signing import signature_of
 from fimaq_deploy.packaging.triton import write_repository
+from fimaq_deploy.packaging.whole import write_whole_model
 from fimaq_deploy.runtime.signature import SIGNATURE
 
-FORMATS = ("triton", "tar", "hf", "oci")
+FORMATS = ("triton", "tar", "hf", "oci", "whole")
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,21 @@ def package(
 ) -> Package:
     """Check a build and write it in another form, with a bill of materials in it (bom.cdx.json).
 
-    format: triton, a model repository; tar, one file; hf, a folder for a model hub; oci, an image layout.
+    format: triton, a model repository; tar, one file; hf, a folder for a model hub; oci, an image layout; whole, a
+        detector or segmenter as one ONNX file in a folder.
     out: the folder, or the file of a tar, which must not exist; None is beside the build, NAME.FORMAT.
     target, batch: of triton: what the server runs, and the most images at once.
     pixels: of triton: serve the file that takes uint8 pixels, of a build with embed_preprocessing.
     base_model: of hf: the hub's name of the original model.
-    sign: a private key in PEM, by which all files of the build are signed (model.sig); not of triton, whose repository
-        holds other files.
+    sign: a private key in PEM, by which all files of the build are signed (model.sig); not of triton and whole, which
+        hold other files.
 
     Raises:
         UserError: no build, one that was changed, a place that is taken, or an option that the format does not take.
     """
     _check_options(format, target, batch, base_model, pixels)
-    if sign is not None and format == "triton":
-        raise UserError(
-            "--sign is not for --format triton, whose repository holds other files than the build: verify first"
-        )
+    if sign is not None and format in ("triton", "whole"):
+        raise UserError(f"--sign is not for --format {format}, which holds other files than the build: verify first")
     facts = read_facts(artifact)
     place = Path(out) if out is not None else _beside(Path(artifact), format)
     if os.path.lexists(place):
@@ -107,6 +107,8 @@ def _writer(
 ) -> Callable[[Path], list[str]]:
     if format == "triton":
         return lambda folder: write_repository(facts, folder, target=target, batch=batch, pixels=pixels)
+    if format == "whole":
+        return lambda folder: write_whole_model(facts, folder)
     return lambda folder: write_hub_folder(facts, folder, base_model=base_model)
 
 

@@ -35,7 +35,7 @@ from fimaq_deploy.packaging.triton_config import (
     image_of,
     model,
 )
-from fimaq_deploy.runtime.head import load_head
+from fimaq_deploy.runtime.head import load_head, matched
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 
 CONFIG = "config.pbtxt"
@@ -121,12 +121,10 @@ def _write_ensemble(facts: Facts, contract: Contract, encoder: str, folder: Path
     (behind / CONFIG).write_text(model(behind.name, head, takes, gives, None), encoding="utf-8")
     _labels(contract.head.classes, place)
     image = contract.input_name
-    maps = [one.name for one in contract.outputs]
-    names = [one.name for one in takes]
-    given = names if {*names} <= {*maps} else maps  # by name, else by place
+    given = matched([one.name for one in contract.outputs], [one.name for one in takes])
     steps = [
-        Step(encoder, {image: image}, {name: f"encoder.{name}" for name in given}),
-        Step(behind.name, {own: f"encoder.{name}" for own, name in zip(names, given, strict=True)}, _same(gives)),
+        Step(encoder, {image: image}, {name: f"encoder.{name}" for name in given.values()}),
+        Step(behind.name, {own: f"encoder.{name}" for own, name in given.items()}, _same(gives)),
     ]
     text = ensemble(facts.name, _whole([image_of(contract)], 1), gives, steps)
     (place / CONFIG).write_text(text, encoding="utf-8")

@@ -65,8 +65,15 @@ def load_head(artifact: Artifact, threads: int | None = None) -> HeadRunner:
 
 
 def _ordered(maps: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
-    """By name where names are the same, else by place: an engine may have another order."""
-    return [maps[name] for name in names] if {*names} == {*maps} else list(maps.values())
+    return [maps[given] for given in matched(list(maps), names).values()]
+
+
+def matched(maps: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """By input of a head, the map that it reads: of its name where all have one, else of its place.
+
+    An engine may answer its maps in another order, or by other names.
+    """
+    return dict(zip(names, names if {*names} <= {*maps} else maps, strict=True))
 
 
 def is_about_objects(answer: Mapping[str, Array]) -> bool:
