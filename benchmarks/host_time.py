@@ -46,7 +46,7 @@ from typing import Any
 IMAGES, BATCH = 32, 4
 TIMED = 40  # iterations
 # Two lengths tell counts of an iteration from a block's, whose measurements are as many in both.
-PROFILED = (5, 20)
+PROFILED, METERED = (5, 20), (20, 70)
 MANY = 2**14
 ATTENTION = "aten::_scaled_dot_product_flash_attention_for_cpu"
 COMPUTE = {
@@ -208,13 +208,13 @@ def on_a_second_device(taken: tuple[Any, Any], recipe: str) -> dict[str, tuple[f
     seen: dict[str, list[float]] = {"launches": [], "waits": []}
     with second_device() as device, metered() as meter:
         run = Runner((taken[0].to(device), taken[1]), recipe, device)
-        for iterations in PROFILED:
+        for iterations in METERED:
             at: list[tuple[int, int]] = []
             run(iterations, *[lambda at=at: at.append((meter.launches, meter.syncs))] * 2)
             for quantity, before, after in zip(seen, *at, strict=True):
                 seen[quantity].append((after - before) / run.blocks)
         taken[0].cpu()
-    return {quantity: split(PROFILED, short, long) for quantity, (short, long) in seen.items()}
+    return {quantity: split(METERED, short, long) for quantity, (short, long) in seen.items()}
 
 
 def serve(recipe: str) -> None:
