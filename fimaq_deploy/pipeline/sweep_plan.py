@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
-from fimaq_deploy.models.names import require_known
+from fimaq_deploy.models.names import is_onnx, require_known
 from fimaq_deploy.models.preprocessing import Preprocessing, numbers
 from fimaq_deploy.pipeline.arguments import resolve_targets
 from fimaq_deploy.pipeline.request import Request
@@ -57,6 +57,11 @@ class ModelEntry(_Strict):
     crop_mode: str | None = None
     interpolation: str | None = None
     bit_depth: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What cells are called by."""
+        return self.name.removesuffix(".onnx") if is_onnx(self.name) else self.name.rpartition(":")[2]
 
     def preprocessing(self) -> Preprocessing:
         """Raises:
@@ -190,7 +195,10 @@ class Plan(_Strict):
             UserError: an unknown model, recipe, recipe field or target, or two cells of one name.
         """
         for entry in self.models:
-            require_known(entry.name)
+            if not is_onnx(entry.name):
+                require_known(entry.name)
+            elif not Path(entry.name).is_file():
+                raise UserError(f"no ONNX file {shown(entry.name)}: expected one, or the name of a model")
         found = list(self._cells())
         names = [cell.name for cell in found]
         for name in names:
@@ -205,7 +213,7 @@ class Plan(_Strict):
         for model in self.models:
             for title, recipe in recipes:
                 for group in targets:
-                    words = (model.name.rpartition(":")[2], title, *(("+".join(group),) if len(targets) > 1 else ()))
+                    words = (model.title, title, *(("+".join(group),) if len(targets) > 1 else ()))
                     yield Cell(re.sub(r"[^\w.+-]", "_", "-".join(words)), model, title, recipe, group)
 
 

@@ -37,8 +37,9 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """Of the model, for tables."""
-        return str(self.manifest.get("model") or self.path.stem)
+        """Of the model, for tables; of a bare ONNX file its own, without where it lay."""
+        told = str(self.manifest.get("model") or self.path.stem)
+        return Path(told).stem if told.endswith(".onnx") and ":" not in told else told
 
     @property
     def files(self) -> list[str]:

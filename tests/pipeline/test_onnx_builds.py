@@ -1,34 +1,23 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from fixtures.bare_onnx import HALF, QUICK, write_bare
 
-from fimaq_deploy import UserError, build, verify_artifact
-from fimaq_deploy.models.preprocessing import Preprocessing
+from fimaq_deploy import UserError, build, load_engine, package, verify_artifact
+from fimaq_deploy.graph import saving
 from fimaq_deploy.pipeline.builds import BuildResult
 from fimaq_deploy.pipeline.onnx_builds import GIVEN
 
-HALF = Preprocessing(mean=(0.5,), std=(0.5,))
-QUICK = ("scale_search.candidates=8", "reconstruction.images=12")
 
-
-@pytest.fixture(scope="module")
-def built(bare_onnx: Path, bare_images: np.ndarray, tmp_path_factory) -> BuildResult:
-    made = build(
-        str(bare_onnx),
-        images=bare_images,
-        eval_images=(bare_images, np.arange(len(bare_images)) % 20),
-        preprocessing=HALF,
-        settings=QUICK,
-        targets="onnxruntime-cpu",
-        out=tmp_path_factory.mktemp("built") / "tiny",
-        replay=2,
-    )
-    assert made is not None
-    return made
+@pytest.fixture
+def built(built_from_onnx: BuildResult) -> BuildResult:
+    return built_from_onnx
 
 
 def test_every_row_is_compared_with_the_file_as_it_was_given(built: BuildResult) -> None:
@@ -95,3 +84,47 @@ def test_a_file_that_is_not_there_is_a_line(tmp_path: Path, bare_images) -> None
 def test_a_quantized_file_is_not_quantized_again(built: BuildResult, bare_images, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is quantized already"):
         build(str(built.out / "model.onnx"), images=bare_images, out=tmp_path / "out", targets="onnxruntime-cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [17, 21])
+def test_numbers_too_many_for_one_file_lie_beside_it_on_the_whole_road(
+    opset: int, bare_images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model over 2 GB, with the limit where a small one reaches it: before, behind and between."""
+    source = tmp_path / "large.onnx"
+    whole = onnx.load(write_bare(tmp_path / "whole.onnx", opset=opset))
+    onnx.save(whole, source, save_as_external_data=True, location="large.weights", size_threshold=512)
+    assert (tmp_path / "large.weights").stat().st_size > source.stat().st_size
+    monkeypatch.setattr(saving, "LARGEST_BYTES", 4096)
+    common = {"images": bare_images, "preprocessing": HALF, "settings": QUICK, "replay": 2}
+    targets = ("onnxruntime-cpu", "tensorrt-rtx")
+    built = build(str(source), targets=targets, out=tmp_path / "built", embed_preprocessing=True, **common)
+    assert built is not None and not any(one.failed for one in built.report.targets)
+    listed = json.loads((built.out / "manifest.json").read_text())["files"]
+    for name in ("model.onnx", "model.fp32.onnx", "model.tensorrt-rtx.onnx"):
+        beside = built.out / f"{name}.data"
+        assert beside.name in listed and beside.stat().st_size > (built.out / name).stat().st_size / 2
+    assert verify_artifact(built.out).good
+    monkeypatch.undo()
+    again = build(str(tmp_path / "whole.onnx"), targets=targets, out=tmp_path / "again", **common)
+    assert again is not None
+    images = bare_images[:2]
+    for target in ("model.onnx", "model.fp32.onnx"):
+        assert np.array_equal(*(load_engine(one.out / target)(images) for one in (built, again)))
+    package(built.out, "tar", out=tmp_path / "packed.tar")
+    with tarfile.open(tmp_path / "packed.tar") as packed:
+        assert {"model.onnx", "model.onnx.data"} <= {Path(name).name for name in packed.getnames()}
+    (built.out / "model.onnx.data").unlink()
+    assert not verify_artifact(built.out).good
+
+
+def test_a_source_without_what_lies_beside_it_is_a_line(
+    bare_onnx: Path, bare_images: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.onnx"
+    onnx.save(onnx.load(bare_onnx), path, save_as_external_data=True, location="large.weights", size_threshold=512)
+    (tmp_path / "large.weights").unlink()
+    with pytest.raises(UserError, match=r"large\.weights") as caught:
+        build(str(path), images=bare_images, preprocessing=HALF, targets="onnxruntime-cpu", out=tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()

@@ -65,5 +65,5 @@ def with_heads(_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def serving(artifact: Path) -> Callable[..., Running]:
-    """`serving(**options)`: one of your own."""
-    return lambda **options: Running(artifact, **options)
+    """`serving(**options)`: one of your own; of another build with `folder`."""
+    return lambda folder=artifact, **options: Running(folder, **options)

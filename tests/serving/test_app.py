@@ -244,3 +244,10 @@ def test_a_segmenter_answers_its_scores_and_a_map(with_heads: Any, photographs: 
     own = Segmenter(with_heads.artifact.parent / "segmentation", target="onnxruntime-cpu").predict(file).shares()
     assert status == 200 and found["map"].startswith("data:image/png;base64,")
     assert {one["name"]: one["share"] for one in found["segments"]} == own
+
+
+def test_a_build_of_a_bare_onnx_file_is_served(serving: Any, built_from_onnx: Any, bare_images: Any) -> None:
+    with serving(built_from_onnx.out) as running:
+        found = triton.InferenceServerClient(running.address).infer("tiny", [tensor(bare_images[:3])])
+    own = load_engine(built_from_onnx.out / "model.onnx")(bare_images[:3])
+    assert np.allclose(found.as_numpy(found.get_response()["outputs"][0]["name"]), own, atol=1e-5)
