@@ -132,7 +132,12 @@ def _roads(bench: Bench, asked: argparse.Namespace) -> Iterator[tuple[str, str, 
     targets = asked.targets.split(",")
     for target in targets:
         for kind in ("QInt8", "QUInt8") if target == HOST else ("QInt8",):
-            yield target, "8 bits", f"quantize_static, {kind}", partial(_static, bench, kind, target)
+            yield (
+                target,
+                "8 bits",
+                f"quantize_static, {kind}",
+                partial(static, bench.file, bench.calibration, kind, target),
+            )
     for chosen in asked.recipes.split(","):
         recipe = Recipe.load(chosen).replace(reconstruction={"images": asked.images})
         for target in targets:
@@ -172,8 +177,8 @@ def _blocks(path: Path, target: str) -> tuple[BlockPlan, ...]:
     return audit_log(builder_log(path, find_runtime(target), [GPU]), read_structure(path))
 
 
-def _static(bench: Bench, activations: str, target: str, path: Path) -> Path:
-    """Weights per output channel, products alone, ranges by their extremes, which is its default.
+def static(file: Path, images: ImageSource, activations: str, target: str, path: Path) -> Path:
+    """A file through `quantize_static`: weights per output channel, products alone, ranges by extremes, its default.
 
     Biases stay floats for others than ONNX Runtime: TensorRT has no 32-bit integers to dequantize.
     """
@@ -181,11 +186,11 @@ def _static(bench: Bench, activations: str, target: str, path: Path) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(bench.file, prepared, skip_symbolic_shape=True)
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)
     quantize_static(
         prepared,
         path,
-        _reader(bench.calibration),
+        _reader(images),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         op_types_to_quantize=["MatMul", "Gemm", "Conv"],

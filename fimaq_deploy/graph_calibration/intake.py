@@ -26,7 +26,7 @@ from fimaq_deploy.graph_calibration.names import name_by_module
 from fimaq_deploy.graph_calibration.observed import observe_shapes
 from fimaq_deploy.graph_calibration.shapes import known_sizes
 from fimaq_deploy.graph_calibration.upgrade import HALF, to_current_opset, widen
-from fimaq_deploy.graph_calibration.values import inferred, lifted, take_in
+from fimaq_deploy.graph_calibration.values import inferred, lifted, split_stored, take_in
 
 _QUANTIZED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "QLinearConv", "MatMulInteger"}
@@ -119,7 +119,7 @@ def _settle(model: ir.Model) -> None:
     for _ in range(_ROUNDS):
         before = len(model.graph)
         inferred(model)
-        told = known_sizes(model.graph)
+        told = known_sizes(model.graph) or split_stored(model.graph)
         run_passes(model, (fold_constants, remove_unused))
         if len(model.graph) == before and not told:
             break

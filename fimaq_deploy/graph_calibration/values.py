@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
+
+from fimaq_deploy.graph.edit import nodes_of, numpy_of, optional_at, stored
 
 _NOT_DATA = frozenset({"Shape", "Size"})
 
@@ -23,6 +26,28 @@ def take_in(graph: ir.Graph) -> None:
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+
+
+def split_stored(graph: ir.Graph) -> bool:
+    """Pieces of stored tensors become stored tensors, and it is said whether there were any.
+
+    Folding leaves a Split, which has several results; torch's exporter writes one for the q, k and v of a pool.
+    """
+    found = False
+    for node in nodes_of(graph, "Split"):
+        whole, given = numpy_of(node.inputs[0]), optional_at(node, 1)
+        sizes = numpy_of(given)
+        if whole is None or (given is not None and sizes is None) or any(one.is_graph_output() for one in node.outputs):
+            continue
+        axis, count = node.attributes.get_int("axis", 0), len(node.outputs)
+        length = -(-whole.shape[axis] // count)
+        ends = [length * number for number in range(1, count)] if sizes is None else np.cumsum(sizes)[:-1]
+        for value, part in zip(node.outputs, np.split(whole, ends, axis), strict=True):
+            piece = stored(graph, f"{value.name}.stored", np.ascontiguousarray(part))
+            ir.convenience.replace_all_uses_with(value, piece)
+        graph.remove(node, safe=True)
+        found = True
+    return found
 
 
 def inferred(model: ir.Model) -> None:

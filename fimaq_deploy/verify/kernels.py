@@ -6,6 +6,7 @@ What is read was seen with TensorRT-RTX 1.7.1.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
@@ -63,8 +64,13 @@ def dequantized_weights(kernel: Kernel) -> int:
 
 
 def read_types(kernels: Sequence[Kernel]) -> Iterator[str]:
-    """What each kernel reads first, as reports have it: "float8", "int8", "float16"."""
-    return (_TYPES.get(kernel.inputs[0].dtype, kernel.inputs[0].dtype) for kernel in kernels)
+    """What most of the tensors are that each kernel reads, as reports have it: "float8", "int8", "float16".
+
+    A mask that attention adds to its scores is one more tensor, of floats and in front, beside q, k and v.
+    """
+    for kernel in kernels:
+        ((kind, _),) = Counter(tensor.dtype for tensor in kernel.inputs).most_common(1)
+        yield _TYPES.get(kind, kind)
 
 
 def is_conversion(kernel: Kernel) -> bool:

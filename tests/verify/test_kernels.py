@@ -52,3 +52,8 @@ def test_attention_and_conversions_are_told_by_their_names() -> None:
     assert list(read_types([attention, kernel("_gemm_mha_v2", "kgen", "Half")])) == ["float8", "float16"]
     assert is_conversion(kernel("__myl_MoveReplConc_myl0_6", "kgen", "FP8"))
     assert not is_conversion(kernel("__myl_TranMul_myl0_6", "kgen", "FP8"))
+
+
+def test_a_mask_that_attention_adds_does_not_make_it_one_of_floats() -> None:
+    mask, operand = PlanTensor("mask", (-1, 1, 16, 16), "Half"), PlanTensor("q", (-1, 16, 16), "Int8")
+    assert list(read_types([Kernel("_gemm_mha_v2_myl0_23", "kgen", (mask, *[operand] * 3), (), (), ())])) == ["int8"]
