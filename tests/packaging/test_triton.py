@@ -127,11 +127,13 @@ def run_ensemble(published: Any, out: Path, images: Array) -> dict[str, Array]:
         file = out / step.model_name / "1" / own.default_model_filename
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         assert {one.name for one in own.input} == set(step.input_map)
-        found = session.run(list(step.output_map), {name: held[of] for name, of in step.input_map.items()})
+        names = [one.name for one in own.output]  # a map of protobuf has no order
+        found = session.run(names, {name: held[of] for name, of in step.input_map.items()})
         for one, array in zip(own.output, found, strict=True):
             told = [len(array), *one.dims] if own.max_batch_size else list(one.dims)
             assert all(side in (-1, have) for side, have in zip(told, array.shape, strict=True)), one.name
-        held |= dict(zip(step.output_map.values(), found, strict=True))
+        assert {*step.output_map} == {*names}
+        held |= {step.output_map[name]: array for name, array in zip(names, found, strict=True)}
     return {one.name: held[one.name] for one in config.output}
 
 
