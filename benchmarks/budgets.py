@@ -88,7 +88,7 @@ class Case:
                 self.name, recipe="auto", settings=self.settings, targets=TARGET, size_budget=budget, seed=self.seed
             )
             state = self.folder / label
-            for uniform in self.folder.glob("*/w?a8"):  # what every choice begins with
+            for uniform in self.folder.glob("*/w?a8-*"):  # what every choice begins with
                 shutil.copytree(uniform, state / uniform.name, dirs_exist_ok=True)
             search = Search(request, self.model, self.images, self.images, Measures({}), state, lambda *_: None)
             mix = search.run()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.mixing.front import Mix, front
@@ -30,6 +32,7 @@ from fimaq_deploy.calibration.mixing.options import (
 )
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.calibration.state import fingerprint
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
@@ -83,7 +86,9 @@ class Search:
         Raises:
             UserError: no mix keeps the budget; the message has the smallest one's.
         """
-        kept = self.state / "mix.json"
+        asked = self.request
+        stored = asked.opset, asked.weight_storage, self.evaluation.description
+        kept = self.state / f"mix-{self._digest(asked.as_dict(), *stored)}.json"
         if not kept.is_file():
             write_whole(kept, self.run().model_dump_json().encode())
         record = schema.Mix.model_validate(json.loads(kept.read_text(encoding="utf-8")))
@@ -122,6 +127,21 @@ class Search:
             trace(smallest).write(path, opset=self.request.opset, weight_storage=self.request.weight_storage)
             return 8 * sum(file.stat().st_size for file in Path(folder).iterdir())
 
+    def _digest(self, *told: Any) -> str:
+        """What a name in `state` ends with, which several searches may share: of what is told, of model and images."""
+        return fingerprint(self._seen, *told)[:16]
+
+    @cached_property
+    def _seen(self) -> str:
+        """Of the model, and of the images that every mix learns from."""
+        left, found = self.request.recipe.reconstruction.images, list[Tensor]()
+        for batch in self.images.batches():
+            found.append(batch.images[:left])
+            left -= len(found[-1])
+            if not left:
+                break
+        return fingerprint(self.model, *found)
+
     def _learned(self, recipe: Recipe, name: str, sensitivity: int = IMAGES) -> QuantizedModel:
         self.count(self.tried, 0, f"trying {name}")
         self.tried += 1
@@ -132,13 +152,18 @@ class Search:
             self.request.targets,
             seed=self.request.seed,
             device=self.device,
-            resume=self.state / name,
+            resume=self.state / f"{name}-{self._digest(*self._decides(recipe))}",
             sensitivity=sensitivity,
             sm=self.request.sm,
         )
 
+    def _decides(self, recipe: Recipe) -> tuple[Any, ...]:
+        """What a model learns by, beside the images."""
+        asked = self.request
+        return recipe.model_dump(mode="json"), asked.model, asked.weights, asked.targets, asked.seed, asked.sm
+
     def _learn(self, formats: dict[str, str]) -> QuantizedModel:
-        return self._learned(mixed(self.request.recipe, formats), f"mix-{self.tried}")
+        return self._learned(mixed(self.request.recipe, formats), "mix")
 
     def _limit(self, options: Options, rest: int) -> tuple[float, Callable[[Option], int]]:
         """What the budget leaves for the layers, in units of their cost."""
@@ -169,9 +194,7 @@ class Search:
         probes: list[schema.MixProbe] = []
         while low <= high and len(probes) < _PROBES:
             middle = low if not probes else (low + high) // 2
-            drop = before - self._figure(
-                self._learned(mixed(self.request.recipe, mixes[middle].formats), f"mix-{middle}", 0)
-            )
+            drop = before - self._figure(self._learned(mixed(self.request.recipe, mixes[middle].formats), "mix", 0))
             probes.append(self._probe(mixes[middle], options, rest, drop=drop))
             if drop <= self.request.max_drop:
                 kept, high = middle, middle - 1

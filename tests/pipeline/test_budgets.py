@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import fimaq_deploy as fd
 from fimaq_deploy.data.intake import as_source
@@ -14,6 +16,7 @@ from fimaq_deploy.pipeline.budgets import Search
 from fimaq_deploy.pipeline.builds import BuildResult
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report.schema import Mix
 
 QUICK = ["reconstruction.iterations=2", "reconstruction.images=16", "tuning.iterations=0", "scale_search.candidates=4"]
@@ -95,3 +98,51 @@ def test_a_mix_is_tried_for_the_gpus_that_it_is_built_for(tmp_path: Path, tiny_v
     mix = search.run()
     assert all(list(each) == ["w4a8", "w8a8", "fp8"] for each in mix.losses.values())
     assert ("fp8", "attention") in search._learn(mix.formats).plan.float_products
+
+
+TINY = ["reconstruction.iterations=1", "reconstruction.images=8", "tuning.iterations=1", "scale_search.candidates=2"]
+
+
+@pytest.fixture
+def search(tiny_vit: Any, random_images: Any, tmp_path: Path) -> Callable[..., Search]:
+    torch.manual_seed(0)
+    model, images = tiny_vit(embed_dim=32), random_images(8)
+
+    def make(state: str, count: Counter = lambda *_: None, **asked: Any) -> Search:
+        common = {"recipe": "auto", "settings": TINY, "targets": "onnxruntime-cpu", "device": "cpu", **asked}
+        request = Request.of("vit_digits", **common)
+        return Search(request, model, as_source(images), as_source(images), Measures({}), tmp_path / state, count)
+
+    return make
+
+
+@pytest.mark.slow
+def test_searches_with_other_budgets_share_a_state_and_find_what_each_finds_alone(search: Any) -> None:
+    wide, narrow = search("one", size_budget=1).run(), search("two", size_budget=1)
+    smallest = wide.front[0].megabytes
+    between = (smallest + wide.chosen.megabytes) / 2
+    alone = search("two", size_budget=between).run()
+    shared = search("one", size_budget=between).run()
+    assert shared.formats == alone.formats != wide.formats and shared.losses == alone.losses
+    assert narrow.chosen()[1].formats == wide.formats, "and what is kept of one is not another's"
+    assert len(list((narrow.state).glob("mix-*.json"))) == 1
+
+
+class Killed(Exception):
+    """Where a process would have ended."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_choice_goes_on_where_it_was_killed(search: Any, last: int) -> None:
+    """In the second format, or in the first mix."""
+
+    def count(done: int, total: int, what: str) -> None:
+        if done == last:
+            raise Killed
+
+    whole = search("whole", speed_budget=1.2).chosen()
+    with pytest.raises(Killed):
+        search("killed", count, speed_budget=1.2).chosen()
+    recipe, record = search("killed", speed_budget=1.2).chosen()
+    assert recipe == whole[0] and record.formats == whole[1].formats and record.losses == whole[1].losses
