@@ -107,7 +107,13 @@ def build(
     ] = None,
     speed_budget: Annotated[
         float | None,
-        typer.Option(metavar="TIMES", help="With --recipe auto: matrix products that much faster than in 16 bits."),
+        typer.Option(metavar="TIMES", help="With --recipe auto: matrix products that much faster than in floats."),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="With --recipe auto: the card whose rates tell what products take, such as L4."
+        ),
     ] = None,
     weight_storage: Annotated[
         str,
@@ -164,6 +170,7 @@ def build(
             opset=opset,
             size_budget=size_budget,
             speed_budget=speed_budget,
+            gpu=gpu,
             sm=sm,
             weight_storage=weight_storage,  # type: ignore[arg-type]  # checked there
             sensitivity=sensitivity,

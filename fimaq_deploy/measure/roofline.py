@@ -26,7 +26,7 @@ from fimaq_deploy.graph.products import Product
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.graph.values import dimension, stored_tensor
 
-INT8, FLOAT32, FLOAT16 = "int8", "float32", "float16"
+INT8, FLOAT32, FLOAT16, FLOAT8, FLOAT4 = "int8", "float32", "float16", "float8", "float4"
 _KINDS = {ir.DataType.FLOAT16: FLOAT16, ir.DataType.BFLOAT16: FLOAT16}
 
 
@@ -58,7 +58,7 @@ class Rates:
 def floor_ms(work: Work, rates: Rates) -> float:
     """The least time of one run. A type without a rate of its own is computed in float32, as CPUs do with float16."""
     rate = rates.operations
-    arithmetic = sum(count / rate.get(kind, rate[FLOAT32]) for kind, count in work.operations.items())
+    arithmetic = sum(count / rate[kind if kind in rate else FLOAT32] for kind, count in work.operations.items())
     return 1000 * max(arithmetic, work.total_bytes / rates.bytes_moved)
 
 
@@ -72,7 +72,7 @@ def count_work(path: str | Path, batch: int) -> Work:
     operations: Counter[str] = Counter()
     moved, weights = 0, dict[ir.Value, int]()
     for product in structure.products:
-        operations[_kind(product)] += 2 * _multiplications(path, product)
+        operations[_kind(product)] += 2 * multiplications(path, product)
         moved += sum(_bytes_between(value, kind) for value, kind in _between(product))
         weights |= {each.stored: _stored_bytes(each.stored) for each in product.operands if each.stored is not None}
     return Work(dict(operations), sum(weights.values()), moved)
@@ -84,7 +84,7 @@ def _kind(product: Product) -> str:
     return _KINDS.get(product.node.outputs[0].dtype or ir.DataType.FLOAT, FLOAT32)
 
 
-def _multiplications(path: str | Path, product: Product) -> int:
+def multiplications(path: str | Path, product: Product) -> int:
     """Elements of the result times the length of the sum behind each."""
     results = _elements(product.node.outputs[0])
     if product.node.op_type == "Conv":

@@ -14,6 +14,7 @@ from fimaq_deploy.calibration.rest import find_divergence
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, shown, within
+from fimaq_deploy.measure.gpus import find_gpu
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.names import is_onnx, require_known
@@ -23,6 +24,8 @@ LARGEST_SEED = 2**63 - 1
 OLDEST_SM, LATEST_SM = 75, 999  # Turing, and what nobody has built yet
 REPLAYED = 8  # images that a build keeps with their outputs
 
+FASTEST = 16  # times as fast as floats: nothing is, and a budget beyond is a slip
+
 _AUTO_LEARNS_AS = "w4a8"
 
 
@@ -30,8 +33,7 @@ _AUTO_LEARNS_AS = "w4a8"
 class Budget:
     """What `--recipe auto` has to keep; with neither it is --max-drop.
 
-    megabytes: of model.onnx. speed: how many times as fast as in 16 bits matrix products have to be,
-        by the types that they are computed in.
+    megabytes: of model.onnx. speed: how many times as fast as in floats matrix products have to be (`pipeline.costs`).
     """
 
     megabytes: float | None = None
@@ -167,8 +169,23 @@ def budget_of(recipe: object, megabytes: float | None, speed: float | None, max_
         raise UserError(f"--recipe {AUTO} needs a budget: --max-drop, --size-budget or --speed-budget")
     return Budget(
         None if megabytes is None else within("--size-budget", megabytes, 0, 1e6),
-        None if speed is None else within("--speed-budget", speed, 1, 2),
+        None if speed is None else within("--speed-budget", speed, 1, FASTEST),
     )
+
+
+def gpu_of(gpu: object, targets: Sequence[str], budget: Budget | None, sm: int | None) -> str | None:
+    """The card that times of products are taken from, by the name that the table has."""
+    if gpu is None:
+        return None
+    if budget is None:
+        raise UserError(f"--gpu prices formats for --recipe {AUTO}, and no other: leave one of them out")
+    card = find_gpu(gpu)
+    if all(find_runtime(name).device != "gpu" for name in targets):
+        raise UserError(f"--gpu {card.name}: none of the targets runs on a GPU ({', '.join(targets)}); leave it out")
+    if sm is not None and card.capability < divmod(sm, 10):
+        own = "".join(map(str, card.capability))
+        raise UserError(f"--gpu {card.name} is of generation {own}, and engines are for --sm {sm}: name a newer card")
+    return card.name
 
 
 def number_text(given: float | None) -> str | None:

@@ -8,7 +8,7 @@ binary search for the smallest that keeps the figure.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,6 @@ from fimaq_deploy.calibration.mixing.front import Mix, front
 from fimaq_deploy.calibration.mixing.mixes import outputs_loss, settled
 from fimaq_deploy.calibration.mixing.options import (
     FLOATS,
-    SLOWER_IN_FLOATS,
     Option,
     Options,
     formats_for,
@@ -41,8 +40,10 @@ from fimaq_deploy.export.opset import DEFAULT_OPSET, check_storage
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.measure.accuracy import evaluate
 from fimaq_deploy.measure.own import own_figures
+from fimaq_deploy.measure.products import Piece, pieces_of
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.pipeline.arguments import Budget
+from fimaq_deploy.pipeline.costs import WHOLE, Costs, costs_of
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Counter
@@ -101,18 +102,19 @@ class Search:
         options = options_of(models, few[:1], self._bits())
         if not options:
             raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
-        rest = self._file_bits(models[formats[0]]) - sum(each[0].bits for each in options.values())
+        size, costs = self._file(models[formats[0]], formats, options)
+        options, rest = costs.into(options), size - sum(each[0].bits for each in options.values())
         if self.budget.megabytes is None and self.budget.speed is None:
-            return self._smallest_that_keeps(options, rest)
+            return self._smallest_that_keeps(options, rest, costs)
         if self.budget.megabytes is not None:  # floats would take time, which nobody offered
             options = {name: tuple(one for one in each if one.format != FLOATS) for name, each in options.items()}
-        limit, cost = self._limit(options, rest)
+        limit, cost = self._limit(options, rest, costs)
         original = family_of(self.model).original(self.model)
         at_once = images_at_once(few.shape, IMAGES)
         judge = outputs_loss(original, family_of(self.model).classes(self.model), few, at_once)
         tries = settled(options, cost, limit, self._learn, judge)
         probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
-        return self._record(tries[-1].mix, options, rest, cost, probes)
+        return self._record(tries[-1].mix, options, rest, cost, probes, costs)
 
     def _bits(self) -> dict[str, int]:
         """What a weight takes in model.onnx, whose floats have 32 bits."""
@@ -120,12 +122,23 @@ class Search:
         packed = check_storage(self.request.weight_storage, opset) != "int8"
         return {"w4a8": 4 if packed else 8, "w8a8": 8, "fp8": 8, FLOATS: 32}
 
-    def _file_bits(self, smallest: QuantizedModel) -> int:
-        """Of model.onnx as the smallest mix makes it, whose graph has the most nodes."""
+    def _file(self, smallest: QuantizedModel, formats: Sequence[str], options: Options) -> tuple[int, Costs]:
+        """What model.onnx takes as the smallest mix makes it, whose graph has the most nodes, and what layers cost."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             trace(smallest).write(path, opset=self.request.opset, weight_storage=self.request.weight_storage)
-            return 8 * sum(file.stat().st_size for file in Path(folder).iterdir())
+            size = 8 * sum(file.stat().st_size for file in Path(folder).iterdir())
+            return size, self._costs([piece for piece in pieces_of(path) if piece.layer in options], formats)
+
+    def _costs(self, pieces: Sequence[Piece], formats: Sequence[str]) -> Costs:
+        """Kept, so that a search that goes on chooses by what it has measured."""
+        asked = self.request
+        decides = asked.targets, asked.gpu, asked.weight_storage, asked.opset, list(formats)
+        kept = self.state / f"costs-{self._digest(*decides)}.json"
+        if not kept.is_file():
+            found = costs_of(pieces, formats, asked.targets, asked.gpu, asked.weight_storage)
+            write_whole(kept, found.to_json().encode())
+        return Costs.from_json(kept.read_bytes())
 
     def _digest(self, *told: Any) -> str:
         """What a name in `state` ends with, which several searches may share: of what is told, of model and images."""
@@ -165,7 +178,7 @@ class Search:
     def _learn(self, formats: dict[str, str]) -> QuantizedModel:
         return self._learned(mixed(self.request.recipe, formats), "mix")
 
-    def _limit(self, options: Options, rest: int) -> tuple[float, Callable[[Option], int]]:
+    def _limit(self, options: Options, rest: int, costs: Costs) -> tuple[float, Callable[[Option], int]]:
         """What the budget leaves for the layers, in units of their cost."""
         if self.budget.megabytes is not None:
             limit = 8e6 * self.budget.megabytes - rest
@@ -177,15 +190,15 @@ class Search:
                 )
             return limit, _bits
         assert self.budget.speed is not None
-        floats, least = _work_in_floats(options), sum(min(one.work for one in each) for each in options.values())
-        if floats / self.budget.speed < least:
+        least = sum(min(one.work for one in each) for each in options.values())
+        if WHOLE / self.budget.speed < least:
             raise UserError(
-                f"--speed-budget {self.budget.speed:g}: products in 8 bits are {floats / least:.3g} times as fast as "
-                "in 16; ask for at most that"
+                f"--speed-budget {self.budget.speed:g}: the products of the fastest mix are {WHOLE / least:.3g} times "
+                f"as fast as in floats ({costs.source}); ask for less than that"
             )
-        return floats / self.budget.speed, _work
+        return WHOLE / self.budget.speed, _work
 
-    def _smallest_that_keeps(self, options: Options, rest: int) -> schema.Mix:
+    def _smallest_that_keeps(self, options: Options, rest: int, costs: Costs) -> schema.Mix:
         """The smallest of some mixes of the front that loses no more than --max-drop on the evaluation images."""
         assert self.request.max_drop is not None
         mixes = _thinned(front(options, _bits))
@@ -200,7 +213,7 @@ class Search:
                 kept, high = middle, middle - 1
             else:
                 low = middle + 1
-        return self._record(mixes[kept], options, rest, _bits, probes)
+        return self._record(mixes[kept], options, rest, _bits, probes, costs)
 
     def _figure(self, model: nn.Module) -> float:
         """What --max-drop is about, higher is better."""
@@ -216,11 +229,18 @@ class Search:
         return schema.MixProbe(point=_point(mix, options, rest), loss=loss, drop=drop)
 
     def _record(
-        self, mix: Mix, options: Options, rest: int, cost: Callable[[Option], int], probes: list[schema.MixProbe]
+        self,
+        mix: Mix,
+        options: Options,
+        rest: int,
+        cost: Callable[[Option], int],
+        probes: list[schema.MixProbe],
+        costs: Costs,
     ) -> schema.Mix:
         return schema.Mix(
             size_budget=self.budget.megabytes,
             speed_budget=self.budget.speed,
+            costs=costs.source,
             formats=mix.formats,
             losses={name: {one.format: one.loss for one in each} for name, each in options.items()},
             chosen=_point(mix, options, rest),
@@ -237,10 +257,6 @@ def _work(option: Option) -> int:
     return option.work
 
 
-def _work_in_floats(options: Options) -> int:
-    return sum(SLOWER_IN_FLOATS * each[0].work for each in options.values())
-
-
 def _thinned(mixes: list[Mix]) -> list[Mix]:
     """At most so many of them, evenly over what they cost, both ends among them."""
     if len(mixes) <= _POINTS:
@@ -255,6 +271,6 @@ def _point(mix: Mix, options: Options, rest: int) -> schema.MixPoint:
     taken = [one for name, each in options.items() for one in each if one.format == mix.formats[name]]
     return schema.MixPoint(
         megabytes=(sum(one.bits for one in taken) + rest) / 8e6,
-        speed=_work_in_floats(options) / sum(one.work for one in taken),
+        speed=WHOLE / max(1, sum(one.work for one in taken)),
         loss=mix.loss,
     )

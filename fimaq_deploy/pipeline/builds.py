@@ -128,6 +128,7 @@ def build(
     embed_preprocessing: bool = False,
     size_budget: float | None = None,
     speed_budget: float | None = None,
+    gpu: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -163,8 +164,10 @@ def build(
     sensitivity: how many calibration images to measure on what each block and layer costs.
     replay: how many evaluation images to keep in the folder with their outputs, for `verify_artifact`; 0 keeps none.
     size_budget, speed_budget: with the recipe "auto": a format for each layer, so that model.onnx takes at most so many
-        megabytes, or matrix products are at least so many times as fast as in 16 bits; with neither, the smallest mix
+        megabytes, or matrix products are at least so many times as fast as in floats; with neither, the smallest mix
         of formats that keeps max_drop.
+    gpu: with the recipe "auto": the card whose roofline tells what a product takes on targets that run on GPUs, such as
+        "L4" (`measure.gpus`); without one it goes by types. Of runtimes that run here products are timed.
     embed_preprocessing: write `model.pixels.onnx` too, which takes uint8 pixels and normalises them itself, and
         `model.images.onnx`, which also resizes and crops them, in ONNX Runtime on a CPU.
     originals: from an earlier build of the same model on the same images, so that its original is not run again.
@@ -206,6 +209,7 @@ def build(
         embed_preprocessing=embed_preprocessing,
         size_budget=size_budget,
         speed_budget=speed_budget,
+        gpu=gpu,
     )
     return run_request(request, overwrite=overwrite, resume=resume, progress=progress, originals=originals)
 

@@ -35,6 +35,7 @@ from fimaq_deploy.pipeline.arguments import (
     device_name,
     divergence_of,
     generation,
+    gpu_of,
     images_of,
     images_text,
     module_name,
@@ -90,6 +91,7 @@ class Request:
     budget: Budget | None = None
     backbone: str | None = None
     divergence: str | Divergence | None = None
+    gpu: str | None = None
 
     @classmethod
     def of(
@@ -126,6 +128,7 @@ class Request:
         speed_budget: float | None = None,
         backbone: str | None = None,
         divergence: str | Divergence | None = None,
+        gpu: str | None = None,
     ) -> Request:
         """Arguments as of `fimaq_deploy.build`.
 
@@ -137,13 +140,14 @@ class Request:
             require_of_onnx(weights, sensitivity, backbone, recipe)
         chosen, budget = recipe_of(recipe, settings), budget_of(recipe, size_budget, speed_budget, max_drop)
         require_decided(chosen, onnx=is_onnx(model), budget=budget is not None)
+        where, oldest = resolve_targets(targets), None if sm is None else generation(sm)
         return cls(
             model=model,
             weights=path_text("--weights", weights) or "",
             images=images_of("--images", images),
             eval_images=images_of("--eval-images", eval_images),
             recipe=chosen,
-            targets=resolve_targets(targets),
+            targets=where,
             out=Path(path_text("--out", out) or default_out(model)),
             device=device_name(device),
             seed=whole_number("--seed", seed, LARGEST_SEED),
@@ -160,19 +164,20 @@ class Request:
             preprocessing=preprocessing or Preprocessing(),
             opset=None if opset is None else check_opset(whole_number("--opset", opset, 99)),
             weight_storage=check_storage(weight_storage, opset or DEFAULT_OPSET),
-            sm=None if sm is None else generation(sm),
+            sm=oldest,
             replay=whole_number("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),
             budget=budget,
             backbone=module_name(backbone),
             divergence=divergence_of(divergence),
+            gpu=gpu_of(gpu, where, budget, oldest),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the numbers of the quantized model."""
         keys = ("model", "weights", "targets", "device", "seed")
         reads = {**asdict(self.sizes), **asdict(self.preprocessing)}
-        told = {**reads, "sm": self.sm, "backbone": self.backbone, "divergence": self.divergence_name}
+        told = {**reads, "sm": self.sm, "gpu": self.gpu, "backbone": self.backbone, "divergence": self.divergence_name}
         asked = {name: value for name, value in told.items() if value is not None}
         decided = {"images": images_text(self.images), **{key: getattr(self, key) for key in keys}}
         if self.budget is not None:
@@ -252,6 +257,7 @@ class Request:
             "--opset": None if self.opset is None else str(self.opset),
             "--weight-storage": self.weight_storage if self._asks_for_storage() else None,
             "--sm": None if self.sm is None else str(self.sm),
+            "--gpu": self.gpu,
             "--sensitivity": str(self.sensitivity) if self.sensitivity else None,
             "--replay": None if self.replay == REPLAYED else str(self.replay),
             "--out": str(self.out),

@@ -232,7 +232,9 @@ class MixPoint(_Part):
     """One mix of formats of the layers."""
 
     megabytes: float = Field(description="What model.onnx takes.")
-    speed: float = Field(description="How many times as fast its matrix products are as in 16 bits, by their types.")
+    speed: float = Field(
+        description="How many times as fast its matrix products are as in floats (16 bits on GPUs, 32 on CPUs)."
+    )
     loss: float = Field(description="Sum of the Fisher losses of its layers, each measured alone.")
 
 
@@ -249,6 +251,7 @@ class Mix(_Part):
 
     size_budget: float | None = Field(default=None, description="In megabytes.")
     speed_budget: float | None = None
+    costs: str = Field(default="", description="What times of products rest on: a measurement, a roofline, types.")
     formats: dict[str, str] = Field(description="w4a8, w8a8, fp8 or floats, by layer.")
     losses: dict[str, dict[str, float]] = Field(description="Fisher loss of each layer alone, by format.")
     chosen: MixPoint

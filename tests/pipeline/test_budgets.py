@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import fimaq_deploy as fd
+from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.data.intake import as_source
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.pipeline.budgets import Search
 from fimaq_deploy.pipeline.builds import BuildResult
+from fimaq_deploy.pipeline.costs import Costs
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Counter
@@ -29,7 +32,13 @@ QUICK = ["reconstruction.iterations=2", "reconstruction.images=16", "tuning.iter
         ({"size_budget": 1, "speed_budget": 1.5}, "^--size-budget and --speed-budget: give one of them"),
         ({"size_budget": float("nan")}, "^--size-budget nan: expected"),
         ({"size_budget": -1}, "^--size-budget -1: expected 0 to"),
-        ({"speed_budget": 3}, "^--speed-budget 3: expected 1 to 2$"),
+        ({"speed_budget": 17}, "^--speed-budget 17: expected 1 to 16$"),
+        ({"speed_budget": 2, "gpu": "L4"}, r"^--gpu L4: none of the targets runs on a GPU \(onnxruntime-cpu\)"),
+        ({"recipe": "w8a8", "gpu": "L4"}, "^--gpu prices formats for --recipe auto, and no other"),
+        (
+            {"speed_budget": 2, "gpu": "T4", "sm": 89, "targets": "tensorrt-rtx"},
+            "^--gpu T4 is of generation 75, and engines are for --sm 89: name a newer card$",
+        ),
         ({"size_budget": 1, "settings": ["rewrites=auto"]}, "^rewrites: auto is measured for one recipe, and --recipe"),
         ({"recipe": "w8a8", "size_budget": 1}, "^--size-budget chooses formats for --recipe auto, and no other"),
     ],
@@ -78,12 +87,27 @@ def test_a_budget_of_accuracy_is_met_by_the_smallest_that_was_tried(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_budget_of_time_leaves_floats_where_they_spare_most(tmp_path: Path) -> None:
-    result = fd.build(
-        "vit_digits", recipe="auto", settings=QUICK, speed_budget=1.8, targets=["onnxruntime-cpu"], out=tmp_path / "a"
+def test_a_budget_of_time_leaves_floats_where_they_spare_most(search: Any) -> None:
+    mix = search("a", speed_budget=1.1, targets="tensorrt-rtx", gpu="L4").run()
+    assert mix.chosen.speed >= 1.1 and set(mix.formats.values()) == {"w8a8", "floats"}
+    assert mix.costs == "roofline of L4"
+    with pytest.raises(UserError, match=r"^--speed-budget 9: the products of the fastest mix are 1\.\d+ times as fast"):
+        search("a", speed_budget=9, targets="tensorrt-rtx", gpu="L4").run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["vit_digits", "swin_digits"])
+def test_every_layer_that_has_formats_has_a_time(search: Any, tmp_path: Path, model: str) -> None:
+    images = bundled_images(BUNDLED[model].task, "calibration", 8)
+    request = Request.of(
+        model, recipe="auto", settings=TINY, targets=["onnxruntime-cpu", "tensorrt-rtx"], gpu="A10", size_budget=1
     )
-    mix = mix_of(result)
-    assert mix.chosen.speed >= 1.8 and set(mix.formats.values()) == {"w8a8", "floats"}
+    found = Search(request, fd.load_model(model), images, images, Measures({}), tmp_path, lambda *_: None)
+    mix = found.run()
+    assert mix.costs == "measured on this CPU with onnxruntime-cpu; roofline of A10"
+    (kept,) = tmp_path.glob("costs-*.json")
+    work = Costs.from_json(kept.read_bytes()).work
+    assert set(work) == set(mix.formats) and all(min(each.values()) > 0 for each in work.values())
 
 
 @pytest.mark.slow
@@ -141,8 +165,9 @@ def test_a_choice_goes_on_where_it_was_killed(search: Any, last: int) -> None:
         if done == last:
             raise Killed
 
-    whole = search("whole", speed_budget=1.2).chosen()
+    asked = {"speed_budget": 1.1, "targets": "tensorrt-rtx", "gpu": "L4"}
+    whole = search("whole", **asked).chosen()
     with pytest.raises(Killed):
-        search("killed", count, speed_budget=1.2).chosen()
-    recipe, record = search("killed", speed_budget=1.2).chosen()
+        search("killed", count, **asked).chosen()
+    recipe, record = search("killed", **asked).chosen()
     assert recipe == whole[0] and record.formats == whole[1].formats and record.losses == whole[1].losses
