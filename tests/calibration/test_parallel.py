@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.versions import has_a_second_device
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
@@ -109,6 +110,7 @@ def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -
     assert not torch.distributed.is_initialized()
 
 
+@has_a_second_device
 def test_processes_select_the_devices_of_their_numbers(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(SELECTING)
     output, _ = (job := torchrun("worker.py", str(Path(__file__).parents[1]), cwd=tmp_path)).communicate(timeout=120)
