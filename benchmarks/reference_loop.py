@@ -80,7 +80,8 @@ def reconstruct_one(
     q_in, _ = collect(student, position, images, settings.batch_size)
     search_stage(module, q_in[: search.images].split(settings.batch_size), search.candidates)
     enable_quantization(module, True)
-    softs = [rounding.attach(layer.weight_quantizer, "adaround") for _, layer in quantized_layers(module)]
+    attached = [rounding.attach(layer.weight_quantizer, "adaround") for _, layer in quantized_layers(module)]
+    softs = [one for one in attached if isinstance(one, rounding.AdaRound)]
     scales = [g for _, q in activation_quantizers(module) for g in q.learn(settings.qdrop, settings.scale_lr)]
     weight_optimiser = torch.optim.Adam([soft.logits for soft in softs], lr=settings.weight_lr)
     scale_optimiser = torch.optim.Adam(scales)

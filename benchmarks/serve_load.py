@@ -98,7 +98,7 @@ def requests(build: Path) -> tuple[list[bytes], dict[str, str], list[Any]]:
     """Bodies, their headers and the right answers."""
     contract = open_artifact(build).contract
     images = np.random.default_rng(0).normal(size=(IMAGES, *contract.shape)).astype(np.float32)
-    tensor = {"name": contract.input_name, "datatype": "FP32", "shape": [1, *contract.shape]}
+    tensor: dict[str, Any] = {"name": contract.input_name, "datatype": "FP32", "shape": [1, *contract.shape]}
     tensor["parameters"] = {"binary_data_size": images[0].nbytes}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     answers = load_engine(build / "model.onnx", threads=1)(images)

@@ -52,7 +52,8 @@ def counted(modules: list[str] | tuple[str, ...]) -> Counter[tuple[str, str, str
     found: Counter[tuple[str, str, str]] = Counter()
     for module in modules:
         for architecture, tags in _pretrained(module):
-            found[(module, *_verdict(architecture))] += tags
+            kind, verdict = _verdict(architecture)
+            found[module, kind, verdict] += tags
     return found
 
 

@@ -101,9 +101,23 @@ def test_a_store_with_a_url_keeps_what_is_published(tmp_path: Path) -> None:
         Store(tmp_path, "nothing-knows-this://x").has("y")
 
 
+# Ray gives its own processes seconds to start in, which is too short on a busy machine.
+PATIENCE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_gcs_server_request_timeout_seconds": "300",
+    "RAY_health_check_initial_delay_ms": "60000",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+
+
 @pytest.fixture
-def cluster() -> Iterator[str]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Two nodes of one CPU each; its address."""
+    for name, value in PATIENCE.items():
+        monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 
     own = {"num_cpus": 1, "object_store_memory": 100 * MIB}
