@@ -14,6 +14,10 @@ from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
     from fimaq_deploy.pipeline.builds import BuildResult
+    from fimaq_deploy.report.schema import Report
+
+
+_HEADS = 45  # characters of all together
 
 
 def build(
@@ -190,12 +194,20 @@ def build(
         raise typer.Exit(1)
 
 
+def _heads(report: Report) -> list[str]:
+    """In two lines where they are long, so that figures of objects with masks fit a terminal."""
+    from fimaq_deploy.report.build_page.table import header
+
+    heads = header(report)
+    return [head.replace(" ", "\n", 1) for head in heads] if sum(map(len, heads)) > _HEADS else list(heads)
+
+
 def _print_result(result: BuildResult) -> None:
-    from fimaq_deploy.report.build_page.table import cells, header, not_run_text
+    from fimaq_deploy.report.build_page.table import cells, not_run_text
     from fimaq_deploy.report.build_page.verdict import verdict
 
     report = result.report
-    table = Table(*header(report), box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(*_heads(report), box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in table.columns:
         column.no_wrap = True
         column.justify = "right" if column.header else "left"

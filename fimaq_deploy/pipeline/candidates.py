@@ -82,7 +82,7 @@ def measure_rows(
     own = _own_figures(candidates, measures, progress, originals)
     first = candidates[0].id
     return Found(
-        rows=[to_row(one, first, done.get(one.id), own.get(one.id, {})) for one in candidates],
+        rows=[to_row(one, first, done.get(one.id), own.get(one.id, {}), done.get(first)) for one in candidates],
         outputs=to_outputs(measures.tasks, passes[first].shapes, [each.original for each in done.values()]),
         predictions=to_predictions(digest, {name: each.original for name, each in done.items()}),
         notes=done[first].original.notes,

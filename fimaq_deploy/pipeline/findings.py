@@ -29,6 +29,7 @@ from fimaq_deploy.pipeline.rows import Candidate, Done
 from fimaq_deploy.pipeline.speed import Speed
 from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.report import schema
+from fimaq_deploy.report.comparison.statistics import paired_interval, replicate_interval
 from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.verify.block_parity import Comparison
 from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
@@ -78,8 +79,13 @@ def label_notes(predictions: Predictions, classes: int) -> list[str]:
     return label_doubts(original.astype(np.int64), labels.astype(np.int64), classes)
 
 
-def to_row(candidate: Candidate, original: str, done: Done | None, own: OwnFigures) -> schema.Row:
-    """The row of a candidate. original: the id that all are compared with; done: None where it did not run."""
+def to_row(
+    candidate: Candidate, original: str, done: Done | None, own: OwnFigures, first: Done | None = None
+) -> schema.Row:
+    """The row of a candidate. original: the id that all are compared with; done: None where it did not run.
+
+    first: what the original did.
+    """
     row = schema.Row(
         id=candidate.id,
         title=candidate.title,
@@ -94,7 +100,13 @@ def to_row(candidate: Candidate, original: str, done: Done | None, own: OwnFigur
         "accuracy": to_accuracy(done.original),
         "comparison": to_comparison(candidate.compared_to, done.neighbour),
         "original": to_comparison(original if candidate.id != original else None, done.original),
-        "labelled": [to_figure(one) for one in done.original.figures if one.figure.of == "labels"],
+        "labelled": [
+            to_figure(
+                one, None if first is None or first is done else first.original.figure(one.figure.name, one.output)
+            )
+            for one in done.original.figures
+            if one.figure.of == "labels"
+        ],
         "own": [schema.Figure(name=name, value=value) for name, value in own.items()],
         "not_finite": done.original.not_finite,
     }
@@ -128,14 +140,32 @@ def to_meaning(figure: Figure) -> schema.Meaning:
         headline=figure.headline,
         column=figure.column,
         gate=figure.gate,
+        drop=figure.drop,
         floor=figure.floor,
     )
 
 
-def to_figure(measured: Measured) -> schema.Figure:
+def to_figure(measured: Measured, original: Measured | None = None) -> schema.Figure:
+    """original: the same figure of the original, which a loss is of."""
     return schema.Figure(
-        output=measured.output, name=measured.figure.name, value=measured.value, interval=measured.interval
+        output=measured.output,
+        name=measured.figure.name,
+        value=measured.value,
+        interval=measured.interval,
+        loss_interval=_lost(measured, original) if original else None,
     )
+
+
+def _lost(own: Measured, original: Measured) -> tuple[float, float] | None:
+    """The interval of what was lost, of a figure that --max-drop may be about."""
+    if not (own.figure.headline or own.figure.drop):
+        return None
+    better, worse = (original, own) if own.figure.higher_is_better else (own, original)
+    if better.images is not None and worse.images is not None:
+        return paired_interval(better.images, worse.images)
+    if better.replicates is not None and worse.replicates is not None:
+        return replicate_interval(better.replicates, worse.replicates)
+    return None
 
 
 def to_accuracy(own: Evaluation) -> schema.Accuracy | None:

@@ -58,4 +58,4 @@ def to_predictions(images: str, evaluations: Mapping[str, Evaluation]) -> Predic
 
 def _kept(evaluation: Evaluation) -> list[Measured]:
     """The figures that builds are judged by."""
-    return [one for one in evaluation.figures if one.figure.headline or one.figure.gate]
+    return [one for one in evaluation.figures if one.figure.headline or one.figure.gate or one.figure.drop]

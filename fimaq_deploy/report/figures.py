@@ -6,9 +6,11 @@ Nothing here knows a kind of output by name: what a figure says stands in the re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fimaq_deploy.report.schema import Comparison, Figure, Meaning, Output, Report, Row
+
+Where = Literal["build", "comparison"]
 
 # What reports before 0.2.0 say without saying so.
 _LOGITS = Output(
@@ -50,11 +52,18 @@ class Reading(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """How much worse a row is than the original in the figure that --max-drop is about; below 0 it is better."""
+    """How much worse a row is than the original in a figure that --max-drop is about; below 0 it is better.
+
+    interval: 95 % of the amount; None where it is not known.
+    """
 
     reading: Reading
     original: float
     amount: float
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return self.reading.figure.loss_interval
 
 
 def outputs(report: Report) -> list[Output]:
@@ -93,6 +102,16 @@ def judged(report: Report, row: Row) -> Reading | None:
     return next((one for one in labelled if one.output is not None and one.output.name == main.name), None)
 
 
+def held(report: Report, row: Row, where: Where = "build") -> list[Reading]:
+    """All that --max-drop is about, what is `judged` first: of objects with masks both boxes and masks."""
+    first = judged(report, row)
+    if first is None or first.output is None:
+        return [first] if first else []
+    drops = ("build",) if where == "build" else ("build", "comparison")
+    same = (one for one in readings(report, row) if one.output == first.output and one.meaning.of == "labels")
+    return [first, *(one for one in same if one.meaning.drop in drops and one.meaning.name != first.meaning.name)]
+
+
 def plotted(report: Report, row: Row) -> Reading | None:
     """The one figure of a row that a chart or a list of builds shows; None where it is not finite."""
     same = judged(report, report.baseline) is not None
@@ -101,12 +120,25 @@ def plotted(report: Report, row: Row) -> Reading | None:
 
 
 def loss(report: Report, row: Row) -> Loss | None:
-    """None where it was not measured of both, or where either is not finite."""
-    own, original = judged(report, row), judged(report, report.baseline)
-    if own is None or original is None or own.value is None or original.value is None:
-        return None
-    change = own.value - original.value
-    return Loss(own, original.value, -change if own.meaning.higher_is_better else change)
+    """Of what is `judged`; None where it was not measured of both, or where either is not finite."""
+    own = judged(report, row)
+    return next((one for one in losses(report, row) if one.reading == own), None)
+
+
+def losses(report: Report, row: Row) -> list[Loss]:
+    """Of all that is `held`, as far as it was measured of both and is finite."""
+    originals = {_key(one): one.value for one in held(report, report.baseline)}
+    pairs = ((one, originals.get(_key(one))) for one in held(report, row))
+    return [_loss(one, original) for one, original in pairs if original is not None and one.value is not None]
+
+
+def _loss(own: Reading, original: float) -> Loss:
+    change = (own.value or 0.0) - original
+    return Loss(own, original, -change if own.meaning.higher_is_better else change)
+
+
+def _key(one: Reading) -> tuple[str, str]:
+    return one.output.name if one.output else "", one.meaning.name
 
 
 def within(meaning: Meaning, value: float | None, limit: float) -> bool:

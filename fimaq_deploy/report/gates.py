@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fimaq_deploy.report.figures import Reading, headlines, judged, loss, outputs, readings, within
+from fimaq_deploy.report.figures import Reading, headlines, held, losses, outputs, readings, within
 from fimaq_deploy.report.schema import Report, Row
 from fimaq_deploy.report.words import allowed_text, limit_text, told_text
 
@@ -61,11 +61,12 @@ def beyond_floors(report: Report, row: Row) -> list[Reading]:
 def _drop(report: Report, row: Row, max_drop: float | None) -> Iterator[str]:
     if max_drop is None:
         return
-    own, found = judged(report, row), loss(report, row)
-    if own is not None and own.value is None:
-        yield f"{row.title}: {own.title} is not finite, so --max-drop {max_drop:g} is not kept"
-    elif found is not None and found.amount > max_drop + _ROUNDING:
-        yield f"{row.title} {allowed_text(found)}, more than the {max_drop:g} allowed"
+    for own in held(report, row):
+        if own.value is None:
+            yield f"{row.title}: {own.title} is not finite, so --max-drop {max_drop:g} is not kept"
+    for found in losses(report, row):
+        if found.amount > max_drop + _ROUNDING:
+            yield f"{row.title} {allowed_text(found)}, more than the {max_drop:g} allowed"
 
 
 def _held(report: Report) -> set[str]:

@@ -77,6 +77,11 @@ class Meaning(_Part):
     gate: Literal["agreement", "cosine"] | None = Field(
         default=None, description="The threshold that applies: --min-agreement or --min-cosine."
     )
+    drop: Literal["build", "comparison"] | None = Field(
+        default=None,
+        description="Where --max-drop applies to it beside the headline against labels: 'build' is in builds and when "
+        "builds are compared, 'comparison' only then.",
+    )
     floor: float | None = Field(default=None, description="A model on the wrong side of it is plainly ruined.")
 
 
@@ -99,6 +104,11 @@ class Figure(_Part):
     value: Difference = Field(description="Percent where the unit is '%'; null where it is not finite.")
     interval: tuple[float, float] | None = Field(
         default=None, description="95 %: Wilson's of a share, else the bootstrap over images; null where unknown."
+    )
+    loss_interval: tuple[float, float] | None = Field(
+        default=None,
+        description="95 % of what was lost against the original, from the same images or the same resamples of them; "
+        "null where unknown, and of figures that --max-drop is not about.",
     )
 
 

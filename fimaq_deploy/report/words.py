@@ -32,12 +32,20 @@ def told_text(report: Report, reading: Reading) -> str:
 
 
 def allowed_text(loss: Loss) -> str:
-    """What a row lost, as the beginning of "…, more than the 1 allowed"."""
+    """What a row lost, with its interval, as the beginning of "…, more than the 1 allowed"."""
     meaning = loss.reading.meaning
     if meaning.unit == "%":
-        return f"loses {loss.amount:.2f} points of {meaning.title}"
+        return f"loses {loss.amount:.2f} points of {meaning.title}{_interval(loss)}"
     pair = f"{number_text(loss.original)} to {number_text(loss.reading.value)}"
-    return f"takes {meaning.title} from {pair}, which is {number_text(loss.amount)} worse"
+    return f"takes {meaning.title} from {pair}, which is {number_text(loss.amount)} worse{_interval(loss)}"
+
+
+def _interval(loss: Loss) -> str:
+    """As in " (95 %: 0.42 to 1.58)"."""
+    if loss.interval is None:
+        return ""
+    low, high = (number_text(end, loss.reading.meaning.unit) for end in loss.interval)
+    return f" (95 %: {low} to {high})"
 
 
 def size_text(size_bytes: int | None) -> str:

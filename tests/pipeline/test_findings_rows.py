@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fixtures.objects import found_objects, packed, true_objects
 
 from fimaq_deploy.measure.accuracy import Evaluation, Pass
 from fimaq_deploy.measure.tasks import Tasks
 from fimaq_deploy.measure.tasks.classes import CLASSES
+from fimaq_deploy.measure.tasks.detection import DETECTION
 from fimaq_deploy.measure.tasks.regression import REGRESSION
 from fimaq_deploy.pipeline.findings import to_outputs, to_row
-from fimaq_deploy.pipeline.rows import Candidate, Done
+from fimaq_deploy.pipeline.rows import Candidate, Done, to_predictions
+from fimaq_deploy.report.predictions import Key
 
 LABELS = np.arange(12) % 7
 ORIGINAL = np.eye(7, dtype=np.float32)[LABELS] * 9
@@ -58,6 +61,32 @@ def test_a_row_that_did_not_run_says_why_and_how_large_its_file_is(tmp_path: Pat
     assert (row.accuracy, row.original, row.comparison, row.labelled) == (None, None, None, [])
     missing = to_row(candidate(file=tmp_path / "other.onnx"), "pytorch", None, {})
     assert (missing.file, missing.size_bytes) == ("other.onnx", None)
+
+
+def test_what_was_lost_has_an_interval_from_the_same_images() -> None:
+    first = Done(passed(ORIGINAL, None, LABELS), passed(ORIGINAL))
+    row = to_row(candidate(), "pytorch", Done(passed(OWN, ORIGINAL, LABELS), passed(OWN)), {}, first)
+    told = {one.name: one.loss_interval for one in row.labelled}
+    low, high = told["top1"] or (0.0, 0.0)
+    assert 0 <= low < 25 < high < 60, "three of twelve images are lost"
+    assert told["top5"] is None, "no threshold is about it"
+    own = to_row(candidate("pytorch"), "pytorch", first, {}, first)
+    assert {one.loss_interval for one in own.labelled} == {None}
+
+
+def test_of_resampled_figures_the_same_resamples_are_compared() -> None:
+    truth = true_objects(8)
+    right, found = packed(truth), packed(found_objects(truth))
+    tasks: Tasks = {"objects": DETECTION}
+    first = Done(passed(right, None, right, tasks), passed(right, tasks=tasks))
+    row = to_row(candidate(), "pytorch", Done(passed(found, None, right, tasks), passed(found, tasks=tasks)), {}, first)
+    for one in row.labelled:
+        assert one.loss_interval is not None and one.value is not None
+        assert one.loss_interval[0] <= 100 - one.value <= one.loss_interval[1]
+    assert [one.name for one in row.labelled] == ["ap", "ap50", "mask_ap", "mask_ap50"]
+    assert to_predictions("", {"engine": passed(found, None, right, tasks)}).resamples.keys() == {
+        Key("engine", "objects", name) for name in ("ap", "ap50", "mask_ap", "mask_ap50")
+    }
 
 
 def test_numbers_have_neither_accuracy_nor_agreement() -> None:

@@ -17,7 +17,14 @@ from fimaq_deploy.pipeline.builds import BuildResult, build
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report.schema import Figure, Output
 
-SHAPES = {"classes": (9,), "embedding": (9,), "multilabel": (9,), "regression": (1,), "dense": (5, 9)}
+SHAPES = {
+    "classes": (9,),
+    "embedding": (9,),
+    "multilabel": (9,),
+    "regression": (1,),
+    "dense": (5, 9),
+    "detection": (5, 8),
+}
 CPU = "onnxruntime-cpu"
 BLOCKS = [f"blocks.{number}" for number in range(12)]
 
@@ -230,7 +237,8 @@ def output(kind: str, name: str = "output") -> Output:
 def answering(full_report: r.Report) -> Callable[..., r.Report]:
     """`answering(kind, figure=value, ...)`: a report of one row to ship that has these figures, and of its original.
 
-    Pairs as values are a figure and its interval. labelled: the original's own figures against labels.
+    Pairs as values are a figure and its interval, triples also that of the loss. labelled: the original's own figures
+    against labels.
     """
 
     def made(kind: str, labelled: dict[str, float] | None = None, **values: Any) -> r.Report:
@@ -258,5 +266,5 @@ def answering(full_report: r.Report) -> Callable[..., r.Report]:
 
 
 def _figure(name: str, value: Any) -> Figure:
-    number, interval = value if isinstance(value, tuple) else (value, None)
-    return Figure(output="output", name=name, value=number, interval=interval)
+    number, interval, *lost = value if isinstance(value, tuple) else (value, None)
+    return Figure(output="output", name=name, value=number, interval=interval, loss_interval=next(iter(lost), None))

@@ -9,8 +9,10 @@ import pytest
 from fimaq_deploy import report as r
 from fimaq_deploy.report.figures import (
     headlines,
+    held,
     judged,
     loss,
+    losses,
     original_of,
     outputs,
     own_readings,
@@ -66,6 +68,20 @@ def test_the_users_own_figure_is_the_one_that_is_judged(small_report: Make) -> N
     lost = loss(report, report.rows[2])
     assert lost is not None
     assert (lost.original, lost.amount) == (0.9, pytest.approx(0.1))
+
+
+def test_more_than_one_figure_may_be_held_to_a_threshold(answering: Make) -> None:
+    figures = {"ap": 80.0, "ap50": 98.0, "mask_ap": 60.0}
+    report = answering("detection", {**figures, "ap": 81.0}, **figures)
+    row = report.rows[1]
+    assert [one.meaning.name for one in held(report, row)] == ["ap", "mask_ap"]
+    assert [one.meaning.name for one in held(report, row, "comparison")] == ["ap", "ap50", "mask_ap"]
+    assert [(one.reading.title, one.amount, one.interval) for one in losses(report, row)] == [
+        ("box AP", 1.0, None),
+        ("mask AP", 0.0, None),
+    ]
+    own = with_own(report, 0.9, 0.8)
+    assert [one.meaning.name for one in held(own, own.rows[1])] == ["f1"]
 
 
 def test_where_the_user_measures_labels_do_not_stand_in(small_report: Make) -> None:

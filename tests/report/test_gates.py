@@ -115,6 +115,47 @@ def test_max_drop_is_in_the_unit_of_the_labelled_figure(
     assert failures(better, 0.0) == []
 
 
+BEFORE = {"ap": 82.0, "ap50": 98.0, "mask_ap": 69.0, "mask_ap50": 97.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, []),
+        ({"ap": (80.5, None, (0.75, 2.25))}, ["loses 1.50 points of box AP (95 %: 0.75 to 2.25), more than the 1"]),
+        ({"mask_ap": 67.5}, ["loses 1.50 points of mask AP, more than the 1 allowed"]),
+        ({"mask_ap": None}, ["mask AP is not finite, so --max-drop 1 is not kept"]),
+        ({"ap": 79.0, "mask_ap": 66.0}, ["loses 3.00 points of box AP", "loses 3.00 points of mask AP"]),
+        ({"ap50": 90.0, "mask_ap50": 90.0}, []),
+    ],
+)
+def test_of_objects_with_masks_boxes_and_masks_are_held_to_max_drop(
+    answering: Answering, change: dict[str, Any], missed: list[str]
+) -> None:
+    report = answering("detection", BEFORE, **{**BEFORE, **change}).model_copy(update={"max_drop": 1.0})
+    found = failures(report, 1.0)
+    assert len(found) == len(missed)
+    assert all(wanted in text for wanted, text in zip(missed, found, strict=True))
+    promised = "Holds: within the 1 point of box AP and of mask AP allowed"
+    assert status(report)[0] == ("Does not hold" if missed else promised)
+
+
+def test_both_are_told(answering: Answering) -> None:
+    report = answering("detection", BEFORE, **{**BEFORE, "mask_ap": (68.6, (67.0, 70.0), (0.1, 0.7))})
+    assert "82.00 % box AP (0.00 points), 68.60 % mask AP (-0.40 points)" in verdict(report)
+    assert [card.label for card in cards(report)] == ["Box AP", "Mask AP"]
+    assert status(report)[0] == "Loses more than chance explains on 50,000 images"
+
+
+def test_where_no_report_says_that_masks_are_judged_they_are_not(answering: Answering) -> None:
+    """As in reports before masks were."""
+    report = answering("detection", BEFORE, **{**BEFORE, "mask_ap": 60.0})
+    figures = [meaning.model_copy(update={"drop": None}) for meaning in report.outputs[0].figures]
+    old = report.model_copy(update={"outputs": [report.outputs[0].model_copy(update={"figures": figures})]})
+    assert failures(old, 1.0) == []
+    assert len(failures(report, 1.0)) == 1
+
+
 def test_max_drop_is_about_the_users_own_figure_where_there_is_one(answering: Answering) -> None:
     report = answering("classes", {"top1": 80.0}, top1=10.0)
     rows = [

@@ -25,6 +25,7 @@ SURE = 0.5
 """The score from which on an object counts as found where nobody says what is true."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
+_HALF = (0.5,)
 _WRONG, _RIGHT, _NEITHER = 0, 1, -1
 
 Overlaps = Callable[..., Array]
@@ -159,6 +160,10 @@ def _precision_figure(name: str, title: str, told: str, overlaps: Overlaps, **op
     )
 
 
+def _told(what: str) -> str:
+    return f"{{value}} {what} AP at an overlap of 50 %"
+
+
 # Below the floor half of what the original is sure of is lost, or as much is made up.
 DETECTION = Task(
     kind="detection",
@@ -166,8 +171,17 @@ DETECTION = Task(
     expected="(N, objects, 6 or more): boxes, scores, labels and masks as `data.objects` packs them",
     figures=(
         _precision_figure("ap", "box AP", "{value} box AP", box_overlaps, headline=True),
-        _precision_figure("ap50", "box AP50", "{value} box AP at an overlap of 50 %", box_overlaps, thresholds=(0.5,)),
-        _precision_figure("mask_ap", "mask AP", "{value} mask AP", mask_overlaps, applies=_have_masks),
+        _precision_figure("ap50", "box AP50", _told("box"), box_overlaps, thresholds=_HALF, drop="comparison"),
+        _precision_figure("mask_ap", "mask AP", "{value} mask AP", mask_overlaps, applies=_have_masks, drop="build"),
+        _precision_figure(
+            "mask_ap50",
+            "mask AP50",
+            _told("mask"),
+            mask_overlaps,
+            thresholds=_HALF,
+            applies=_have_masks,
+            drop="comparison",
+        ),
         Figure(
             name="agreement",
             title="agree",

@@ -24,6 +24,7 @@ Kind = Literal[
 ]
 Of = Literal["original", "labels"]
 Gate = Literal["agreement", "cosine"]
+Drop = Literal["build", "comparison"]
 
 BEYOND_CHANCE = "agreement beyond chance {value} with {other}"
 
@@ -52,6 +53,8 @@ class Figure:
     unit: "%" makes percent of a share in [0, 1]; otherwise that of the outputs, or none.
     share: each image counts as a whole or not at all, so that its interval is Wilson's.
     gate: the threshold that applies. floor: the other side of it is a ruined model, whatever the model is for.
+    drop: where --max-drop applies to it, beside the headline against the labels: in builds and when builds are
+        compared, or only then.
     headline: whether this is the one to tell where only one is told. column: whether the table of all rows has it.
     applies: whether it means something for such a batch. fewest: images below which it says nothing; without a
         threshold it is left out then.
@@ -69,6 +72,7 @@ class Figure:
     share: bool = False
     gate: Gate | None = None
     floor: float | None = None
+    drop: Drop | None = None
     headline: bool = False
     column: bool = False
     applies: Callable[[Array, Array], bool] = always

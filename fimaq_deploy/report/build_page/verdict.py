@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fimaq_deploy.report.figures import Loss, Reading, headlines, judged, loss, outputs, within
+from fimaq_deploy.report.figures import Loss, Reading, headlines, held, judged, loss, losses, outputs, within
 from fimaq_deploy.report.gates import beyond_floors, failures, missed_by
 from fimaq_deploy.report.page.parts import Card, Tone
 from fimaq_deploy.report.schema import Latency, Report, Row, TargetStatus
@@ -81,7 +81,12 @@ def cards(report: Report) -> list[Card]:
     if row is None:
         return []
     closest = [_closeness_card(report, row, one) for one in headlines(report, row)[:_OUTPUTS_TOLD]]
-    found = (_judged_card(report, row), *closest, _latency_card(report, row), _size_card(report, row))
+    found = (
+        *(_judged_card(report, one) for one in losses(report, row)),
+        *closest,
+        _latency_card(report, row),
+        _size_card(report, row),
+    )
     return [card for card in found if card is not None]
 
 
@@ -100,17 +105,17 @@ def _status_of(report: Report, row: Row) -> tuple[str, Tone]:
     if own is None or own.figure.interval is None:
         told = [told_text(report, one) for one in headlines(report, row)[:1]]
         return f"Held to no threshold: {told[0] if told else 'not compared with the original'}", "plain"
-    if _loss_is_plain(report, row):
+    if any(map(_is_plain, losses(report, row))):
         return f"Loses more than chance explains on {images:,} images", "bad"
     return f"Holds: no loss beyond chance on {images:,} images", "good"
 
 
 def _kept_promises(report: Report, row: Row) -> Iterator[str]:
     """The thresholds that the user set and the row keeps."""
-    found = judged(report, row)
-    if report.max_drop is not None and found is not None:
-        allowed = points_text(report.max_drop) if found.meaning.unit == "%" else f"{report.max_drop:g}"
-        yield f"within the {allowed} of {found.title} allowed"
+    found = held(report, row)
+    if report.max_drop is not None and found:
+        allowed = points_text(report.max_drop) if found[0].meaning.unit == "%" else f"{report.max_drop:g}"
+        yield f"within the {allowed} of {' and of '.join(one.title for one in found)} allowed"
     asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
     for one in headlines(report, row):
         least = asked.get(one.meaning.gate or "")
@@ -123,10 +128,12 @@ def _not_finite(report: Report) -> list[tuple[Row, int]]:
     return [(row, count) for row, count in counts if count]
 
 
-def _loss_is_plain(report: Report, row: Row) -> bool:
-    """Whether the original's figure is better than all of the row's 95 % interval."""
-    found = loss(report, row)
-    if found is None or found.reading.figure.interval is None:
+def _is_plain(found: Loss) -> bool:
+    """Whether chance does not explain it: by the interval of the loss itself, else that of the row, where the
+    original's figure is better than all of it."""
+    if found.interval is not None:
+        return found.amount > 0 and found.interval[0] > 0
+    if found.reading.figure.interval is None:
         return False
     low, high = found.reading.figure.interval
     better = found.reading.meaning.higher_is_better
@@ -140,7 +147,7 @@ def _closeness(report: Report, row: Row) -> str:
     change = loss(report, row)
     if change is not None:
         others = told if report.evaluate or ruined else told[1:] if len(outputs(report)) > 1 else []
-        told = [_change(report, change), *others]
+        told = [*(_change(report, one) for one in losses(report, row)), *others]
     more = [f"and {len(told) - _OUTPUTS_TOLD} more outputs"] if len(told) > _OUTPUTS_TOLD + 1 else []
     text = ", ".join([*(told if not more else told[:_OUTPUTS_TOLD]), *more])
     return f"ruined, {text}" if ruined else text or "not compared with the original"
@@ -171,16 +178,13 @@ def _size(report: Report, row: Row) -> str:
     return f"{size_text(row.size_bytes)} instead of {size_text(original.size_bytes)}"
 
 
-def _judged_card(report: Report, row: Row) -> Card | None:
-    """The figure against labels, or the user's own."""
-    change = loss(report, row)
-    if change is None:
-        return None
+def _judged_card(report: Report, change: Loss) -> Card:
+    """A figure against labels, or the user's own."""
     meaning = change.reading.meaning
     moved = change_text(change.amount if meaning.higher_is_better else -change.amount, meaning.unit)
     points = " points" if meaning.unit == "%" else ""
     note = f"{moved}{points} against {report.baseline.title}{_interval_note(change.reading)}"
-    lost = change.amount > report.max_drop if report.max_drop is not None else _loss_is_plain(report, row)
+    lost = change.amount > report.max_drop if report.max_drop is not None else _is_plain(change)
     return Card(_label(meaning.title), value_text(change.reading.value, meaning.unit), note, "bad" if lost else "good")
 
 

@@ -1,4 +1,4 @@
-"""Differences in what two builds answer: in the figure that --max-drop is about, and in how close to the original.
+"""Differences in what two builds answer: in the figures that --max-drop is about, and in how close to the original.
 
 Image by image where both builds kept what they did with each: two builds err mostly on the same images, and only those
 where they part say anything.
@@ -20,7 +20,7 @@ from fimaq_deploy.report.comparison.statistics import (
     paired_interval,
     replicate_interval,
 )
-from fimaq_deploy.report.figures import Reading, headlines, judged, outputs
+from fimaq_deploy.report.figures import Reading, headlines, held, judged, outputs, readings
 from fimaq_deploy.report.predictions import Key, Predictions
 from fimaq_deploy.report.schema import Row
 
@@ -34,11 +34,26 @@ def answer_differences(
     ours, theirs = judged(new.report, rows[0]), judged(baseline.report, rows[1])
     if ours and theirs:
         yield from _difference(new, baseline, rows[0], (ours, theirs), max_drop)
+    for pair in _further(new, baseline, rows):
+        yield from _difference(new, baseline, rows[0], pair, max_drop)
     earlier = {_identity(baseline, one): one for one in headlines(baseline.report, rows[1])}
     for one in headlines(new.report, rows[0]):
         other = earlier.get(_identity(new, one))
         if other:
             yield from _difference(new, baseline, rows[0], (one, other), None)
+
+
+def _further(new: Build, baseline: Build, rows: tuple[Row, Row]) -> Iterator[tuple[Reading, Reading]]:
+    """What else is held to the same threshold, of what both have: an older report does not say so of its figures."""
+    ours, theirs = (
+        {_identity(build, one): one for one in readings(build.report, row)}
+        for build, row in zip((new, baseline), rows, strict=True)
+    )
+    both = zip((new, baseline), rows, strict=True)
+    wanted = [_identity(build, one) for build, row in both for one in held(build.report, row, "comparison")[1:]]
+    for one in dict.fromkeys(wanted):
+        if one in ours and one in theirs:
+            yield ours[one], theirs[one]
 
 
 def _identity(build: Build, reading: Reading) -> tuple[str, str, str]:

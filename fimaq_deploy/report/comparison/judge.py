@@ -2,8 +2,8 @@
 
 A regression is a loss that is beyond its threshold and that chance does not explain:
 
-- the figure against labels, or the user's own: image by image where both builds kept what they did (exact McNemar test
-  of top-1, else the paired bootstrap), else from the two intervals;
+- the figures against labels, such as AP of boxes and of masks, or the user's own: image by image where both builds kept
+  what they did (exact McNemar test of top-1, else the paired bootstrap), else from the two intervals;
 - latency: the speed-up over full precision, which each build measured in turns with it in one run, so that two machines
   of the same kind compare even when one is busier; the interval is of what varies within the runs;
 - size: exact.
@@ -28,7 +28,7 @@ from fimaq_deploy.report.comparison.obstacles import notes, obstacles
 from fimaq_deploy.report.comparison.records import Comparison, Difference, Judgement, Thresholds, Verdict
 from fimaq_deploy.report.comparison.sameness import changes, require_comparable, same_hardware
 from fimaq_deploy.report.comparison.words import sentence
-from fimaq_deploy.report.figures import judged
+from fimaq_deploy.report.figures import held
 from fimaq_deploy.report.gates import closeness_failures, ruins
 from fimaq_deploy.report.schema import Report, Row
 
@@ -48,9 +48,9 @@ def compare(
 ) -> Judgement:
     """Judge `new` against each baseline. Builds are given by their folders or report.json, or as `load_build` has them.
 
-    max_drop: of the figure against labels, such as points of top-1, or of the user's own. max_slowdown, max_growth:
-        percent of time, relative to full precision, and of file size. min_agreement, min_cosine: of `new` with its own
-        original.
+    max_drop: of each figure against labels, such as points of top-1 or of AP, or of the user's own. max_slowdown,
+        max_growth: percent of time, relative to full precision, and of file size. min_agreement, min_cosine: of `new`
+        with its own original.
     thresholds: the same in one value, in place of them.
 
     Raises:
@@ -85,10 +85,10 @@ def _loaded(build: Build | str | Path) -> Build:
 def _broken(report: Report, limits: Thresholds) -> list[str]:
     """Which rows to ship are too far from the original, as sentences."""
     asked = {name: getattr(limits, name) for name in ("min_agreement", "min_cosine")}
-    held = report.model_copy(update=asked)
+    strict = report.model_copy(update=asked)
     free = report.model_copy(update={name: value for name, value in asked.items() if value is not None})
-    found = [text for row in report.deployed for text in (*closeness_failures(held, row), *ruins(free, row))]
-    lost = [row for row in report.deployed if (own := judged(report, row)) is not None and own.value is None]
+    found = [text for row in report.deployed for text in (*closeness_failures(strict, row), *ruins(free, row))]
+    lost = [row for row in report.deployed if any(one.value is None for one in held(report, row, "comparison"))]
     return [
         *found,
         *(f"{row.title}: what --max-drop is about is not finite" for row in lost if limits.max_drop is not None),

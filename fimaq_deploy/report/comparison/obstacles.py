@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fimaq_deploy.report.comparison.builds import Build
 from fimaq_deploy.report.comparison.records import Difference, Thresholds
 from fimaq_deploy.report.comparison.sameness import hardware_text, same_hardware
-from fimaq_deploy.report.figures import judged, outputs
+from fimaq_deploy.report.figures import held, judged, outputs
 from fimaq_deploy.report.schema import Row
 
 _KINDS = {
@@ -41,10 +41,22 @@ def _reasons(new: Build, baseline: Build, option: str, differences: Sequence[Dif
     if option in _GATES:
         yield from _without_gate(new, option)
         return
-    held = {d.row for d in differences if d.of in _KINDS[option] and d.limit is not None}
-    yield from (_why_not(new, baseline, row, option) for row in baseline.report.deployed if row.id not in held)
+    judged_rows = {d.row for d in differences if d.of in _KINDS[option] and d.limit is not None}
+    yield from (_why_not(new, baseline, row, option) for row in baseline.report.deployed if row.id not in judged_rows)
+    if option == "--max-drop":
+        yield from _missing(new, baseline, differences)
     if not baseline.report.deployed:
         yield f"nothing to ship was run in {baseline.name}"
+
+
+def _missing(new: Build, baseline: Build, differences: Sequence[Difference]) -> Iterator[str]:
+    """Further figures that the baseline is held to and the new build does not have, such as those of masks."""
+    found = {(d.row, d.figure) for d in differences}
+    for row in baseline.report.deployed:
+        further = held(baseline.report, row, "comparison")[1:]
+        absent = [one.title for one in further if (row.id, one.meaning.name) not in found]
+        if absent and any(one.row == row.id for one in differences):
+            yield f"{row.title} has {' and '.join(absent)} in {baseline.name} and not in {new.name}"
 
 
 def _without_gate(new: Build, option: str) -> Iterator[str]:

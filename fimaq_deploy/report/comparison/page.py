@@ -155,7 +155,8 @@ def _losses(name: str, differences: Sequence[Difference], title: str, axis: str)
         for place, difference in enumerate(differences):
             _interval(axes, place, difference)
         axes.axvline(0, color=MUTED, linewidth=1)
-        list_names(axes, [_name(difference) for difference in differences])
+        several = _several(differences)
+        list_names(axes, [_name(difference, several) for difference in differences])
         name_axes(axes, axis)
 
     note = "Further left is better. Bars are 95 % intervals"
@@ -167,7 +168,7 @@ def _losses(name: str, differences: Sequence[Difference], title: str, axis: str)
 def _answers_title(differences: Sequence[Difference]) -> str:
     lost = _lost(differences)
     if not lost:
-        measure = differences[0].measure if differences else "accuracy"
+        measure = differences[0].measure if differences and not _several(differences) else "accuracy"
         return f"No row loses more {measure} than chance explains"
     most = max(lost, key=_weight)
     amount = (
@@ -182,6 +183,8 @@ def _answers_axis(differences: Sequence[Difference]) -> str:
     first = next(iter(differences), None)
     if first is None:
         return ""
+    if first.unit == "%" and _several(differences):
+        return "points lost"
     return f"points of {first.measure} lost" if first.unit == "%" else f"{first.measure}, how much worse"
 
 
@@ -214,7 +217,14 @@ def _interval(axes: Axes, place: int, difference: Difference) -> None:
     axes.scatter([difference.loss], [place], s=56, color=color, edgecolor=SURFACE, zorder=3)
 
 
-def _name(difference: Difference) -> str:
+def _several(differences: Sequence[Difference]) -> bool:
+    """Whether more than one figure is told, such as those of boxes and of masks."""
+    return len({difference.measure for difference in differences if difference.of != "latency"}) > 1
+
+
+def _name(difference: Difference, several: bool = False) -> str:
+    if several:
+        return f"{difference.title}, {difference.measure}"
     return difference.title if difference.batch_size is None else f"{difference.title}, {difference.batch_size}"
 
 

@@ -31,7 +31,8 @@ class Thresholds(_Part):
     """
 
     max_drop: float | None = Field(
-        default=None, description="Of the user's own figure, else of that against labels: points of top-1, of mAP, …"
+        default=None,
+        description="Of the user's own figure, else of each against labels: points of top-1, of box and mask AP, …",
     )
     max_slowdown: float | None = Field(default=None, description="Percent of time, relative to full precision.")
     max_growth: float | None = Field(default=None, description="Percent of file size.")

@@ -64,6 +64,7 @@ def test_average_precision_is_that_of_coco(crowds: bool) -> None:
     assert value(DETECTION, "ap", own, true) == pytest.approx(boxes[0], abs=1e-6)
     assert value(DETECTION, "ap50", own, true) == pytest.approx(boxes[1], abs=1e-6)
     assert value(DETECTION, "mask_ap", own, true) == pytest.approx(masks[0], abs=1e-6)
+    assert value(DETECTION, "mask_ap50", own, true) == pytest.approx(masks[1], abs=1e-6)
     assert 5 < boxes[0] < 95
 
 
@@ -76,6 +77,21 @@ def test_what_is_true_is_found_and_nothing_is_not() -> None:
     assert np.isnan(value(DETECTION, "ap", perfect, nothing))
     assert value(DETECTION, "agreement", nothing, perfect) == 0
     assert value(DETECTION, "agreement", nothing, nothing) == 100
+
+
+def test_masks_are_judged_beside_boxes_and_half_overlaps_only_between_builds() -> None:
+    drops = {figure.name: figure.drop for figure in DETECTION.figures}
+    assert drops == {
+        "ap": None,
+        "ap50": "comparison",
+        "mask_ap": "build",
+        "mask_ap50": "comparison",
+        "agreement": None,
+    }
+    truth = true_objects(2)
+    boxes = packed({name: found for name, found in truth.items() if name != "masks"})
+    applying = [one.name for one in DETECTION.figures if one.of == "labels" and one.applies(boxes, packed(truth))]
+    assert applying == ["ap", "ap50"]
 
 
 def test_agreement_counts_what_both_are_sure_of() -> None:

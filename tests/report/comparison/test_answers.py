@@ -96,6 +96,51 @@ def test_a_loss_against_labels_of_any_kind_is_judged(
     assert compare(builds[0], builds[1], Thresholds(max_drop=0)).exit_code == 0
 
 
+BEFORE = {"ap": 82.0, "ap50": 98.0, "mask_ap": 69.0, "mask_ap50": 97.0}
+
+
+def detector(answering: Answering, name: str, *, told: bool = True, **change: float | None) -> Build:
+    """told: whether its report says what --max-drop is about, and resamples of all were kept."""
+    values = {**BEFORE, **change}
+    report = answering("detection", BEFORE, **{one: value for one, value in values.items() if value})
+    spread = 0.2 * np.random.default_rng(0).normal(size=400).astype(np.float32)
+    kept = {Key(CPU, "output", one): value + spread for one, value in values.items() if value}
+    if not told:
+        figures = [meaning.model_copy(update={"drop": None}) for meaning in report.outputs[0].figures]
+        report = report.model_copy(update={"outputs": [report.outputs[0].model_copy(update={"figures": figures})]})
+        kept = {key: found for key, found in kept.items() if key.figure == "ap"}
+    return Build(name, report, Predictions("same", resamples=kept))
+
+
+@pytest.mark.parametrize("figure", ["ap", "ap50", "mask_ap", "mask_ap50"])
+def test_a_loss_of_boxes_or_masks_is_a_regression(answering: Answering, figure: str) -> None:
+    new, old = detector(answering, "new", **{figure: BEFORE[figure] - 2}), detector(answering, "old")
+    found = compare(new, old, max_drop=1)
+    assert (found.exit_code, len(found.regressions)) == (1, 1)
+    (lost,) = (d for d in found.comparisons[0].differences if d.verdict == "regression")
+    assert (lost.figure, lost.loss, lost.limit) == (figure, 2.0, 1.0)
+    assert lost.interval == pytest.approx((2.0, 2.0), abs=1e-4), "paired"
+    assert compare(new, old, max_drop=3).exit_code == 0
+
+
+def test_an_older_report_is_compared_by_all_that_it_has(answering: Answering) -> None:
+    old = detector(answering, "old", told=False, mask_ap50=None)
+    found = compare(detector(answering, "new", mask_ap=60.0), old, max_drop=1)
+    assert {d.figure for d in found.comparisons[0].differences if d.limit == 1} == {"ap", "ap50", "mask_ap"}
+    (text,) = found.regressions
+    assert "mask AP -9.00 points" in text
+    assert compare(old, old, max_drop=1).exit_code == 0
+
+
+def test_masks_that_are_gone_cannot_be_judged(answering: Answering) -> None:
+    new = detector(answering, "new", mask_ap=None, mask_ap50=None)
+    found = compare(new, detector(answering, "old"), max_drop=1)
+    assert found.exit_code == 2
+    assert found.obstacles == [
+        "--max-drop cannot be judged: ONNX Runtime CPU has mask AP and mask AP50 in old and not in new"
+    ]
+
+
 def test_a_figure_that_is_no_longer_finite_fails(answering: Answering) -> None:
     old = Build("old", answering("multilabel", {"map": 80.0}, map=80.0), None)
     new = Build("new", answering("multilabel", {"map": 80.0}, map=None), None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fimaq_deploy.report.build_page import charts
 from fimaq_deploy.report.build_page.table import cells, header, not_run_text
 from fimaq_deploy.report.build_page.verdict import clear_speedup, shipped
-from fimaq_deploy.report.figures import Reading, judged, loss, outputs, plotted, readings
-from fimaq_deploy.report.page.parts import Exhibit, Section
+from fimaq_deploy.report.figures import Loss, Reading, held, loss, losses, outputs, plotted, readings
+from fimaq_deploy.report.page.parts import Exhibit, Section, compact
 from fimaq_deploy.report.schema import Report, Row
 from fimaq_deploy.report.words import change_text, number_text, size_text, times_text, told_text, value_text
 
@@ -124,16 +124,31 @@ def _figures(report: Report) -> Exhibit | None:
     row = shipped(report)
     if row is None or not report.outputs:
         return None
-    lines = tuple(_figure_cells(report, one) for one in readings(report, row))
-    own = judged(report, row)
-    return Exhibit(
-        "figures",
-        f"{row.title}, figure by figure",
-        "Intervals are at 95 %: Wilson's of shares of images, of anything else from resampled images.",
-        ("output", "figure", "value", "interval", "measured of"),
-        lines,
-        tuple(number for number, one in enumerate(readings(report, row)) if own is not None and one == own),
+    found, own, lost = readings(report, row), held(report, row), losses(report, row)
+    told = [next((each for each in lost if each.reading == one), None) for one in found]
+    lines = tuple((*_figure_cells(report, one), _lost(each)) for one, each in zip(found, told, strict=True))
+    return compact(
+        Exhibit(
+            "figures",
+            f"{row.title}, figure by figure",
+            "Intervals are at 95 %: Wilson's of shares of images, of anything else from resampled images; of what is "
+            "lost from what both did with the same images.",
+            ("output", "figure", "value", "interval", "measured of", f"lost against {report.baseline.title}"),
+            lines,
+            tuple(number for number, one in enumerate(found) if one in own),
+        )
     )
+
+
+def _lost(found: Loss | None) -> str:
+    """As in "1.07 (0.41 to 1.69)"."""
+    if found is None:
+        return ""
+    unit = found.reading.meaning.unit
+    if found.interval is None:
+        return number_text(found.amount, unit)
+    low, high = (number_text(end, unit) for end in found.interval)
+    return f"{number_text(found.amount, unit)} ({low} to {high})"
 
 
 def _figure_cells(report: Report, one: Reading) -> tuple[str, ...]:
