@@ -135,7 +135,8 @@ def quantize(
         if sensitivity and group.leads:
             seen = taken[:sensitivity].to(device)
             whole, chain = outputs.joining(made.copy), outputs.stages(stages_of(made.copy))
-            measured = measure_sensitivity(whole, chain, seen, progress, outputs.second_order, made.at_once)
+            second = outputs.second_order
+            measured = measure_sensitivity(whole, chain, seen, progress, second, made.at_once, made.copy)
         looked = taken[: recipe.reconstruction.batch_size]
         grids = grid_use(made.copy, looked.split(min(len(looked), made.at_once)))
     strip(made.copy)

@@ -47,6 +47,7 @@ from fimaq_deploy.pipeline.costs import WHOLE, Costs, costs_of
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Counter
+from fimaq_deploy.pipeline.whole import Whole
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
 from fimaq_deploy.target import combine, find_target, since
@@ -60,7 +61,8 @@ _POINTS = 33  # of the front that are told, and among which a budget of accuracy
 class Search:
     """What a budget is kept with: `request.budget`, or --max-drop where that names none.
 
-    state: a folder that keeps what was found, for a build that goes on.
+    model: as the user has it; of one with an encoder inside, that encoder gets the formats. images, evaluation: the
+    whole model's. state: a folder that keeps what was found, for a build that goes on.
     """
 
     request: Request
@@ -76,6 +78,10 @@ class Search:
     def budget(self) -> Budget:
         assert self.request.budget is not None, "only --recipe auto has a budget to search for"
         return self.request.budget
+
+    @cached_property
+    def whole(self) -> Whole:
+        return Whole.of(self.model, self.request.backbone)
 
     @property
     def device(self) -> str:
@@ -98,7 +104,7 @@ class Search:
     def run(self) -> schema.Mix:
         formats = formats_for(since(combine(map(find_target, self.request.targets)), self.request.sm))
         models = {name: self._learned(uniform(self.request.recipe, name), name) for name in formats}
-        few = self.images.take(IMAGES).to(self.device)
+        few = self.whole.encoder_images(self.images).take(IMAGES).to(self.device)
         options = options_of(models, few[:1], self._bits())
         if not options:
             raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
@@ -109,9 +115,9 @@ class Search:
         if self.budget.megabytes is not None:  # floats would take time, which nobody offered
             options = {name: tuple(one for one in each if one.format != FLOATS) for name, each in options.items()}
         limit, cost = self._limit(options, rest, costs)
-        original = family_of(self.model).original(self.model)
+        original, encoder = self.whole.encoder_original, self.whole.encoder
         at_once = images_at_once(few.shape, IMAGES)
-        judge = outputs_loss(original, family_of(self.model).classes(self.model), few, at_once)
+        judge = outputs_loss(original, family_of(encoder).classes(encoder), few, at_once)
         tries = settled(options, cost, limit, self._learn, judge)
         probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
         return self._record(tries[-1].mix, options, rest, cost, probes, costs)
@@ -168,12 +174,15 @@ class Search:
             resume=self.state / f"{name}-{self._digest(*self._decides(recipe))}",
             sensitivity=sensitivity,
             sm=self.request.sm,
+            backbone=self.request.backbone,
+            divergence=self.request.divergence,
         )
 
     def _decides(self, recipe: Recipe) -> tuple[Any, ...]:
         """What a model learns by, beside the images."""
         asked = self.request
-        return recipe.model_dump(mode="json"), asked.model, asked.weights, asked.targets, asked.seed, asked.sm
+        guided = asked.backbone, asked.divergence_name
+        return recipe.model_dump(mode="json"), asked.model, asked.weights, asked.targets, asked.seed, asked.sm, *guided
 
     def _learn(self, formats: dict[str, str]) -> QuantizedModel:
         return self._learned(mixed(self.request.recipe, formats), "mix")
@@ -202,12 +211,13 @@ class Search:
         """The smallest of some mixes of the front that loses no more than --max-drop on the evaluation images."""
         assert self.request.max_drop is not None
         mixes = _thinned(front(options, _bits))
-        before = self._figure(family_of(self.model).original(self.model))
+        before = self._figure(self.whole.original)
         low, high, kept = 0, len(mixes) - 1, len(mixes) - 1
         probes: list[schema.MixProbe] = []
         while low <= high and len(probes) < _PROBES:
             middle = low if not probes else (low + high) // 2
-            drop = before - self._figure(self._learned(mixed(self.request.recipe, mixes[middle].formats), "mix", 0))
+            learned = self._learned(mixed(self.request.recipe, mixes[middle].formats), "mix", 0)
+            drop = before - self._figure(self.whole.around(learned))
             probes.append(self._probe(mixes[middle], options, rest, drop=drop))
             if drop <= self.request.max_drop:
                 kept, high = middle, middle - 1

@@ -397,18 +397,11 @@ def _assist(request: Request) -> None:
     )
 
 
-_NO_BUDGET = "leave --size-budget and --speed-budget out"
-
-
 def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> tuple[Request, schema.Mix]:
     """The request with the formats that its budget comes to."""
-    if not loaded.whole.is_encoder:
-        raise UserError(
-            f"formats by a budget are chosen for models that are encoders, not for one inside: {_NO_BUDGET}"
-        )
     search = Search(
         request,
-        loaded.encoder,
+        loaded.whole.model,
         loaded.calibration,
         loaded.evaluation,
         loaded.measures,

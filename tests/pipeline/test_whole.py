@@ -112,6 +112,28 @@ def test_a_build(name: str, place: str, direct: bool, kind: str, own_models: Non
         assert len(whole(torch.from_numpy(pixels(2)))) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("detector", {"size_budget": 0.2, "divergence": "detections"}),
+        ("detector", {"size_budget": 0.2, "backbone": "backbone.body"}),
+        ("segmenter", {"speed_budget": 1.2, "gpu": "L4", "targets": ["onnxruntime-cpu", "tensorrt-rtx"]}),
+    ],
+)
+def test_an_encoder_inside_gets_its_formats_from_a_budget(
+    name: str, asked: dict[str, Any], own_models: None, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"recipe": "auto", "settings": QUICK, "targets": "onnxruntime-cpu", **asked}
+    result = fd.build(f"own_detectors:{name}", images=pixels(), eval_images=pixels(4), out="built", **options)
+    assert result is not None and result.report.mix is not None
+    mix = result.report.mix
+    assert all(not layer.startswith("backbone") for layer in mix.formats), "names of the encoder's layers"
+    assert len(set(mix.formats.values())) == 2
+    if "size_budget" in asked:
+        assert (tmp_path / "built" / "model.onnx").stat().st_size <= 1e6 * mix.chosen.megabytes <= 2e5
+
+
 def test_what_has_no_encoder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_nets.py").write_text("import torch\n\n\ndef net():\n    return torch.nn.Linear(2, 2)\n")
     monkeypatch.chdir(tmp_path)

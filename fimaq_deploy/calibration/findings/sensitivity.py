@@ -67,11 +67,13 @@ def measure_sensitivity(
     progress: Progress | None = None,
     cost: Cost = softmax_fisher,
     at_once: int = _BATCH_SIZE,
+    named: nn.Module | None = None,
 ) -> list[Sensitivity]:
     """Every block and layer of a frozen chain that still has its full-precision weights, in the order of the model.
 
     stages: the chain of `model`. images: (N, C, H, W) on the model's device. cost: of a deviation of the
-    outputs (`learning.outputs`). at_once: images that run together.
+    outputs (`learning.outputs`). at_once: images that run together. named: what names of layers are in, where `model`
+    is a wrapper of it.
     Everything is quantized afterwards.
     """
     batches = list(images.split(min(_BATCH_SIZE, at_once)))
@@ -86,7 +88,7 @@ def measure_sensitivity(
     for position, stage in enumerate(stages):
         if progress:
             progress(position, len(stages), f"sensitivity of {stage.name}")
-        units = list(_units(model, stage))
+        units = list(_units(named or model, stage))
         alone = exact.losses(position, units)
         without = quantized.losses(position, units)
         found += [

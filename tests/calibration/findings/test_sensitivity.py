@@ -109,6 +109,12 @@ def test_everything_is_quantized_afterwards(case: tuple[nn.Module, nn.Module, Te
     assert torch.equal(twin(images), before)
 
 
+def test_layers_have_the_models_own_names_where_a_wrapper_runs_it(case: tuple[nn.Module, nn.Module, Tensor]) -> None:
+    _, twin, images = case
+    found = measure_sensitivity(nn.Sequential(twin), stages_of(twin), images, named=twin)
+    assert found == measure_sensitivity(twin, stages_of(twin), images)
+
+
 def test_a_rough_layer_costs_most(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> None:
     """Everything at 8 bits but one layer, whose weights are worth 2."""
     model, images = tiny_vit(), random_images(32)
