@@ -51,4 +51,5 @@ pytest_plugins = [
     "fixtures.user_models",
     "fixtures.artifacts",
     "fixtures.bare_onnx",
+    "fixtures.layers",
 ]

@@ -48,6 +48,7 @@ from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.arguments import AUTO, REPLAYED
 from fimaq_deploy.pipeline.budgets import Search
+from fimaq_deploy.pipeline.built_mix import with_built
 from fimaq_deploy.pipeline.candidates import Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import compile_engines
 from fimaq_deploy.pipeline.contracts import contract_for, file_info, whole_contract
@@ -270,6 +271,9 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
             request.weight_storage,
         )
         inside = [write_pixels(files.onnx), write_images(files.onnx)] if request.embed_preprocessing else []
+    if mix is not None:
+        with steps.step("budget"):
+            mix = with_built(mix, files.onnx, runtimes)
     with steps.step("compile") as count:
         engines = compile_engines(runtimes, files, count, request.sm)
     with steps.step("evaluate") as count:

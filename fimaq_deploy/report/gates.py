@@ -18,15 +18,32 @@ _ROUNDING = 1e-9  # so that a loss of exactly the limit is within it
 def failures(report: Report, max_drop: float | None) -> list[str]:
     """Each promise that the build broke, as a sentence.
 
-    A compiler that refused the graph, and each deployed row that lost more than it was allowed, or is ruined.
+    A compiler that refused the graph, a budget that what was built exceeds, and each deployed row that lost more than
+    it was allowed, or is ruined.
     """
     refused = [f"{target.name}: {target.not_built}" for target in report.targets if target.failed]
+    refused += beyond_budgets(report)
     return refused + [missed for row in report.deployed for missed in missed_by(report, row, max_drop)]
 
 
 def missed_by(report: Report, row: Row, max_drop: float | None) -> list[str]:
     """The thresholds that a row misses, and the floors, as sentences."""
     return [*_drop(report, row, max_drop), *closeness_failures(report, row), *ruins(report, row)]
+
+
+def beyond_budgets(report: Report) -> Iterator[str]:
+    """Where what was built of a mix exceeds its budget, as sentences. Of a time all of its interval has to."""
+    mix = report.mix
+    if mix is None or mix.built is None:
+        return
+    if mix.size_budget is not None and mix.built.megabytes > mix.size_budget:
+        yield f"model.onnx takes {mix.built.megabytes:.4g} MB, more than the {mix.size_budget:g} of --size-budget"
+    for one in mix.built.times if mix.speed_budget is not None else ():
+        if one.interval[1] < (mix.speed_budget or 0):
+            yield (
+                f"{one.target}: products are {one.speed:.3g} times as fast as in floats ({one.interval[0]:.3g} to "
+                f"{one.interval[1]:.3g}), less than the {mix.speed_budget:g} of --speed-budget"
+            )
 
 
 def closeness_failures(report: Report, row: Row) -> Iterator[str]:

@@ -256,6 +256,21 @@ class MixProbe(_Part):
     drop: float | None = Field(default=None, description="What it lost on the evaluation images, as of max_drop.")
 
 
+class MixTime(_Part):
+    """How fast the products of the chosen layers are in what was built, together."""
+
+    target: str
+    speed: float = Field(description="How many times as fast as in floats: median of rounds.")
+    interval: tuple[float, float] = Field(description="The 95 % interval of that median.")
+
+
+class MixBuilt(_Part):
+    """What was built of a mix, beside what was foreseen."""
+
+    megabytes: float = Field(description="What model.onnx takes.")
+    times: list[MixTime] = Field(default=[], description="Of targets that were timed on this machine.")
+
+
 class Mix(_Part):
     """Which format each layer got under a budget."""
 
@@ -267,6 +282,7 @@ class Mix(_Part):
     chosen: MixPoint
     front: list[MixPoint] = Field(description="Some of the best mixes for every budget, the cheapest first.")
     probes: list[MixProbe] = Field(default=[], description="What learned before it was chosen.")
+    built: MixBuilt | None = Field(default=None, description="What came of it.")
 
 
 class RewriteTrial(_Part):

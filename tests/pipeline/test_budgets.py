@@ -69,6 +69,8 @@ def test_a_file_within_its_budget_and_its_recipe_makes_it_again(tmp_path: Path) 
     file = tmp_path / "auto" / "model.onnx"
     assert file.stat().st_size <= 1e6 * mix.chosen.megabytes <= 1e6 * budget
     assert set(mix.formats.values()) == {"w4a8", "w8a8"} and 1 <= len(mix.probes) <= 2
+    assert mix.built is not None and 1e6 * mix.built.megabytes == file.stat().st_size
+    assert [one.target for one in mix.built.times] == ["onnxruntime-cpu"]
     again = fd.build("vit_digits", recipe=tmp_path / "auto" / "recipe.yaml", out=tmp_path / "again", **common)
     assert again is not None and again.report.mix is None
     assert (tmp_path / "again" / "model.onnx").read_bytes() == file.read_bytes()

@@ -10,7 +10,7 @@ import pytest
 from fimaq_deploy import report as r
 from fimaq_deploy.report.build_page.verdict import cards, status, verdict
 from fimaq_deploy.report.gates import failures
-from fimaq_deploy.report.schema import Figure
+from fimaq_deploy.report.schema import Figure, Mix
 
 Answering = Callable[..., r.Report]
 
@@ -223,3 +223,23 @@ def test_a_not_run_row_without_labels_is_not_a_failure(small_report: Answering) 
 def test_a_compiler_that_refuses_is_a_failure(small_report: Answering) -> None:
     status = r.TargetStatus(name="tensorrt", not_built="cannot compile", failed=True)
     assert failures(small_report().model_copy(update={"targets": [status]}), None) == ["tensorrt: cannot compile"]
+
+
+def test_what_was_built_beyond_a_budget_breaks_the_build(full_report: r.Report) -> None:
+    before = failures(full_report, None)
+    point = {"megabytes": 3.0, "speed": 2.0, "loss": 0.25}
+    common = {"formats": {"a": "w4a8"}, "losses": {}, "chosen": point, "front": [point]}
+
+    def missed(**more: Any) -> list[str]:
+        mix = Mix.model_validate({**common, **more})
+        return failures(full_report.model_copy(update={"mix": mix}), None)[: -len(before) or None]
+
+    slow = {"target": "onnxruntime-cpu", "speed": 1.5, "interval": (1.4, 1.6)}
+    assert missed() == missed(size_budget=3, built={"megabytes": 3.0}) == []
+    assert missed(speed_budget=1.6, built={"megabytes": 3.1, "times": [slow]}) == [], "the interval reaches it"
+    assert missed(size_budget=3, built={"megabytes": 3.01, "times": [slow]}) == [
+        "model.onnx takes 3.01 MB, more than the 3 of --size-budget"
+    ]
+    assert missed(speed_budget=1.8, built={"megabytes": 3.0, "times": [slow]}) == [
+        "onnxruntime-cpu: products are 1.5 times as fast as in floats (1.4 to 1.6), less than the 1.8 of --speed-budget"
+    ]

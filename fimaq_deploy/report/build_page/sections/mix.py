@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fimaq_deploy.report.page.canvas import SERIES, SURFACE, name_axes
 from fimaq_deploy.report.page.parts import Exhibit, Section
-from fimaq_deploy.report.schema import Mix, MixPoint, Report
+from fimaq_deploy.report.schema import Mix, MixBuilt, MixPoint, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,10 +33,11 @@ def _exhibits(found: Mix) -> tuple[Exhibit, ...]:
         Exhibit(
             "mix-front",
             f"The best mixes for every budget; the chosen one takes {found.chosen.megabytes:.3g} MB, "
-            f"{found.chosen.speed:.3g} times as fast in its products as in 16 bits",
-            "Left and down is better. Losses of layers alone, added up.",
+            f"{found.chosen.speed:.3g} times as fast in its products as in floats",
+            f"Left and down is better. Losses of layers alone, added up. {_times_from(found)}".strip(),
             paint=_paint(found, speeds),
         ),
+        *([_budget(found, found.built)] if found.built else []),
         Exhibit(
             "mix-layers",
             f"Of {len(found.formats)} layers {told}",
@@ -49,6 +50,39 @@ def _exhibits(found: Mix) -> tuple[Exhibit, ...]:
         ),
         *([_probes(found)] if found.probes else []),
     )
+
+
+def _times_from(found: Mix) -> str:
+    return f"Times of products: {found.costs}." if found.costs else ""
+
+
+def _budget(found: Mix, built: MixBuilt) -> Exhibit:
+    """What was asked for, foreseen and built."""
+    sizes = ("model.onnx, MB", _number(found.size_budget), f"{found.chosen.megabytes:.4g}", f"{built.megabytes:.4g}")
+    speeds = [
+        (
+            f"products on {one.target}, times as fast as in floats",
+            _number(found.speed_budget),
+            f"{found.chosen.speed:.3g}",
+            f"{one.speed:.3g} ({one.interval[0]:.3g} to {one.interval[1]:.3g})",
+        )
+        for one in built.times
+    ]
+    if not speeds and found.speed_budget is not None:
+        told = _number(found.speed_budget), f"{found.chosen.speed:.3g}", "not timed here"
+        speeds = [("products, times as fast as in floats", *told)]
+    return Exhibit(
+        "mix-budget",
+        f"What was built takes {built.megabytes:.4g} MB; {found.chosen.megabytes:.4g} were foreseen",
+        "Times of the products of these layers alone, with the 95 % interval of the median; what else a model computes "
+        "is in the rows of the first table.",
+        ("of", "budget", "foreseen", "built"),
+        (sizes, *speeds),
+    )
+
+
+def _number(given: float | None) -> str:
+    return "" if given is None else f"{given:g}"
 
 
 def _formats(found: Mix) -> list[str]:
@@ -92,12 +126,16 @@ def _paint(found: Mix, speeds: bool) -> Callable[[Axes], None]:
     def place(point: MixPoint) -> float:
         return 1 / point.speed if speeds else point.megabytes
 
+    budget = 1 / found.speed_budget if found.speed_budget else found.size_budget
+
     def paint(axes: Axes) -> None:
+        if budget is not None:
+            axes.axvline(budget, color=SERIES[1], linewidth=1, linestyle=":")
         for one, other in pairwise(found.front):
             axes.plot([place(one), place(other)], [one.loss, other.loss], color=SERIES[0], linewidth=1.4, alpha=0.6)
         axes.scatter([place(one) for one in found.front], [one.loss for one in found.front], s=26, color=SERIES[0])
         axes.scatter([place(found.chosen)], [found.chosen.loss], s=90, color=SERIES[1], edgecolor=SURFACE, zorder=3)
         axes.set_ylim(bottom=0)
-        name_axes(axes, "time of products, 1 is 16 bits" if speeds else "megabytes of model.onnx", "loss")
+        name_axes(axes, "time of products, 1 is floats" if speeds else "megabytes of model.onnx", "loss")
 
     return paint

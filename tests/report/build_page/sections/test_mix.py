@@ -30,7 +30,7 @@ def shown(report: r.Report, found: Mix | None) -> tuple[Exhibit, ...]:
 
 def test_layers_stand_with_their_format_and_what_each_would_lose(full_report: r.Report) -> None:
     front, layers = shown(full_report, chosen())
-    assert "takes 3 MB, 2 times as fast in its products as in 16 bits" in front.title
+    assert "takes 3 MB, 2 times as fast in its products as in floats" in front.title
     assert layers.title == "Of 3 layers 1 in w4a8, 2 in w8a8"
     assert layers.rows[0] == ("a", "w4a8", "0.25", "0.125")
     assert layers.note.endswith("Beside the cheapest mix 86 % of the loss was spared, for 1 MB more.")
@@ -45,12 +45,33 @@ def test_what_learned_before_is_told(full_report: r.Report) -> None:
 
 
 def test_the_front_is_drawn_over_what_the_budget_was_about(full_report: r.Report) -> None:
-    for more, axis in (({}, "megabytes of model.onnx"), ({"speed_budget": 1.8}, "time of products, 1 is 16 bits")):
+    for more, axis in (({}, "megabytes of model.onnx"), ({"speed_budget": 1.8}, "time of products, 1 is floats")):
         paint = shown(full_report, chosen(**more))[0].paint
         assert paint is not None
         axes = Figure().add_subplot()
         paint(axes)
-        assert axes.get_xlabel() == axis and len(axes.lines) == 2
+        assert axes.get_xlabel() == axis and len(axes.lines) == 2 + bool(more)
+
+
+def test_what_was_built_stands_beside_what_was_asked_for(full_report: r.Report) -> None:
+    built = {"megabytes": 2.987, "times": [{"target": "onnxruntime-cpu", "speed": 1.75, "interval": (1.5, 2.0)}]}
+    found = chosen(size_budget=3, built=built, costs="measured on this CPU with onnxruntime-cpu")
+    front, budget, _ = shown(full_report, found)
+    assert front.note.endswith("Times of products: measured on this CPU with onnxruntime-cpu.")
+    assert budget.title == "What was built takes 2.987 MB; 3 were foreseen"
+    assert budget.rows[0] == ("model.onnx, MB", "3", "3", "2.987")
+    assert budget.rows[1][1:] == ("", "2", "1.75 (1.5 to 2)")
+    _, unmeasured, _ = shown(full_report, chosen(speed_budget=1.8, built={"megabytes": 3}))
+    assert unmeasured.rows[1][1:] == ("1.8", "2", "not timed here")
+
+
+def test_the_front_shows_where_the_budget_is(full_report: r.Report) -> None:
+    for more, place in (({"size_budget": 3.1}, 3.1), ({"speed_budget": 2.0}, 0.5)):
+        paint = shown(full_report, chosen(**more))[0].paint
+        assert paint is not None
+        axes = Figure().add_subplot()
+        paint(axes)
+        assert [*axes.lines[0].get_xdata()] == [place, place]
 
 
 def test_the_cheapest_mix_bought_nothing(full_report: r.Report) -> None:
