@@ -2,6 +2,7 @@
 
     python benchmarks/formats.py accuracy --models vit_shapes swin_shapes --seeds 0 1 2
     python benchmarks/formats.py accuracy --models dinov2 --weights dino.safetensors --tests 128 --images 32
+    python benchmarks/formats.py accuracy --runs "w2a8, learned" "w3a8, learned" "w4a8, learned"
     python benchmarks/formats.py plans --sms 89 120
 
 `accuracy`: top-1, agreement with full precision and the KL divergence of the classes, of the fake-quant model on test
@@ -49,6 +50,12 @@ RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     f"{preset}, {how}": (preset, settings)
     for how, settings in HOW.items()
     for preset in ("fp8", "w8a8", "w8a8-fp8attention", "nvfp4")
+}
+# Few bits for weights alone: the recipe of w4a8 but for the bits.
+RUNS |= {
+    f"w{bits}a8, {how}": ("w4a8", (f"weights.bits={bits}", *HOW[how]))
+    for bits in (4, 3, 2)
+    for how in ("max calibration", "learned")
 }
 
 

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from fimaq_deploy.runtime.predictor import Classifier, Encoder, Predictor
     from fimaq_deploy.runtime.verification import verify_artifact
     from fimaq_deploy.serving.server import serve
-    from fimaq_deploy.target import TARGETS, Target
+    from fimaq_deploy.target.kernels import Kernel
+    from fimaq_deploy.target.table import TARGETS, Target
     from fimaq_deploy.verify.block_parity import parity
     from fimaq_deploy.verify.layer_audit import audit
 
@@ -54,8 +55,9 @@ _HOMES = {
     "QuantizedModel": "calibration.quantized_model",
     "Recipe": "recipe",
     "Segmenter": "runtime.objects",
-    "TARGETS": "target",
-    "Target": "target",
+    "Kernel": "target.kernels",
+    "TARGETS": "target.table",
+    "Target": "target.table",
     "UserError": "errors",
     "audit": "verify.layer_audit",
     "bench": "measure.benchmark",
@@ -86,6 +88,7 @@ __all__ = [
     "Classifier",
     "Detector",
     "Encoder",
+    "Kernel",
     "Predictor",
     "QuantizedModel",
     "Recipe",

@@ -28,7 +28,9 @@ from fimaq_deploy.recipe import PRESETS, Recipe
 from fimaq_deploy.report.comparison.records import Comparison
 from fimaq_deploy.report.schema import Report
 from fimaq_deploy.report.sweep_page.records import Sweep
-from fimaq_deploy.target import FORMAT_NAMES, TARGETS, AttentionEnvelope, Target
+from fimaq_deploy.target import TARGETS, Kernel, Target
+from fimaq_deploy.target.kernels import PRODUCTS, Product, Shapes, in_words, layout_in_words
+from fimaq_deploy.target.numbers import NUMBERS, ROUNDING, FloatFormat, NumberFormat
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/reference/generate.py; `make reference` writes it anew. -->\n"
@@ -238,44 +240,98 @@ def _one_line(words: str) -> str:
 
 def targets() -> Iterator[str]:
     yield "# What targets execute\n"
-    yield "Which products each target computes, in which formats, by the fields of its `fimaq_deploy.target.Target`, of"
-    yield "which plans and refusals are made. Whatever is not here stays in the target's floats. Floats"
-    yield "of 8 and 4 bits were compiled with TensorRT-RTX alone; `tensorrt` has the same rules, and no test runs it.\n"
+    yield "Which products each target computes, in which formats: the entries of its `fimaq_deploy.target.Target`, of"
+    yield "which plans, lint and refusals are made. Whatever is not here stays in the target's floats. Floats of 8 and"
+    yield "4 bits were compiled with TensorRT-RTX alone; `tensorrt` has the same rules, and no test runs it.\n"
     yield from _table("target", "format", "operator", "weights", "activations", "where")
     for target in TARGETS.values():
-        for cells in _executed(target):
-            yield _row(f"`{target.name}`", *cells)
+        for kernel in target.kernels:
+            for cells in _executed(kernel, target):
+                yield _row(f"`{target.name}`", *cells)
+        yield _row(f"`{target.name}`", NUMBERS[target.high_precision].title, "everything else", "", "", "")
+    yield "\n## Formats\n"
+    yield f"Rounding is {ROUNDING}. Zero points are 0 but where a row above says otherwise.\n"
+    yield from _table("format", "weights", "activations", "scales")
+    for product in PRODUCTS.values():
+        yield _row(product.title, product.weights.title, _activations(product), _scales(product))
+    yield "\n## Numbers\n"
+    yield from _table("numbers", "bits", "values", "beyond them", "in ONNX", "since opset")
+    for numbers in NUMBERS.values():
+        beyond = "the nearest end" if numbers.saturates else "infinity"
+        yield _row(numbers.title, str(numbers.bits), _values(numbers), beyond, numbers.onnx, str(numbers.opset))
     yield ""
 
 
-def _executed(target: Target) -> Iterator[tuple[str, str, str, str, str]]:
+def _executed(kernel: Kernel, target: Target) -> Iterator[tuple[str, str, str, str, str]]:
     """Format, operator, granularity of weights and of activations, and limits."""
-    if target.integer_products:
-        least = f"at least {target.least_product} inputs and outputs" if target.least_product > 1 else ""
-        signs = "tensor, 8 bits with a zero point or none" if target.asymmetric_8bit else "tensor, 8 bits symmetric"
-        yield "INT8", "stored weights", "channel", signs, least
-        storage = "made INT8 when the file is loaded" if target.int4_channels == "folded" else "widened in every run"
-        yield "INT4 stored, INT8 multiplied", "stored weights", "channel", signs, storage
-    sizes = ", ".join(str(size) for size in sorted(target.int4_block_sizes))
-    layouts = "other layouts compile too" if target.any_int4 else ""
-    yield "INT4", "stored weights, no convolution", f"blocks of {sizes}", target.high_precision, layouts
-    if target.integer_products and target.integer_attention:
-        yield "INT8", "attention", "", "tensor", _envelope(target.attention)
-    for kernel in target.floats:
-        major, minor = kernel.since
-        where = f"compute capability {major}.{minor} or newer"
-        if kernel.least_tokens > 1:
-            where += f", at least {kernel.least_tokens} tokens"
-        operator = "attention" if kernel.operator == "attention" else "stored weights"
-        granularity = (" or ".join(sorted(one)) for one in (kernel.weights, kernel.activations))
-        yield FORMAT_NAMES[kernel.format], operator, *granularity, where
+    title = kernel.product.title
+    weights, activations = layout_in_words(kernel.weights), layout_in_words(kernel.activations - {"floats"})
+    if kernel.format == "int" and kernel.operator == "layer":
+        activations += ", 8 bits symmetric" if kernel.zero_points == "none" else ", 8 bits with a zero point or none"
+    if "floats" in kernel.activations:
+        floats = NUMBERS[target.high_precision].title
+        activations = f"{activations}; or {floats}" if activations else floats
+    where = "; ".join(_limits(kernel))
+    yield title, _operator(kernel), weights, activations, where
+    for name, widened in kernel.packed:
+        how = "when the file is loaded" if widened == "folded" else "in every run"
+        yield (
+            f"{NUMBERS[name].title} stored, {title} multiplied",
+            _operator(kernel),
+            weights,
+            activations,
+            f"widened {how}",
+        )
 
 
-def _envelope(limits: AttentionEnvelope | None) -> str:
-    if limits is None:
-        return "any shape"
-    *most, last = map(str, sorted(limits.head_sizes))
-    return f"heads of {', '.join(most)} or {last}, at most {limits.max_tokens} tokens"
+def _operator(kernel: Kernel) -> str:
+    if kernel.operator == "attention":
+        return "attention"
+    return "stored weights" if kernel.convolution else "stored weights, no convolution"
+
+
+def _limits(kernel: Kernel) -> Iterator[str]:
+    if not kernel.native:
+        yield "dequantized, multiplied in floats"
+    if kernel.since is not None:
+        yield f"compute capability {in_words(kernel.since)} or newer"
+    if kernel.least_size > 1:
+        yield f"at least {kernel.least_size} inputs and outputs"
+    if kernel.other_layouts:
+        yield "other layouts compile too"
+    if kernel.operator == "attention":
+        yield _shapes(kernel.shapes) + ("" if kernel.faster else "; left in floats, which are as fast")
+
+
+def _shapes(limits: Shapes) -> str:
+    heads, tokens = "heads of any size", []
+    if limits.head_sizes is not None:
+        *most, last = map(str, sorted(limits.head_sizes))
+        heads = f"heads of {', '.join(most)} or {last}"
+    if limits.least_tokens > 1:
+        tokens.append(f"at least {limits.least_tokens} tokens")
+    if limits.most_tokens is not None:
+        tokens.append(f"at most {limits.most_tokens} tokens")
+    return ", ".join([heads, *tokens])
+
+
+def _activations(product: Product) -> str:
+    return product.activations.title if product.activations else "FP16, BF16 or FP32"
+
+
+def _scales(product: Product) -> str:
+    if product.scales is None:
+        return "of the type of the floats around it"
+    made = ", those of activations made while the model runs" if product.dynamic else ""
+    return f"{product.scales.title} for each block, times one FP32 for the tensor{made}"
+
+
+def _values(numbers: NumberFormat) -> str:
+    if not isinstance(numbers, FloatFormat):
+        return f"{numbers.low} to {numbers.high}"
+    if numbers.bits <= 4:
+        return "±" + ", ".join(f"{value:g}" for value in numbers.values)
+    return f"±{numbers.largest:.6g}, {numbers.mantissa} bits behind the point"
 
 
 # ---- Python

@@ -20,12 +20,13 @@ from fimaq_deploy.calibration.quantizers.grid import FloatActivationGrid, FloatW
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.edit import nodes_of, numpy_of, optional_at, read_at, replace, stored, stored_scalar, typed
 from fimaq_deploy.target import WeightStorage
+from fimaq_deploy.target.numbers import E2M1, E4M3, INT4
 
 OPSETS = (17, 19, 21, 23)
 DEFAULT_OPSET = 21
-FLOAT4_OPSET = 23
-_INT4_SINCE = 21
-_FLOAT8_SINCE = 19
+FLOAT4_OPSET = E2M1.opset
+_INT4_SINCE = INT4.opset
+_FLOAT8_SINCE = E4M3.opset
 _IR_VERSIONS = {17: 8, 19: 9, 21: 10, 23: 11}
 _HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 # What the zero point says too, or what is so by default.

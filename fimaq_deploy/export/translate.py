@@ -15,8 +15,8 @@ from onnxscript import ir
 from onnxscript import opset21 as op
 
 from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
-from fimaq_deploy.calibration.quantizers.formats import FORMATS
 from fimaq_deploy.calibration.quantizers.grid import IntegerRange
+from fimaq_deploy.target.numbers import FORMATS
 
 
 def _constant(value: Any) -> Any:

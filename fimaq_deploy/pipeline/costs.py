@@ -129,7 +129,7 @@ def roofline(piece: Piece, form: str, rates: Rates, target: Target, storage: Wei
     Beside the product counts what takes a kernel of its own: unpacking INT4 weights, and quantizing to NVFP4, which
     reads 16 bits, writes four and lays the scales out.
     """
-    kind = _KINDS[form] if target.integer_products else FLOAT16
+    kind = _KINDS[form] if target.integers.native else FLOAT16
     size = _BYTES[kind]
     product = Work({kind: piece.operations}, round(size * piece.weights), round(size * piece.reads + 2 * piece.writes))
     aside = 0.0

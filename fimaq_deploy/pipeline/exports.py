@@ -64,7 +64,7 @@ class Files:
         """Whether a target's users ship the original in its floats: its kernels multiply no integers, and most of what
         is quantized in the file that is written for it is dequantized in every run.
         """
-        if runtime.target.integer_products:
+        if runtime.target.integers.native:
             return False
         products = read_structure(runtime.onnx(self.folder)).products
         quantized, idle = sum(map(is_quantized, products)), len(dequantized_products(products))

@@ -18,7 +18,7 @@ from fimaq_deploy.calibration.network.plan import LayerGrids, make_plan
 from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.calibration.state import read_state, write_state
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.target import TARGETS, find_target
+from fimaq_deploy.target import TARGETS, Target, find_target
 
 Make = Callable[..., Any]
 
@@ -106,13 +106,20 @@ def test_a_saved_model_knows_what_it_left_alone(quantized_vit: QuantizedModel, t
     assert (loaded.tokens, loaded.input_shape) == ({"blocks.0.attn": 5, "blocks.1.attn": 5}, (3, 16, 16))
 
 
+def stricter(name: str, least_size: int) -> Target:
+    """A target whose smallest products gain nothing from integers."""
+    target = TARGETS[name]
+    return dataclasses.replace(
+        target, kernels=tuple(dataclasses.replace(one, least_size=least_size) for one in target.kernels)
+    )
+
+
 def test_a_saved_model_loads_after_a_rule_of_its_target_has_changed(
     quantized_vit: QuantizedModel, tiny_vit: Make, random_images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan is the file's, not today's."""
     quantized_vit.save(tmp_path / "q.safetensors")
-    stricter = dataclasses.replace(TARGETS["onnxruntime-cpu"], least_product=64)
-    monkeypatch.setitem(TARGETS, "onnxruntime-cpu", stricter)
+    monkeypatch.setitem(TARGETS, "onnxruntime-cpu", stricter("onnxruntime-cpu", 64))
     today = make_plan(tiny_vit(), quantized_vit.recipe, find_target("onnxruntime-cpu"), quantized_vit.tokens)
     assert today.kept.keys() > quantized_vit.plan.kept.keys(), "made today, the plan would be another"
     loaded, images = load_quantized(tmp_path / "q.safetensors", tiny_vit()), random_images(2)
@@ -142,7 +149,7 @@ def test_a_file_of_0_1_0_is_read() -> None:
 
 
 def test_a_file_of_0_1_0_that_does_not_fit_todays_rules_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TARGETS, "tensorrt-rtx", dataclasses.replace(TARGETS["tensorrt-rtx"], least_product=16))
+    monkeypatch.setitem(TARGETS, "tensorrt-rtx", stricter("tensorrt-rtx", 16))
     with pytest.raises(UserError, match=r"was written by 0\.1\.0 and does not fit today's rules.*quantize again"):
         load_quantized(OLD, old_model())
 

@@ -18,7 +18,7 @@ from fixtures.versions import quantizes_float16_exactly
 from PIL import Image
 
 import fimaq_deploy
-from fimaq_deploy import Recipe, UserError, bench, load_engine, parity
+from fimaq_deploy import QuantizedModel, Recipe, UserError, bench, load_engine, parity
 from fimaq_deploy.cli import main
 from fimaq_deploy.engines.options import OPTIMISATIONS, THREADS
 from fimaq_deploy.engines.runtimes import (
@@ -31,7 +31,8 @@ from fimaq_deploy.engines.runtimes import (
     runtime_packages,
 )
 from fimaq_deploy.report import load_report
-from fimaq_deploy.target import TARGETS, find_target
+from fimaq_deploy.target import TARGETS, Kernel, Shapes, Target, add_target, find_target
+from fimaq_deploy.target.kernels import Granularity
 
 TESTS = Path(__file__).parents[1]
 TOY = "fixtures.toy_runtime"
@@ -182,7 +183,7 @@ def test_rules_without_a_runtime_say_so(toy: Runtime) -> None:
 def test_names_of_targets_are_compared_nowhere() -> None:
     """They stand where targets are defined; elsewhere the registry is asked what a target can."""
     root = Path(fimaq_deploy.__file__).parent
-    allowed = {"target.py", *(f"engines/{name}.py" for name in DEFINED)}
+    allowed = {"target/table.py", *(f"engines/{name}.py" for name in DEFINED)}
     files = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
     found = {name: NAMES.findall(text) for name, text in files.items() if name not in allowed}
     default = {"calibration/quantization.py": ['"onnxruntime-cpu"']}  # of a public signature
@@ -250,6 +251,52 @@ def test_a_toy_is_built_checked_timed_and_told_of(
     assert "target toy has no layer plan to audit: expected tensorrt or tensorrt-rtx" in capsys.readouterr().err
     assert run("doctor") == 0
     assert re.search(r"^toy +builds and runs$", capsys.readouterr().out, re.M)
+
+
+def test_a_table_alone_places_writes_lints_and_refuses(tmp_path: Path) -> None:
+    """Entries that no target here has: nothing else has to know them."""
+    from fimaq_deploy import export_onnx, lint, load_model, quantize
+    from fimaq_deploy.data.bundled import bundled_images
+
+    layers = frozenset[Granularity]({"channel"}), frozenset[Granularity]({"tensor", "floats"})
+    table = (
+        Kernel("int", "layer", *layers, least_size=16, convolution=False),
+        Kernel("int", "attention", shapes=Shapes(frozenset({16}), most_tokens=8)),
+        Kernel("int4", "layer", frozenset({32}), frozenset({"floats"}), since=(9, 0), convolution=False),
+    )
+    mine = Target("mine", "float32", table)
+    few = {"scale_search": {"images": 4, "candidates": 1}, "reconstruction": {"images": 4, "iterations": 0}}
+    model, images = load_model("vit_digits"), bundled_images("digits", "calibration", 4)
+
+    def made(preset: str, *settings: str, sm: int | None = None) -> QuantizedModel:
+        recipe = Recipe.load(preset).replace(**few, tuning={"iterations": 0}).with_settings(settings)
+        return quantize(model, images, recipe, "mine", sm=sm)
+
+    add_target(mine)
+    try:
+        plain = made("w8a8")
+        assert plain.left_alone["head"].endswith("below 16 integers gain nothing")
+        assert plain.left_alone["blocks.0.attn"] == "17 tokens are more than 8"
+        blocks = made("w4a16", "weights.block_size=32", "head.quantize=never")
+        written = export_onnx(blocks, tmp_path / "blocks.onnx", target="mine")
+        assert [one for one in lint(written, "mine") if one.severity == "error"] == []
+        assert {one.rule for one in lint(written, "tensorrt") if "blocks of 32" in one.problem} == {"int4-layout"}
+        for preset, settings, sm, said in (
+            ("fp8", (), None, r"FP8 products.* cannot run on target mine: it executes INT8 products"),
+            ("w4a16", (), None, "blocks of 64 cannot run on target mine: it executes 4 bits in blocks of 32"),
+            ("w4a16", ("weights.block_size=32",), 89, "8.9: it needs 9.0 or newer, and 8.9 executes INT8 products"),
+            (
+                "w8a8",
+                ("activations.scheme=asymmetric",),
+                None,
+                "asymmetric 8-bit activations cannot run on target mine",
+            ),
+            ("w8a8", ("attention.format=fp8",), None, "FP8 attention cannot run on target mine"),
+        ):
+            with pytest.raises(UserError, match=said):
+                made(preset, *settings, sm=sm)
+    finally:
+        TARGETS.pop("mine")
 
 
 def test_a_toy_serves_beside_other_targets(toy: Runtime) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer
-from fimaq_deploy.calibration.quantizers.formats import FloatFormat
 from fimaq_deploy.calibration.quantizers.grid import (
     AnyActivationGrid,
     AnyWeightGrid,
@@ -26,6 +25,7 @@ from fimaq_deploy.calibration.quantizers.grid import (
 )
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, activation_quantizers
 from fimaq_deploy.calibration.quantizers.nearest import levels, nearest
+from fimaq_deploy.target.numbers import FloatFormat
 
 
 @dataclass(frozen=True)

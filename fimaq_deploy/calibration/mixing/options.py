@@ -52,8 +52,9 @@ Options = Mapping[str, tuple[Option, ...]]
 
 def formats_for(target: Target) -> tuple[str, ...]:
     """The formats of 8 bits and fewer that a target multiplies, the smallest first."""
+    integers = ("w4a8", "w8a8") if target.executes_everywhere("int", "layer") else ()
     floats = ("fp8",) if target.executes_everywhere("fp8", "layer") else ()
-    return ("w4a8", "w8a8", *floats)
+    return (*integers, *floats)
 
 
 def uniform(recipe: Recipe, name: str) -> Recipe:

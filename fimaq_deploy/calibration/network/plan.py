@@ -26,7 +26,6 @@ from fimaq_deploy.calibration.network.attentions import attentions_of
 from fimaq_deploy.calibration.network.overrides import Overrides
 from fimaq_deploy.calibration.quantizers.grid import (
     FP8_SOFTMAX,
-    NVFP4_BLOCK,
     ActivationGrid,
     AnyActivationGrid,
     AnyWeightGrid,
@@ -40,9 +39,14 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.recipe import Edge, LayerOverride, Recipe
-from fimaq_deploy.target import Format, Operator, Target
+from fimaq_deploy.target import FLOATS, NVFP4_BLOCK, PRODUCTS, TENSOR, Format, Operator, ProductName, Target
 
-BITS: dict[Format, int] = {"int": 8, "fp8": 8, "nvfp4": 4}  # that a recipe has to say for a format of floats
+_ATTENTION: tuple[Format, Format] = ("int", "fp8")
+# Every way to write it was compiled (docs/log, "Four-bit weights with FP8 activations").
+_NOT_BESIDE_FP8 = (
+    "no kernel multiplies integers by FP8, and stored in FP8 they take its byte and its kernel; take w4a8, whose "
+    "activations are INT8, or set weights.bits to 8"
+)
 
 
 @dataclass(frozen=True)
@@ -239,12 +243,30 @@ class Rules:
         if reason:
             return Kept(reason)
         if form == "int":
-            return LayerGrids(self._weights(facts, own, edge), self._inputs(own, edge))
+            return self._integers(facts, own, edge)
         return self._floats(facts.name, form, own, edge)
+
+    def _integers(self, facts: LayerFacts, own: LayerOverride, edge: Edge) -> LayerGrids:
+        """Of a layer in integers, or with integers for its weights alone."""
+        self._require("int", "layer")
+        weights, inputs = self._weights(facts, own, edge), self._inputs(own, edge)
+        kernel = self.target.kernel("int4" if weights.block_size else "int", "layer")
+        assert kernel is not None, "required"
+        if inputs is not None and TENSOR not in kernel.activations:
+            raise UserError(
+                f"recipe: {facts.name} has INT4 weights in blocks beside activations of {inputs.bits} bits: no kernel "
+                "applies a scale in the middle of a sum; set activations.bits to 16, or weights.block_size to null"
+            )
+        if inputs is None and FLOATS not in kernel.activations:
+            raise UserError(
+                f"recipe: {facts.name} has {kernel.product.title} for its weights alone, which target "
+                f"{self.target.name} multiplies with {kernel.product.title} only; set activations.bits to 8"
+            )
+        return LayerGrids(weights, inputs)
 
     def _floats(self, name: str, form: Format, own: LayerOverride, edge: Edge) -> LayerGrids:
         """Of a layer in 8-bit floats, whose bits a recipe cannot choose."""
-        common, wanted = self.recipe, BITS[form]
+        common, wanted = self.recipe, PRODUCTS[form].bits
         self._require(form, "layer")
         chosen = {
             "weights": own.weights.bits or edge.weight_bits or common.weights.bits,
@@ -254,14 +276,21 @@ class Rules:
         if wrong:
             raise UserError(
                 f"recipe: {name} is {form}, which has {wanted} bits, and its {wrong} are to have {chosen[wrong]}"
+                + (
+                    f": {_NOT_BESIDE_FP8}"
+                    if form == "fp8" and wrong == "weights"
+                    else f"; set {wrong}.bits to {wanted}"
+                )
             )
         if own.weights.block_size or (common.weights.block_size and own.weights.block_size is None):
-            raise UserError(f"recipe: {name} is {form} with weights in blocks, for which there is no kernel")
+            raise UserError(
+                f"recipe: {name} is {form} with weights in blocks, for which there is no kernel; set block_size to null"
+            )
         if form == "nvfp4":
             return LayerGrids(FloatWeightGrid("fp4", NVFP4_BLOCK), FloatActivationGrid("fp4", block_size=NVFP4_BLOCK))
         return LayerGrids(FloatWeightGrid("fp8"), FloatActivationGrid("fp8"))
 
-    def _require(self, form: Format, operator: Operator) -> None:
+    def _require(self, form: ProductName, operator: Operator) -> None:
         refusal = self.target.refusal(form, operator)
         if refusal:
             raise UserError(refusal)
@@ -272,10 +301,10 @@ class Rules:
             return "the recipe leaves it alone"
         if wanted == "always":
             return None
-        inputs, outputs = facts.inputs, facts.outputs
-        if facts.position != "patch_embed" and min(inputs, outputs) < self.target.least_product:
-            return f"{inputs} inputs and {outputs} outputs, below {self.target.least_product} integers gain nothing"
-        if facts.behind_mean and not self.target.integer_pooled_head:
+        inputs, outputs, kernel = facts.inputs, facts.outputs, self.target.integers
+        if facts.position != "patch_embed" and min(inputs, outputs) < kernel.least_size:
+            return f"{inputs} inputs and {outputs} outputs, below {kernel.least_size} integers gain nothing"
+        if facts.behind_mean and not kernel.pooled:
             return "behind a mean over tokens integers need more kernels than floats"
         return None
 
@@ -308,8 +337,11 @@ class Rules:
         if problem:
             return Kept(problem)
         if form == "fp8":
+            if self._follows_floats and not self._is_asked_in_floats(own):
+                self._require(self.recipe.format, "layer")  # of which the recipe says more
             self._require("fp8", "attention")
             return AttentionGrids(FloatActivationGrid("fp8"), FP8_SOFTMAX)
+        self._require("int", "attention")
         return self._integer_attention(own, bits)
 
     def _attention_left(self, own: LayerOverride, bits: int) -> str | None:
@@ -330,21 +362,26 @@ class Rules:
 
     def _attention_format(self, facts: AttentionFacts, own: LayerOverride) -> tuple[Format, str | None]:
         """The format of an attention, and why it stays in high precision after all."""
-        recipe, target, tokens = self.recipe, self.target, facts.tokens
-        forced, kernel = self._attention_wanted(own) == "always", target.kernel("fp8", "attention")
-        short = kernel.broken_rule(tokens) if kernel else None
+        target, forced = self.target, self._attention_wanted(own) == "always"
+        integers, floats = (target.kernel(form, "attention") for form in _ATTENTION)
+        short = floats.broken_rule(facts.size, facts.tokens) if floats else None
         if self._is_asked_in_floats(own) or (own.format is None and self._follows_floats):
             return "fp8", None if forced else short
         if forced:
             return "int", None
-        if not target.integer_attention:
+        if integers is None:
+            broken: str | None = f"target {target.name} executes no {PRODUCTS['int'].title} attention"
+        elif not integers.faster:
             return "int", "floats are as fast for products of two activations"
-        broken = target.attention.broken_rule(facts.size, tokens) if target.attention else None
-        if broken is None or kernel is None or short or "int" in (own.format, recipe.attention.format):
+        else:
+            broken = integers.broken_rule(facts.size, facts.tokens)
+        if broken is None or floats is None or short or "int" in (own.format, self.recipe.attention.format):
             return "int", broken
         if target.executes_everywhere("fp8", "attention"):
             return "fp8", None
-        return "int", f"{broken}; in its place fuses {kernel.told}, where --sm says so"
+        if target.compute_capability is not None:
+            return "int", f"{broken}; in its place would fuse {floats.told}"
+        return "int", f"{broken}; in its place fuses {floats.told}, where --sm says so"
 
     @property
     def _follows_floats(self) -> bool:
@@ -352,7 +389,8 @@ class Rules:
         return self.recipe.attention.format == "auto" and self.recipe.format != "int"
 
     def _integer_attention(self, own: LayerOverride, bits: int) -> AttentionGrids:
-        least = self.target.attention.least_softmax_bits if self.target.attention else bits
+        kernel = self.target.kernel("int", "attention")
+        least = kernel.shapes.least_softmax_bits if kernel else 0
         softmax_bits = own.softmax_bits or self.recipe.attention.softmax_bits or max(bits, least)
         operands = self._grid(bits, own)
         softmax = self._grid(softmax_bits, own, nonnegative=True)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.quantizers.float_quant import FloatActivationQuantizer, FloatWeightQuantizer
-from fimaq_deploy.calibration.quantizers.formats import E2M1, E4M3
 from fimaq_deploy.calibration.quantizers.grid import FloatActivationGrid
 from fimaq_deploy.calibration.quantizers.nearest import nearest
 from fimaq_deploy.calibration.quantizers.ops import steps_nvfp4
+from fimaq_deploy.target.numbers import E2M1, E4M3
 
 _LEAST = E4M3.values[1]
 

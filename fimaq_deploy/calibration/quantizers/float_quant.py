@@ -17,13 +17,13 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
     current_scale,
     short_scale,
 )
-from fimaq_deploy.calibration.quantizers.formats import FloatFormat
 from fimaq_deploy.calibration.quantizers.grid import (
     FloatActivationGrid,
     FloatWeightGrid,
     IntegerRange,
 )
 from fimaq_deploy.calibration.quantizers.nearest import nearest
+from fimaq_deploy.target.numbers import FloatFormat
 
 # Twice the range, for another place between the powers of two at no loss but of subnormals, to a quarter of it.
 _WIDEST, _NARROWEST = 2.0, 0.25

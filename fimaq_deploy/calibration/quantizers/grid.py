@@ -10,8 +10,8 @@ Scales are short: integer times scale never takes more than the 11 significant b
 product of two has at most 24 bits, and float32 sums of such products hardly ever round. So it does not matter in which
 order, or whether in integers or floats, a runtime adds them up.
 
-Grids of floats have the values of a format of `formats` in the place of the integers, and scales as short. A scale of
-them that is twice as large loses nothing but subnormals, so none need be smaller than a float16 has in full.
+Grids of floats have the values of a format of `target.numbers` in the place of the integers, and scales as short. A
+scale of them that is twice as large loses nothing but subnormals, so none need be smaller than a float16 has in full.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from fimaq_deploy.calibration.quantizers.formats import FORMATS, FloatFormat
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.target import Format, Target
+from fimaq_deploy.target.kernels import layout_in_words
+from fimaq_deploy.target.numbers import FORMATS, INT4, INT8, UINT8, FloatFormat
 
 Scheme = Literal["symmetric", "asymmetric"]
 
-INT8_LOW, INT8_HIGH = -128, 127
 FLOAT16_DIGITS = 10  # behind the point of a significand
 
 
@@ -39,12 +39,12 @@ class IntegerRange:
 
     @property
     def fits_int8(self) -> bool:
-        return self.zero_point == 0 and self.low >= INT8_LOW and self.high <= INT8_HIGH
+        return self.zero_point == 0 and self.low >= INT8.low and self.high <= INT8.high
 
     @property
     def saturates_alone(self) -> bool:
         """Whether the container's own saturation clips exactly at this range, so no Clip is needed before it."""
-        return (self.low, self.high) in {(INT8_LOW, INT8_HIGH), (0, 255)}
+        return (self.low, self.high) in {(INT8.low, INT8.high), (UINT8.low, UINT8.high)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ActivationGrid:
 
 @dataclass(frozen=True)
 class FloatWeightGrid:
-    """Weights in a floating-point format of `formats`, with one scale per output channel, or one per block of inputs.
+    """Weights in floats of a format of `target.numbers`, with one scale per output channel, or one per block of inputs.
 
     Scales of blocks are values of E4M3 themselves, times one number for the whole tensor (NVFP4).
     """
@@ -145,7 +145,7 @@ class FloatWeightGrid:
 
 @dataclass(frozen=True)
 class FloatActivationGrid:
-    """Per-tensor activations in a floating-point format of `formats`.
+    """Per-tensor activations in a floating-point format of `target.numbers`.
 
     scale: where it is known beforehand and not learned. block_size: so many values along the last axis have a scale of
     their own, in E4M3, which is made of them while the model runs; the scale of the tensor is for those scales (NVFP4).
@@ -171,8 +171,6 @@ class FloatActivationGrid:
 AnyWeightGrid: TypeAlias = WeightGrid | FloatWeightGrid
 AnyActivationGrid: TypeAlias = ActivationGrid | FloatActivationGrid
 
-NVFP4_BLOCK = 16
-
 # What a softmax returns, at most 1, over all of E4M3: 1/448 as a float16 has it, the scale of fused FP8 attention.
 FP8_SOFTMAX = FloatActivationGrid("fp8", scale=2340 / 2**20)
 
@@ -188,9 +186,10 @@ def activation_grid(
     Raises:
         UserError: the target cannot execute the grid that was asked for.
     """
-    executable = bits < 8 or target.asymmetric_8bit
+    zero_points = target.integers.zero_points
+    executable = bits < 8 or zero_points != "none"
     if scheme == "auto":
-        free = bits < 8 or (target.asymmetric_8bit and (target.cheap_zero_points or nonnegative))
+        free = bits < 8 or zero_points == "free" or (zero_points == "costly" and nonnegative)
         return ActivationGrid(bits, "asymmetric" if free else "symmetric")
     if scheme == "asymmetric" and not executable:
         raise UserError(
@@ -208,10 +207,12 @@ def weight_grid(bits: int, block_size: int | None, target: Target) -> WeightGrid
     """
     if block_size is None:
         return WeightGrid(bits)
-    if bits != 4 or block_size not in target.int4_block_sizes:
-        allowed = ", ".join(str(size) for size in sorted(target.int4_block_sizes))
+    refusal, kernel = target.refusal("int4", "layer"), target.kernel("int4", "layer")
+    if refusal or kernel is None:
+        raise UserError(f"weights in blocks of {block_size}: {refusal}")
+    if bits != INT4.bits or block_size not in kernel.blocks:
         raise UserError(
-            f"{bits}-bit weights in blocks of {block_size} cannot run on target {target.name}: "
-            f"it executes 4 bits in blocks of {allowed}, and 8, 6, 4, 3 or 2 bits per output channel"
+            f"{bits}-bit weights in blocks of {block_size} cannot run on target {target.name}: it executes "
+            f"{INT4.bits} bits in {layout_in_words(kernel.weights)}, and 8, 6, 4, 3 or 2 bits per output channel"
         )
     return WeightGrid(bits, block_size)

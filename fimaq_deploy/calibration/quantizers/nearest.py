@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fimaq_deploy.calibration.quantizers.formats import FloatFormat
+from fimaq_deploy.target.numbers import FloatFormat
 
 
 def nearest(x: Tensor, form: FloatFormat) -> Tensor:

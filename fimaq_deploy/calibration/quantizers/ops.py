@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.device import of
-from fimaq_deploy.calibration.quantizers.formats import E2M1, E4M3, FORMATS
 from fimaq_deploy.calibration.quantizers.nearest import nearest
+from fimaq_deploy.target.numbers import E2M1, E4M3, FORMATS
 
 
 @torch.library.custom_op("fimaq::quantize_dequantize", mutates_args=())

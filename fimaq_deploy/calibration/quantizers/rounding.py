@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.quantizers.fake_quant import WeightQuantizer
 from fimaq_deploy.calibration.quantizers.float_quant import nearest_straight_through
-from fimaq_deploy.calibration.quantizers.formats import FloatFormat
 from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.nearest import above, below, nearest, spacing
 from fimaq_deploy.calibration.quantizers.straight_through import round_straight_through
 from fimaq_deploy.recipe import Rounding
+from fimaq_deploy.target.numbers import FloatFormat
 
 
 class AdaRound(nn.Module):

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from fimaq_deploy.export.passes.rewrite import Rewrite
 from fimaq_deploy.graph.edit import is_integer_weight, numpy_of, read_at, typed, unwidened
+from fimaq_deploy.target.numbers import INT4
 
 
 def obstacle(dequantize: ir.Node) -> str | None:
@@ -33,7 +34,7 @@ def _too_wide(dequantize: ir.Node) -> str | None:
         return "it reads INT4 already"
     if weights is not None and weights.dtype is not ir.DataType.INT8:
         return "what it reads are no integers"
-    if integers.size and (integers.min() < -8 or integers.max() > 7):
+    if integers.size and (integers.min() < INT4.low or integers.max() > INT4.high):
         return f"integers from {integers.min()} to {integers.max()} need more than 4 bits"
     return None
 

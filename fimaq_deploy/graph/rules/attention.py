@@ -122,14 +122,17 @@ def _split(attention: Attention) -> tuple[list[str], list[str]]:
 def _envelope(attention: Attention, target: Target) -> str | None:
     """Why no fused kernel of 8 bits is known for this attention; None where there is one."""
     size, tokens = attention.head_size, attention.tokens
-    if target.attention is None:
+    kernel = target.kernel("fp8" if _is_in_floats(attention) else "int", "attention")
+    kernel = kernel or target.kernel("int", "attention")
+    if kernel is None:
+        return f"target {target.name} has no kernel for quantized attention"
+    if kernel.format != "int":
+        return None if tokens is None else kernel.broken_rule(size, tokens)
+    if kernel.shapes.head_sizes is None and kernel.shapes.most_tokens is None:
         return None
-    kernel = target.kernel("fp8", "attention") if _is_in_floats(attention) else None
-    if kernel is not None:
-        return None if tokens is None else kernel.broken_rule(tokens)
     if size is None or tokens is None:
         return "head size and sequence length are not known from the file, so whether attention fuses is not either"
-    return target.attention.broken_rule(size, tokens)
+    return kernel.broken_rule(size, tokens)
 
 
 def _is_in_floats(attention: Attention) -> bool:

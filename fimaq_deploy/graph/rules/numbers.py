@@ -12,6 +12,7 @@ from fimaq_deploy.graph.rules.rule import Found, at_pair, block_size, rule
 from fimaq_deploy.graph.structure import Structure
 from fimaq_deploy.graph.values import PRODUCTS, input_of, integer_type, numbers, stored_tensor
 from fimaq_deploy.target import Target
+from fimaq_deploy.target.numbers import E2M1, E4M3, INT4, INT8
 
 _SIGNED = (ir.DataType.INT8, ir.DataType.INT4)
 _WIDE = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT16, ir.DataType.UINT16)
@@ -41,10 +42,16 @@ def integers_are_signed(found: Structure, target: Target) -> Found:
             continue
         yield at_pair(
             pair,
-            f"integers are {kind.name}: {target.name} executes INT8, and INT4 for weights"
+            f"integers are {kind.name}: {target.name} executes {_integers_of(target)}"
             + ("; it reads UINT8 with zero point 0 as INT8 and clips at 127" if kind is ir.DataType.UINT8 else ""),
             "quantize to symmetric INT8 (in quantize_static: QuantType.QInt8 with ActivationSymmetric)",
         )
+
+
+def _integers_of(target: Target) -> str:
+    """The types of integers that a target multiplies, as its table has them."""
+    weights = any(one.format == "int4" or dict(one.packed).get(INT4.name) for one in target.kernels)
+    return INT8.title + (f", and {INT4.title} for weights" if weights else "")
 
 
 @rule("zero-point")
@@ -120,9 +127,13 @@ def _has_scales_of_blocks(pair: Pair, target: Target) -> bool:
 @rule("opset", everywhere=True)
 def opset_knows_the_types(found: Structure, target: Target) -> Found:
     for feature, needed, pairs in (
-        ("INT4 or 16-bit integers, or scales by block", 21, filter(_needs_opset_21, found.pairs)),
-        ("8-bit floats", 19, (pair for pair in found.pairs if integer_type(pair.nodes[0]) in _FLOATS_OF_8)),
-        ("4-bit floats", 23, (pair for pair in found.pairs if integer_type(pair.nodes[0]) is ir.DataType.FLOAT4E2M1)),
+        ("INT4 or 16-bit integers, or scales by block", INT4.opset, filter(_needs_opset_21, found.pairs)),
+        ("8-bit floats", E4M3.opset, (pair for pair in found.pairs if integer_type(pair.nodes[0]) in _FLOATS_OF_8)),
+        (
+            "4-bit floats",
+            E2M1.opset,
+            (pair for pair in found.pairs if integer_type(pair.nodes[0]) is ir.DataType.FLOAT4E2M1),
+        ),
         ("FP16 or BF16 scales", 19, (pair for pair in found.pairs if _scale_type(pair) in _HALF)),
         ("one scale for each channel", 13, (pair for pair in found.pairs if _scale_size(pair) > 1)),
     ):

@@ -49,15 +49,16 @@ def quantized_tensors_meet_integer_kernels(found: Structure, target: Target) -> 
 
 @rule("tiny-product", "warning")
 def tiny_products_stay_floats(found: Structure, target: Target) -> Found:
+    least = target.integers.least_size
     for product in found.products:
         sizes = product.sizes
         if product.node.op_type == "Conv" or not product.is_integer or None in sizes or _reads_images(product, found):
             continue
-        if min(size for size in sizes if size is not None) < target.least_product:
+        if min(size for size in sizes if size is not None) < least:
             yield Place(
                 product.node,
                 product.operands[1].stored or product.operands[1].value,
-                f"a quantized product with K = {sizes[0]} and N = {sizes[1]}: below {target.least_product} the integer "
+                f"a quantized product with K = {sizes[0]} and N = {sizes[1]}: below {least} the integer "
                 "kernel gains less than quantizing its input costs",
                 "leave it in floating point",
             )
@@ -79,7 +80,7 @@ def heads_behind_a_mean_stay_floats(found: Structure, target: Target) -> Found:
             )
 
 
-@rule("no-integer-kernel", "warning", targets=lambda target: not target.integer_products)
+@rule("no-integer-kernel", "warning", targets=lambda target: not target.integers.native)
 def integers_have_a_kernel(found: Structure, target: Target) -> Found:
     idle = dequantized_products(found.products)
     if idle:

@@ -39,14 +39,16 @@ def int4_blocks_are_portable(found: Structure, target: Target) -> Found:
         problem = _int4_problem(product, weight, dequantizer, target)
         if problem is None:
             continue
-        compiles = target.any_int4 and not (product.node.op_type == "Conv" and product.is_integer)
-        sizes = " or ".join(str(size) for size in sorted(target.int4_block_sizes))
+        kernel = target.kernel("int4", "layer")
+        other_layouts = kernel is not None and kernel.other_layouts
+        compiles = other_layouts and not (product.node.op_type == "Conv" and product.is_integer)
+        sizes = " or ".join(str(size) for size in sorted(kernel.blocks if kernel else ()))
         place = at_weight(
             product,
             weight,
             f"{problem}: "
             + ("other runtimes refuse it or run it slowly" if compiles else "refused, or dequantized whole"),
-            f"store [K, N] weights with blocks of {sizes} along axis 0, or use INT8",
+            f"store [K, N] weights with blocks of {sizes} along axis 0, or use INT8" if sizes else "use INT8",
         )
         yield replace(place, severity="warning") if compiles else place
 
@@ -60,7 +62,8 @@ def _int4_problem(product: Product, weight: Operand, dequantizer: ir.Node, targe
         return "INT4 weights in a convolution, for which there is no kernel"
     if not size:
         return None
-    if size not in target.int4_block_sizes:
+    kernel = target.kernel("int4", "layer")
+    if size not in (kernel.blocks if kernel else ()):
         return f"INT4 in blocks of {size}"
     if axis != 0 or any(step.op_type in MOVES for step in weight.steps):
         return f"INT4 blocks along axis {axis} of weights that are not stored as [K, N]"

@@ -9,11 +9,11 @@ from torch import nn
 
 from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, search_activation
 from fimaq_deploy.calibration.quantizers.block_floats import block_scales, storable, tensor_scale
-from fimaq_deploy.calibration.quantizers.formats import E2M1, E4M3
 from fimaq_deploy.calibration.quantizers.grid import FloatActivationGrid, FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import BlockFloatLinear, freeze, thaw
 from fimaq_deploy.calibration.quantizers.nearest import levels, nearest
 from fimaq_deploy.calibration.quantizers.of_grid import activation_quantizer
+from fimaq_deploy.target.numbers import E2M1, E4M3
 
 WEIGHTS, INPUTS = FloatWeightGrid("fp4", 16), FloatActivationGrid("fp4", block_size=16)
 

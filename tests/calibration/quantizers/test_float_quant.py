@@ -8,12 +8,12 @@ from torch import nn
 
 from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, search_activation
 from fimaq_deploy.calibration.quantizers.fake_quant import short_scale
-from fimaq_deploy.calibration.quantizers.formats import E4M3
 from fimaq_deploy.calibration.quantizers.grid import FP8_SOFTMAX, FloatActivationGrid, FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, freeze, thaw
 from fimaq_deploy.calibration.quantizers.nearest import nearest
 from fimaq_deploy.calibration.quantizers.of_grid import activation_quantizer, weight_quantizer
 from fimaq_deploy.recipe import Rounding
+from fimaq_deploy.target.numbers import E4M3
 
 WEIGHTS, INPUTS = FloatWeightGrid("fp8"), FloatActivationGrid("fp8")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fimaq_deploy.calibration.quantizers.grid import (
@@ -10,7 +12,7 @@ from fimaq_deploy.calibration.quantizers.grid import (
     weight_grid,
 )
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.target import TARGETS, combine, find_target
+from fimaq_deploy.target import TARGETS, Kernel, combine, find_target
 
 ACTIVATION_BITS = (3, 4, 6, 8)
 
@@ -27,7 +29,7 @@ def test_every_grid_and_offset_is_one_that_its_target_executes(bits: int, target
         assert span.high - span.low == 2**bits - 1
         assert span.low <= span.zero_point <= span.high, "zero is a value of the grid"
         if not span.fits_int8:
-            assert rules.asymmetric_8bit
+            assert rules.integers.zero_points != "none"
             assert (span.low, span.high, span.zero_point) == (0, 255, offset)
 
 
@@ -86,10 +88,14 @@ def test_int4_blocks_that_the_target_has() -> None:
 
 
 def test_targets_without_a_common_block_length_say_so() -> None:
-    nothing = combine([find_target("tensorrt")])
-    nothing = type(nothing)(**{**vars(nothing), "int4_block_sizes": frozenset()})
-    with pytest.raises(UserError, match="8, 6, 4, 3 or 2 bits per output channel"):
-        weight_grid(4, 64, nothing)
+    one = find_target("tensorrt")
+    other = replace(one, kernels=(Kernel("int4", "layer", frozenset({32}), frozenset({"floats"})),))
+    with pytest.raises(UserError, match="INT4 weights in blocks cannot run on target tensorrt: "):
+        weight_grid(4, 64, combine([one, other]))
+    with pytest.raises(
+        UserError, match="INT4 weights in blocks cannot run on target tensorrt: it executes INT8 products with"
+    ):
+        weight_grid(4, 64, replace(one, kernels=one.kernels[:1]))
 
 
 def test_only_whole_containers_saturate_alone() -> None:

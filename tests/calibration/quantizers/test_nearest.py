@@ -13,9 +13,9 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from fimaq_deploy.calibration.quantizers.formats import E4M3, FORMATS, FloatFormat
 from fimaq_deploy.calibration.quantizers.nearest import above, below, levels, nearest, spacing
 from fimaq_deploy.export.opset import DEFAULT_OPSET, FLOAT4_OPSET
+from fimaq_deploy.target.numbers import E4M3, FORMATS, FloatFormat
 
 EACH = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 

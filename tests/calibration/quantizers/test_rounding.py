@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from fimaq_deploy.calibration.quantizers.fake_quant import WeightQuantizer
-from fimaq_deploy.calibration.quantizers.formats import FORMATS, FloatFormat
 from fimaq_deploy.calibration.quantizers.grid import WeightGrid
 from fimaq_deploy.calibration.quantizers.nearest import above, below, nearest, spacing
 from fimaq_deploy.calibration.quantizers.rounding import (
@@ -18,6 +17,7 @@ from fimaq_deploy.calibration.quantizers.rounding import (
     attach,
     harden,
 )
+from fimaq_deploy.target.numbers import FORMATS, FloatFormat
 
 KINDS = ["adaround", "straight_through", "sign_gradient"]
 

@@ -30,7 +30,7 @@ def test_our_own_exports_are_clean(exported, name, twin):
             found = {(f.rule, f.node) for f in lint(path, target)}
             # One target has no integer kernels, whatever a file looks like.
             assert {each for each in found if each[0] != "no-integer-kernel"} <= expected
-            assert target.integer_products or name == "w4a16" or len(found - expected) == 1
+            assert target.integers.native or name == "w4a16" or len(found - expected) == 1
     if name in ("w8a8", "w4a16") and twin:
         assert {(f.rule, f.node) for f in lint(path, twin)} == {pooled}
 

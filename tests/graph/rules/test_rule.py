@@ -83,7 +83,7 @@ def test_it_holds_for_several_targets_as_soon_as_for_one(file: Path) -> None:
 
 def test_a_target_may_still_name_it(file: Path) -> None:
     rule("toy")(toy)
-    target = Target("mine", "float16", False, None, frozenset({64}), lint_rules=frozenset({"toy"}))
+    target = Target("mine", "float16", (), lint_rules=frozenset({"toy"}))
     assert "toy" in {finding.rule for finding in fd.lint(file, target)}
 
 
