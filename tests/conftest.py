@@ -48,6 +48,7 @@ pytest_plugins = [
     "fixtures.tiny_models",
     "fixtures.road",
     "fixtures.chains",
+    "fixtures.insides",
     "fixtures.user_models",
     "fixtures.artifacts",
     "fixtures.bare_onnx",

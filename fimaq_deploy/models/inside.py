@@ -7,6 +7,7 @@ the encoder; the rest is neither read nor changed.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -20,9 +21,11 @@ from fimaq_deploy.models.describe import ModelInfo, configured, describe_model
 from fimaq_deploy.models.families import families, family_of, find_family, known_kinds
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.models.families.maps import Maps
+from fimaq_deploy.models.families.reply import Reply
 from fimaq_deploy.models.families.wrapped import Wrapped
 from fimaq_deploy.models.preprocessing import Preprocessing
 
+_COMPUTING = ("forward", "get_intermediate_layers")  # how methods begin that run an encoder without calling it
 _TOLD = 6  # parts or encoders that a message names
 
 # Of images (N, C, H, W) that an encoder gets: one tensor, several by name, or a dictionary of arrays.
@@ -142,7 +145,12 @@ class Standing(nn.Module):
         encoder = self._hidden[0]
         several = list(found) if isinstance(found, (list, tuple)) else [found]
         tensors = _ordered(found, encoder) if isinstance(found, Mapping) else several
-        return family_of(encoder).reply(encoder, [_tensor(each, images) for each in tensors])
+        reply = family_of(encoder).reply(encoder, [_tensor(each, images) for each in tensors])
+        return reply.without(unasked(encoder, kwargs)) if isinstance(reply, Reply) else reply
+
+    def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+        """How some models of `transformers` call their backbone: the encoder's own would run the encoder."""
+        return self(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -150,7 +158,19 @@ class Standing(nn.Module):
         except AttributeError:
             if name == "_hidden" or "_hidden" not in self.__dict__:
                 raise
-            return getattr(self._hidden[0], name)
+        encoder = self._hidden[0]
+        if name.startswith(_COMPUTING) and inspect.ismethod(getattr(encoder, name, None)):
+            raise UserError(
+                f"the rest of the model calls {name} of its encoder ({type(encoder).__name__}), which would run the "
+                "encoder that was replaced: expected it to call the module itself"
+            )
+        return getattr(encoder, name)
+
+
+def unasked(encoder: nn.Module, kwargs: Mapping[str, Any]) -> list[str]:
+    """What an encoder of `transformers` has a name for in its answer, and leaves empty unless it is asked for it."""
+    config, asked = getattr(encoder, "config", None), ("hidden_states", "attentions")
+    return [one for one in asked if not (kwargs.get(f"output_{one}") or getattr(config, f"output_{one}", False))]
 
 
 def images_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:

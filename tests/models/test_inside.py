@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from fimaq_deploy.models.inside import (
     needs_search,
     splice,
     spliced,
+    unasked,
 )
 from fimaq_deploy.models.preprocessing import Preprocessing
 
@@ -115,3 +117,33 @@ def test_an_engine_in_the_encoders_place() -> None:
 
     assert torch.equal(splice(model, engine)(images), model(images))
     assert torch.equal(splice(model, model.encoder, "encoder")(images), model(images))
+
+
+class Bypassing(nn.Module):
+    """Runs its encoder by a method of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = vit_body()
+
+    def forward(self, images: torch.Tensor) -> Any:
+        self.encoder(images)
+        return self.encoder.forward_features(images)
+
+
+def test_a_method_that_would_run_the_replaced_encoder_is_refused() -> None:
+    model = Bypassing()
+    type(model.encoder).forward_features = lambda self, images: self(images)
+    try:
+        with pytest.raises(UserError, match=r"^the rest of the model calls forward_features of its encoder \(Feature"):
+            splice(model, model.encoder)(torch.zeros(1, 3, 32, 32))
+    finally:
+        del type(model.encoder).forward_features
+
+
+def test_what_transformers_leaves_empty_unless_asked() -> None:
+    encoder = nn.Identity()
+    assert unasked(encoder, {}) == ["hidden_states", "attentions"]
+    assert unasked(encoder, {"output_hidden_states": True}) == ["attentions"]
+    encoder.config = SimpleNamespace(output_attentions=True)
+    assert unasked(encoder, {}) == ["hidden_states"]

@@ -53,10 +53,14 @@ class ExplicitAttention(nn.Module):
         """
         scores = self.quantizers.q(q) @ self.quantizers.k(k).transpose(-2, -1) * self.scale
         if bias is not None:
-            scores = _with_bias(scores, bias)
+            scores = self.biased(scores, bias)
         y = self.quantizers.softmax(scores.softmax(dim=-1)) @ self.quantizers.v(v)
         batch, heads, tokens, size = y.shape
         return y.transpose(1, 2).reshape(batch, tokens, heads * size)
+
+    def biased(self, scores: Tensor, bias: Tensor) -> Tensor:
+        """Scores with what is added to them, as of `attend`."""
+        return _with_bias(scores, bias)
 
 
 def _with_bias(scores: Tensor, bias: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from fimaq_deploy.errors import UserError
@@ -14,6 +15,13 @@ class Reply(dict[str, Any]):
         UserError: the rest of the model reads something of the encoder that is not computed.
     """
 
+    _empty: frozenset[str] = frozenset()
+
+    def without(self, names: Collection[str]) -> Reply:
+        """The same, which answers None for these where it has nothing."""
+        self._empty = frozenset(names)
+        return self
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -23,6 +31,8 @@ class Reply(dict[str, Any]):
         return tuple(self.values())[key] if isinstance(key, int | slice) else super().__getitem__(key)
 
     def __missing__(self, name: str) -> Any:
+        if name in self._empty:
+            return None
         raise UserError(
             f"the rest of the model reads '{name}' of its encoder, and of that only {', '.join(self)} is computed once "
             "it is quantized: make the model read that alone"

@@ -20,3 +20,11 @@ def test_it_is_read_by_name_attribute_and_place() -> None:
 def test_what_is_not_computed_is_said() -> None:
     with pytest.raises(UserError, match=r"^the rest of the model reads 'hidden_states' of its encoder"):
         _ = Reply(feature_maps=()).hidden_states
+
+
+def test_what_the_encoder_leaves_empty_is_none() -> None:
+    reply = Reply(feature_maps=()).without(["attentions"])
+    assert reply.attentions is None
+    assert reply.to_tuple() == ((),)
+    with pytest.raises(UserError, match="reads 'hidden_states'"):
+        _ = reply.hidden_states
