@@ -39,7 +39,7 @@ def test_four_bits_save_time_only_where_they_are_read_packed() -> None:
     int8 = roofline(small, "w8a8", card, RTX)
     assert roofline(small, "w4a8", card, RTX) == int8, "INT4 is stored as INT8 where it would be unpacked in every run"
     assert roofline(small, "w4a8", card, RTX, "int4") > 2 * int8
-    folded = replace(RTX, int4_channels="folded")
+    folded = replace(RTX, kernels=tuple(replace(one, packed=(("int4", "folded"),)) for one in RTX.kernels))
     assert roofline(small, "w4a8", card, folded, "int4") == int8
     assert roofline(small, "nvfp4", card, RTX) < 0.6 * int8
     many = piece(rows=4096, inputs=64, outputs=64)
