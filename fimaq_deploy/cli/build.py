@@ -90,6 +90,16 @@ def build(
     eval_maps: Annotated[
         Path | None, typer.Option(help="Maps of classes, PNG, of the folder in --eval-images: a folder.")
     ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled images that neighbours of embeddings vote from and a probe is fitted to: a folder with one "
+            "sub-folder per class, or a file of arrays."
+        ),
+    ] = None,
+    bank_maps: Annotated[
+        Path | None, typer.Option(help="Maps of classes, PNG, of the folder in --bank: a folder.")
+    ] = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="SIDE|HxW", help="Of the images that the model is made for.")
     ] = None,
@@ -166,6 +176,8 @@ def build(
             class_map=class_map,
             eval_coco=eval_coco,
             eval_maps=eval_maps,
+            bank=bank,
+            bank_maps=bank_maps,
             image_size=image_size,
             in_chans=in_chans,
             preprocessing=Preprocessing(

@@ -21,6 +21,7 @@ from torch import Tensor
 from fimaq_deploy.data.intake import as_source, reads_of
 from fimaq_deploy.data.source import Batch, ImageSource
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.measure.banks import open_bank
 from fimaq_deploy.measure.outputs import Outputs, Predict, named_like, running
 from fimaq_deploy.measure.resampling import Interval, Measured, measured, wilson_interval
 from fimaq_deploy.measure.tasks import Figure, TaskChoice, Tasks, find_tasks, parse_tasks, traits_of
@@ -31,6 +32,8 @@ __all__ = ["Evaluation", "Pass", "Predict", "agreement", "evaluate", "largest_di
 __all__ += ["wilson_interval"]
 
 Integers = NDArray[np.int64]
+
+_TAUGHT = ("embedding", "dense")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,7 @@ def evaluate(
     labels: Tensor | Array | Sequence[Any] | None = None,
     task: TaskChoice = None,
     against: Predict | None = None,
+    bank: ImageSource | Any | None = None,
     batch_size: int = 32,
     keep_outputs: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -103,6 +107,8 @@ def evaluate(
     task: classes, embedding, multilabel, regression, dense, segmentation, depth or detection, or the kinds of several
         outputs by name; default: what the shape of the output, the labels and the attributes of a module tell.
     against: the original that outputs are compared with, on the same images.
+    bank: labelled images that neighbours of embeddings vote from, and that a probe is fitted to: on what `against`
+        makes of them, or `predict` where nothing is compared.
     progress: called with the number of images done so far, after each batch.
 
     Raises:
@@ -110,6 +116,7 @@ def evaluate(
             is not one of the classes.
     """
     source, asked = as_source(images, reads_of(predict), labels=labels), parse_tasks(task)
+    shown = None if bank is None else as_source(bank, reads_of(predict))
     taken: Pass | None = None
     with ExitStack() as stack:
         run = stack.enter_context(running(predict))
@@ -119,7 +126,11 @@ def evaluate(
             original = compare(batch.images) if compare else None
             if taken is None:
                 spoken = traits_of(predict if original is None else against)
-                taken = Pass(find_tasks(original or own, spoken, asked, truth), keep_outputs=keep_outputs)
+                tasks = find_tasks(original or own, spoken, asked, truth if shown is None else None)
+                if shown is not None:
+                    opened = open_bank(shown, compare or run, tasks, batch_size)
+                    tasks = opened.tasks if compare is None else opened.tasks_of(predict, "the predictor")
+                taken = Pass(tasks, keep_outputs=keep_outputs)
             taken.add(named_like(own, taken.tasks, "the predictor"), original, truth)
             if progress:
                 progress(taken.images)
@@ -141,6 +152,7 @@ class Pass:
     _parts: dict[tuple[str, str], list[Array]] = field(default_factory=dict, init=False)
     _predictions: list[Array] = field(default_factory=list, init=False)
     _labels: list[Array] = field(default_factory=list, init=False)
+    _labelled: str | None = field(default=None, init=False)
     _outputs: dict[str, list[Array]] = field(default_factory=dict, init=False)
     _not_finite: int = field(default=0, init=False)
     _difference: float | None = field(default=None, init=False)
@@ -148,7 +160,7 @@ class Pass:
 
     @property
     def main(self) -> str:
-        """The output that labels belong to."""
+        """The first output."""
         return next(iter(self.tasks))
 
     def add(self, own: Outputs, original: Outputs | None = None, labels: Array | None = None) -> None:
@@ -167,7 +179,8 @@ class Pass:
         if self.tasks[self.main].kind == "classes":
             self._predictions.append(predicted(own[self.main]))
         if labels is not None:
-            self._hold_to_labels(own[self.main], labels)
+            self._labelled = self._labelled or self._about(own, labels)
+            self._hold_to_labels(self._labelled, own[self._labelled], labels)
 
     def finish(self) -> Evaluation:
         found = tuple(
@@ -195,8 +208,18 @@ class Pass:
             self._difference = largest if self._difference is None else float(np.maximum(self._difference, largest))
         self._measure(name, "original", own, original)
 
-    def _hold_to_labels(self, own: Array, labels: Array) -> None:
-        task = self.tasks[self.main]
+    def _about(self, own: Outputs, labels: Array) -> str:
+        """The output that labels belong to: the main one, or where they are none of its, the first embedding that they
+        may be of."""
+        fitting = (
+            name
+            for name, task in self.tasks.items()
+            if (name == self.main or task.kind in _TAUGHT) and not task.refuse_labels(task.arrange(own[name]), labels)
+        )
+        return self.main if self.tasks[self.main].kind == "classes" else next(fitting, self.main)
+
+    def _hold_to_labels(self, name: str, own: Array, labels: Array) -> None:
+        task = self.tasks[name]
         refused = task.refuse_labels(task.arrange(own), labels)
         if refused and (task.kind == "classes" or self._labels):
             raise UserError(refused)
@@ -205,11 +228,14 @@ class Pass:
             return
         if labels.ndim <= 2:
             self._labels.append(labels)
-        self._measure(self.main, "labels", own, labels)
+        self._measure(name, "labels", own, labels)
 
     def _measure(self, name: str, of: Of, own: Array, reference: Array) -> None:
-        for figure, arranged in self._figures(name, of, own, reference):
-            self._parts.setdefault((name, figure.name), []).append(figure.parts(*arranged))
+        for figure, (mine, other) in self._figures(name, of, own, reference):
+            left = len(mine) if figure.most is None else figure.most - (self.images - len(mine))
+            if left > 0:
+                parts = figure.parts(mine[:left], other[:left])
+                self._parts.setdefault((name, figure.name), []).append(parts)
 
     def _figures(self, name: str, of: Of, own: Array, reference: Array) -> Iterator[tuple[Figure, tuple[Array, Array]]]:
         task = self.tasks[name]

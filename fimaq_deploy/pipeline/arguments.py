@@ -101,6 +101,11 @@ def require_decided(recipe: Recipe, *, onnx: bool, budget: bool) -> None:
         )
 
 
+def require_bank(bank: object, maps: object) -> None:
+    if maps is not None and bank is None:
+        raise UserError("--bank-maps are maps of the images in --bank: name their folder too")
+
+
 def path_text(option: str, given: object) -> str | None:
     if given is None:
         return None

@@ -229,7 +229,15 @@ class Search:
         """What --max-drop is about, higher is better."""
         if self.measures.own is not None:
             return next(iter(own_figures(self.measures.own, model).values()))
-        found = evaluate(model, self.evaluation, task=dict(self.request.task) or None)
+        bank = self.measures.bank
+        against = None if bank is None else family_of(self.model).original(self.model)
+        found = evaluate(
+            model,
+            self.evaluation,
+            task=dict(self.request.task) or None,
+            against=against,
+            bank=None if bank is None else bank.images,
+        )
         one = next(one for one in found.figures if one.figure.of == "labels" and one.figure.headline)
         return one.value if one.figure.higher_is_better else -one.value
 

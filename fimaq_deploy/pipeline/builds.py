@@ -33,7 +33,7 @@ from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.rest import Whole as Divergence
 from fimaq_deploy.contract import Contract
 from fimaq_deploy.data.batches import images_at_once
-from fimaq_deploy.data.choose import calibration_source, evaluation_source
+from fimaq_deploy.data.choose import calibration_source
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.data.memory import Arrays
 from fimaq_deploy.data.pixels import Pixels
@@ -62,6 +62,7 @@ from fimaq_deploy.pipeline.pixels import write_images, write_pixels
 from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.sources import evaluation_and_bank
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.steps import Counter, Progress, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants, of_module
@@ -119,6 +120,8 @@ def build(
     class_map: str | Path | None = None,
     eval_coco: str | Path | None = None,
     eval_maps: str | Path | None = None,
+    bank: Images | None = None,
+    bank_maps: str | Path | None = None,
     image_size: str | int | Sequence[int] | None = None,
     in_chans: int | None = None,
     preprocessing: Preprocessing | None = None,
@@ -156,6 +159,8 @@ def build(
     class_map: the classes of the folders in eval_images: a text file with a name a line, or JSON.
     eval_coco, eval_maps: what the images in the folder eval_images show: a file of COCO annotations, or a folder with a
         map of classes for each image.
+    bank, bank_maps: labelled images, as a folder with a sub-folder per class, or a folder and another one of its maps
+        of classes: neighbours of embeddings vote from them, and a probe is fitted to what the original makes of them.
     image_size, in_chans: to make a model with, where its name or folder allows: 384 or (256, 192), and its channels.
     preprocessing: how images are prepared, where the model's own configuration does not say or is wrong.
     opset: of the ONNX files, for runtimes that do not know 21: 17, 19 or 23.
@@ -200,6 +205,8 @@ def build(
         class_map=class_map,
         eval_coco=eval_coco,
         eval_maps=eval_maps,
+        bank=bank,
+        bank_maps=bank_maps,
         image_size=image_size,
         in_chans=in_chans,
         preprocessing=preprocessing,
@@ -361,17 +368,8 @@ def _load(request: Request) -> Loaded:
     whole = Whole.of(opened.model, request.backbone)
     info = whole.describe(request.model, request.preprocessing, request.sizes.image_size)
     calibration = _calibration(request, info)
-    evaluation = evaluation_source(
-        request.model,
-        info,
-        calibration,
-        images=request.eval_images,
-        own_calibration=request.images is not None,
-        class_map=request.class_map,
-        coco=request.eval_coco,
-        maps=request.eval_maps,
-    )
-    measures = choose_measures(request, whole.original, evaluation)
+    evaluation, bank = evaluation_and_bank(request, info, calibration)
+    measures = choose_measures(request, whole.original, evaluation, bank)
     return Loaded(whole, info, calibration, evaluation, measures, opened.notes)
 
 

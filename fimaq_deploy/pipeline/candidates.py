@@ -77,7 +77,7 @@ def measure_rows(
     Raises:
         UserError: a candidate has other outputs than the original, or a label is not one of the classes.
     """
-    passes, digest, seen, sample = _pass_over(candidates, images, measures.tasks, progress, originals)
+    passes, digest, seen, sample = _pass_over(candidates, images, measures, progress, originals)
     done = {name: Done(each.original.finish(), each.neighbour.finish()) for name, each in passes.items()}
     own = _own_figures(candidates, measures, progress, originals)
     first = candidates[0].id
@@ -110,11 +110,11 @@ def _is_telling(figure: Figure) -> bool:
 
 
 def _pass_over(
-    candidates: Sequence[Candidate], images: ImageSource, tasks: Tasks, progress: Counter, kept: Originals | None
+    candidates: Sequence[Candidate], images: ImageSource, measures: Measures, progress: Counter, kept: Originals | None
 ) -> tuple[dict[str, _Passes], str, Glance | None, Tensor]:
     """What every candidate that runs did, the fingerprint of the images, a glance at the first ones, some of all."""
     running_ones = [candidate for candidate in candidates if candidate.run is not None]
-    passes = {candidate.id: _Passes(tasks) for candidate in running_ones}
+    tasks, passes = measures.tasks, _passes(running_ones, candidates[0], measures, progress)
     digest, done, first_seen, spread = Fingerprint(), 0, None, Spread(SAMPLE)
     with ExitStack() as stack:
         runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
@@ -130,6 +130,19 @@ def _pass_over(
             first_seen = first_seen or glance(batch.images, seen, tasks)
             done += len(batch.images)
     return passes, str(digest), first_seen, spread.images
+
+
+def _passes(
+    candidates: Sequence[Candidate], first: Candidate, measures: Measures, progress: Counter
+) -> dict[str, _Passes]:
+    """One for each candidate, that has seen the bank where there is one. The original has already."""
+    found: dict[str, _Passes] = {}
+    for number, one in enumerate(candidates):
+        assert one.run is not None
+        if measures.bank is not None:
+            progress(number, len(candidates), f"{one.title}: the bank")
+        found[one.id] = _Passes(measures.tasks if one is first else measures.of(one.run, one.title))
+    return found
 
 
 @contextmanager

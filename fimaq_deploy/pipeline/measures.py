@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.accuracy import Pass, Predict, labels_of
+from fimaq_deploy.measure.banks import OpenBank, open_bank
 from fimaq_deploy.measure.outputs import running
 from fimaq_deploy.measure.own import OwnFunction, own_figures
 from fimaq_deploy.measure.tasks import Tasks, find_tasks, traits_of
@@ -19,23 +21,35 @@ _IMAGES = 32
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """How each output is measured, by its name, and the user's own function."""
+    """How each output of the original is measured, by its name, the user's own function, and the bank."""
 
     tasks: Tasks
     own: OwnFunction | None = None
+    bank: OpenBank | None = None
+
+    def of(self, predict: Predict, title: str) -> Tasks:
+        """How the outputs of another way to run the model are measured, which may see the bank first."""
+        return self.tasks if self.bank is None else self.bank.tasks_of(predict, title)
 
 
-def choose_measures(request: Request, original: Predict, images: ImageSource) -> Measures:
-    """From a first look at a few images.
+def choose_measures(
+    request: Request, original: Predict, images: ImageSource, bank: ImageSource | None = None
+) -> Measures:
+    """From a first look at a few images, and at the whole bank.
 
     Raises:
         UserError: an output is not of the kind that was asked for, a threshold applies to none of them, or the user's
             function is not found or returns no numbers.
     """
     batch = next(iter(images.batches(_IMAGES)))
+    opened = None
     with running(original) as run:
         outputs = run(batch.images)
-    tasks = find_tasks(outputs, traits_of(original), request.task, labels_of(batch))
+        labels = labels_of(batch) if bank is None else None  # with a bank they are no classes that the model outputs
+        tasks = find_tasks(outputs, traits_of(original), request.task, labels)
+        if bank is not None:
+            opened = open_bank(bank, run, tasks, images_at_once(bank.take(1).shape, _IMAGES))
+            tasks = opened.tasks
     own = load_function(request.evaluate)
     seen = Pass(tasks)
     seen.add(outputs, labels=labels_of(batch))
@@ -44,7 +58,7 @@ def choose_measures(request: Request, original: Predict, images: ImageSource) ->
         raise UserError(problem)
     if own is not None:
         own_figures(own, original)
-    return Measures(tasks, own)
+    return Measures(tasks, own, opened)
 
 
 def load_function(evaluate: str | OwnFunction | None) -> OwnFunction | None:
@@ -73,6 +87,8 @@ _FOLDERS = "give a folder with one sub-folder each as --eval-images"
 _LABELS = "give a file of images and fitting labels as --eval-images"
 _BESIDE = {
     "detection": "give a folder of images as --eval-images and their COCO annotations as --eval-coco",
+    "embedding": "give labelled images as --bank, and others as --eval-images",
+    "dense": "give images and their maps of classes as --bank and --bank-maps, others as --eval-images and --eval-maps",
     "segmentation": "give a folder of images as --eval-images and their maps of classes as --eval-maps",
 }
 

@@ -18,7 +18,7 @@ from fimaq_deploy.calibration.findings.domain import domain_warning, with_evalua
 from fimaq_deploy.calibration.findings.float_range import choose_type
 from fimaq_deploy.calibration.findings.usage import GridUse
 from fimaq_deploy.data.batches import images_at_once
-from fimaq_deploy.data.choose import calibration_source, evaluation_source
+from fimaq_deploy.data.choose import calibration_source
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.errors import UserError
@@ -41,6 +41,7 @@ from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.rows import Candidate
+from fimaq_deploy.pipeline.sources import evaluation_and_bank
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.steps import Steps
 from fimaq_deploy.pipeline.variants import Sources, load_variants
@@ -151,18 +152,10 @@ def _load(request: Request) -> LoadedOnnx:
         weights=request.weights,
         seed=request.seed,
     )
-    evaluation = evaluation_source(
-        request.model,
-        info,
-        calibration,
-        images=request.eval_images,
-        own_calibration=request.images is not None,
-        class_map=request.class_map,
-        coco=request.eval_coco,
-        maps=request.eval_maps,
-    )
+    evaluation, bank = evaluation_and_bank(request, info, calibration)
     require_same(network, given, calibration.take(_PROOF_IMAGES).numpy())
-    return LoadedOnnx(network, given, info, calibration, evaluation, choose_measures(request, given, evaluation))
+    measures = choose_measures(request, given, evaluation, bank)
+    return LoadedOnnx(network, given, info, calibration, evaluation, measures)
 
 
 def describe_network(network: Network, request: Request) -> ModelInfo:

@@ -44,6 +44,7 @@ from fimaq_deploy.pipeline.arguments import (
     own_function,
     path_text,
     recipe_of,
+    require_bank,
     require_decided,
     require_name,
     require_of_onnx,
@@ -60,7 +61,7 @@ _FREE = ("layers",)  # recipe fields whose keys are the user's own: given as a w
 class Request:
     """The arguments of `fimaq_deploy.build`, resolved. Paths are kept as the user wrote them. Made by `of`.
 
-    images, eval_images: a path as text, or whatever else `data.intake` takes.
+    images, eval_images, bank: a path as text, or whatever else `data.intake` takes.
     """
 
     model: str
@@ -81,6 +82,8 @@ class Request:
     class_map: str | None = None
     eval_coco: str | None = None
     eval_maps: str | None = None
+    bank: Images | None = None
+    bank_maps: str | None = None
     sizes: Sizes = field(default_factory=Sizes)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     opset: int | None = None
@@ -116,6 +119,8 @@ class Request:
         class_map: str | Path | None = None,
         eval_coco: str | Path | None = None,
         eval_maps: str | Path | None = None,
+        bank: Images | None = None,
+        bank_maps: str | Path | None = None,
         image_size: str | int | Sequence[int] | None = None,
         in_chans: int | None = None,
         preprocessing: Preprocessing | None = None,
@@ -139,6 +144,7 @@ class Request:
         if is_onnx(model):
             require_of_onnx(weights, sensitivity, backbone, recipe)
         chosen, budget = recipe_of(recipe, settings), budget_of(recipe, size_budget, speed_budget, max_drop)
+        require_bank(bank, bank_maps)
         require_decided(chosen, onnx=is_onnx(model), budget=budget is not None)
         where, oldest = resolve_targets(targets), None if sm is None else generation(sm)
         return cls(
@@ -160,6 +166,8 @@ class Request:
             class_map=path_text("--class-map", class_map),
             eval_coco=path_text("--eval-coco", eval_coco),
             eval_maps=path_text("--eval-maps", eval_maps),
+            bank=images_of("--bank", bank),
+            bank_maps=path_text("--bank-maps", bank_maps),
             sizes=Sizes(sides(image_size), None if in_chans is None else channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
             opset=None if opset is None else check_opset(whole_number("--opset", opset, 99)),
@@ -222,6 +230,8 @@ class Request:
             "--class-map": self.class_map,
             "--eval-coco": self.eval_coco,
             "--eval-maps": self.eval_maps,
+            "--bank": images_text(self.bank),
+            "--bank-maps": self.bank_maps,
             "--image-size": f"{size[0]}x{size[1]}" if size else None,
             "--in-chans": None if self.sizes.in_chans is None else str(self.sizes.in_chans),
             "--mean": None if said.mean is None else ",".join(map(repr, said.mean)),

@@ -47,6 +47,8 @@ class ModelEntry(_Strict):
     task: str | list[str] | None = Field(default=None, description="What the outputs are, where that is not found.")
     evaluate: str | None = Field(default=None, description="A figure of your own, as package.module:function.")
     class_map: str | None = Field(default=None, description="Classes of the folders in eval_images.")
+    bank: str | None = Field(default=None, description="Labelled images that embeddings are judged by.")
+    bank_maps: str | None = Field(default=None, description="Maps of classes of the images in bank.")
     cpus: float | None = Field(default=None, ge=0, description="Of a task on a cluster, where not the sweep's.")
     gpus: float | None = Field(default=None, ge=0, description="The same of GPUs.")
     image_size: int | str | list[int] | None = Field(default=None, description="Of the images: 384, 256x192.")
@@ -129,6 +131,8 @@ class Cell:
                 weights=self.model.weights,
                 images=self.model.images,
                 eval_images=self.model.eval_images,
+                bank=self.model.bank,
+                bank_maps=self.model.bank_maps,
                 recipe=self.recipe,
                 targets=self.targets,
                 out=folder / self.name,

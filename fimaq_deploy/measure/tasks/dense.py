@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 
+from fimaq_deploy.measure.tasks.labelled_maps import are_classes, mean_iou, overlaps, refuse_unfitting
+from fimaq_deploy.measure.tasks.positions import EXPLAINED_POSITIONS, NEAREST, WORST
 from fimaq_deploy.measure.tasks.task import Array, Figure, Task
 from fimaq_deploy.measure.tasks.vectors import COSINE, RELATIVE_ERROR
-
-_IGNORED = 255  # what label maps hold where nobody said
 
 
 def channel_axis(shape: tuple[int, ...], features: int | None = None) -> int:
@@ -39,42 +38,8 @@ def _vectors(axis: int) -> Callable[[Array], Array]:
     return arrange
 
 
-def _are_classes(maps: Array, labels: Array) -> bool:
-    """Whether the labels are maps of classes."""
-    return np.issubdtype(labels.dtype, np.integer) and maps.shape[-1] > 1
-
-
 def _are_values(maps: Array, labels: Array) -> bool:
     return np.issubdtype(labels.dtype, np.floating)
-
-
-def _overlaps(maps: Array, labels: Array) -> Array:
-    """(images, 2, classes) how many pixels of each class are in both maps, and in either."""
-    classes = maps.shape[-1]
-    truth, answers = labels.astype(np.int64), _answers(maps, labels.shape[1:])
-    known = (truth >= 0) & (truth != _IGNORED)
-    return np.stack([_overlap(*pair, classes) for pair in zip(answers, truth, known, strict=True)])
-
-
-def _answers(maps: Array, size: tuple[int, ...]) -> Array:
-    """The class of each pixel; maps are enlarged to the labels' size first, bilinearly."""
-    scores = torch.from_numpy(np.ascontiguousarray(np.moveaxis(maps, -1, 1)))
-    if tuple(scores.shape[2:]) != size:
-        scores = torch.nn.functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
-    return scores.argmax(1).numpy()
-
-
-def _overlap(answers: Array, truth: Array, known: Array, classes: int) -> Array:
-    own, right = answers[known], truth[known]
-    both = np.bincount(right[own == right], minlength=classes)[:classes]
-    either = np.bincount(own, minlength=classes) + np.bincount(right, minlength=classes)[:classes] - both
-    return np.stack([both, either])
-
-
-def _mean_iou(overlaps: Array, weights: Array) -> float:
-    """Over the classes that some map has."""
-    both, either = np.einsum("n,npc->pc", weights, overlaps.astype(np.float64))
-    return float((both[either > 0] / either[either > 0]).mean()) if either.any() else float("nan")
 
 
 def _mean_error(maps: Array, labels: Array) -> Array:
@@ -89,10 +54,7 @@ def _refuse_labels(maps: Array, labels: Array) -> str | None:
         return (
             f"labels are {labels.dtype} {labels.shape}: expected maps (N, H, W) of classes for an output that is a map"
         )
-    wrong = labels[(labels >= maps.shape[-1]) & (labels != _IGNORED)]
-    if len(wrong):
-        return f"label {wrong[0]}: expected one of the {maps.shape[-1]} classes that the model outputs, or 255"
-    return None
+    return refuse_unfitting(labels, maps.shape[-1], "model outputs")
 
 
 def _same_classes(own: Array, original: Array) -> Array:
@@ -106,19 +68,20 @@ _MIOU = Figure(
     title="mIoU",
     told="{value} mIoU",
     of="labels",
-    parts=_overlaps,
-    value=_mean_iou,
+    parts=overlaps,
+    value=mean_iou,
     unit="%",
     headline=True,
     column=True,
-    applies=_are_classes,
+    applies=are_classes,
 )
 
 
 def dense(axis: int) -> Task:
     """The task of outputs whose vectors lie along an axis.
 
-    Below the floors more than 31 % of a position is error, or half of it where only the length is wrong.
+    Below the floors more than 31 % of a position is error, or half of it where only the length is wrong, or less than
+    a quarter of what differs between images is left: one answer for all of them leaves nothing.
     """
     return Task(
         kind="dense",
@@ -139,6 +102,9 @@ def dense(axis: int) -> Task:
             ),
             replace(COSINE, headline=True, column=True, floor=0.95),
             replace(RELATIVE_ERROR, column=True, floor=50.0),
+            EXPLAINED_POSITIONS,
+            WORST,
+            NEAREST,
         ),
         arrange=_vectors(axis),
         refuse_labels=_refuse_labels,

@@ -13,15 +13,11 @@ import numpy as np
 
 from fimaq_deploy.measure.tasks.probes import probed, unit, voted
 from fimaq_deploy.measure.tasks.task import Array, Figure, Task
-from fimaq_deploy.measure.tasks.vectors import COSINE, RELATIVE_ERROR
+from fimaq_deploy.measure.tasks.vectors import COSINE, EXPLAINED, RELATIVE_ERROR, both
 
 _GALLERY = 4096
 _ROWS = 512  # queries at a time
 _VOTERS = 20
-
-
-def _both(own: Array, original: Array) -> Array:
-    return np.stack([own, original], 1)
 
 
 def _with_labels(own: Array, labels: Array) -> Array:
@@ -46,40 +42,41 @@ def _kept_neighbours(count: int) -> Figure:
     def state(pairs: Array) -> Array:
         if len(pairs) <= 2 * count:  # where chance alone keeps half of them
             return np.full(len(pairs), np.nan)
-        own, original = (nearest(pairs[:_GALLERY, place], count) for place in (0, 1))
+        own, original = (nearest(pairs[:, place], count) for place in (0, 1))
         kept = (own[:, :, None] == original[:, None]).any(1).mean(1)
-        return np.where(np.isfinite(pairs[:_GALLERY]).all((1, 2)), kept, 0.0)
+        return np.where(np.isfinite(pairs).all((1, 2)), kept, 0.0)
 
     return Figure(
         name=f"recall{count}",
         title=f"recall@{count}",
         told=f"{{value}} of the {'nearest neighbours' if count == 1 else f'{count} nearest'} as {{other}}",
         of="original",
-        parts=_both,
+        parts=both,
         state=state,
         unit="%",
         share=count == 1,
         gate="agreement" if count == 1 else None,
         column=True,
         fewest=2 * count + 1,
+        most=_GALLERY,
     )
 
 
 def _neighbour_classes(found: Array) -> Array:
     """Whether the nearest image has the same class."""
-    vectors, labels = found[:_GALLERY, :-1], found[:_GALLERY, -1]
+    vectors, labels = found[:, :-1], found[:, -1]
     return (labels[nearest(vectors, 1)[:, 0]] == labels) & np.isfinite(vectors).all(1)
 
 
 def _voted_classes(found: Array) -> Array:
     """Whether the neighbours' vote is right."""
-    vectors, labels = found[:_GALLERY, :-1], found[:_GALLERY, -1]
+    vectors, labels = found[:, :-1], found[:, -1]
     return (voted(vectors, labels, _VOTERS) == labels) & np.isfinite(vectors).all(1)
 
 
 def _probed_classes(found: Array) -> Array:
     """Whether the linear classifier is right."""
-    vectors, labels = found[:_GALLERY, :-1], found[:_GALLERY, -1]
+    vectors, labels = found[:, :-1], found[:, -1]
     return (probed(vectors, labels) == labels) & np.isfinite(vectors).all(1)
 
 
@@ -89,7 +86,7 @@ def _refuse_labels(own: Array, labels: Array) -> str | None:
     return None
 
 
-# Below the floor more than 31 % of an embedding is error.
+# Below the floors more than 31 % of an embedding is error, or less than a quarter of what differs between images left.
 EMBEDDING = Task(
     kind="embedding",
     fits=lambda shape: len(shape) == 2 and shape[1] > 1,
@@ -106,6 +103,7 @@ EMBEDDING = Task(
             share=True,
             headline=True,
             column=True,
+            most=_GALLERY,
         ),
         Figure(
             name="knn20",
@@ -117,6 +115,7 @@ EMBEDDING = Task(
             unit="%",
             share=True,
             fewest=2 * _VOTERS + 1,
+            most=_GALLERY,
         ),
         Figure(
             name="probe",
@@ -128,9 +127,11 @@ EMBEDDING = Task(
             unit="%",
             share=True,
             fewest=2 * _VOTERS + 1,
+            most=_GALLERY,
         ),
         replace(COSINE, headline=True, column=True, floor=0.95),
         replace(RELATIVE_ERROR, column=True),
+        EXPLAINED,
         _kept_neighbours(1),
         _kept_neighbours(10),
     ),

@@ -57,7 +57,7 @@ class Figure:
         compared, or only then.
     headline: whether this is the one to tell where only one is told. column: whether the table of all rows has it.
     applies: whether it means something for such a batch. fewest: images below which it says nothing; without a
-        threshold it is left out then.
+        threshold it is left out then. most: the first so many images are all that it looks at; None is every one.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Figure:
     column: bool = False
     applies: Callable[[Array, Array], bool] = always
     fewest: int = 0
+    most: int | None = None
 
     def says_something(self, images: int) -> bool:
         """Of so many images; what a threshold applies to is never left out, so that the threshold always fires."""
