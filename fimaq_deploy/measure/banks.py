@@ -6,6 +6,7 @@ what the classes of images are about, the first that is dense what maps of class
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class OpenBank:
     """A bank, and what the original makes of it: embeddings, or a probe of patches.
 
     plain: what is measured without it. output: which one it is about. count: of images. classes: of them.
+    digest: of images and labels.
     """
 
     images: ImageSource
@@ -44,6 +46,12 @@ class OpenBank:
     original: Bank | Linear
     count: int
     classes: int
+    digest: str
+
+    @property
+    def description(self) -> str:
+        """For a report."""
+        return f"{self.count} images of {self.classes} classes from {self.images.description}"
 
     @property
     def tasks(self) -> Tasks:
@@ -89,11 +97,21 @@ def open_bank(
         )
     if kind == "dense":
         probe, count, known = _probe(images, batch_size, run, tasks, output, progress)
-        return OpenBank(images, batch_size, tasks, output, probe, count, known)
+        return OpenBank(images, batch_size, tasks, output, probe, count, known, _digest(images, batch_size))
     bank = _embedded(images, batch_size, run, tasks, output, "the original", progress)
     classes = len(np.unique(bank.labels))
     _require_classes(images, classes)
-    return OpenBank(images, batch_size, tasks, output, bank, len(bank.labels), classes)
+    return OpenBank(images, batch_size, tasks, output, bank, len(bank.labels), classes, _digest(images, batch_size))
+
+
+def _digest(images: ImageSource, batch_size: int) -> str:
+    """However they are batched."""
+    images_seen, labels_seen = hashlib.sha256(), hashlib.sha256()
+    for batch in images.batches(batch_size):
+        assert batch.labels is not None, "a source has labels in all batches or in none"
+        images_seen.update(np.ascontiguousarray(batch.images.numpy()).data)
+        labels_seen.update(np.ascontiguousarray(batch.labels.numpy()).data)
+    return images_seen.hexdigest() + labels_seen.hexdigest()
 
 
 def _kind(images: ImageSource) -> str:

@@ -19,6 +19,7 @@ from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.engines.machine import Environment
 from fimaq_deploy.graph.saving import size_of
 from fimaq_deploy.measure.accuracy import Evaluation
+from fimaq_deploy.measure.banks import OpenBank
 from fimaq_deploy.measure.latency import Latency
 from fimaq_deploy.measure.own import OwnFigures
 from fimaq_deploy.measure.resampling import Measured
@@ -55,6 +56,7 @@ def to_data(
     evaluation: ImageSource,
     notes: Iterable[str] = (),
     predictions: Predictions | None = None,
+    bank: OpenBank | None = None,
 ) -> schema.Data:
     """notes: what a reader should know beside what the sources say. predictions: of the images that were evaluated.
 
@@ -67,6 +69,7 @@ def to_data(
         evaluation=evaluation.description,
         evaluation_images=evaluation.count or len(next(iter(seen.rows.values()), ())),
         labelled=evaluation.labelled or seen.labels is not None,
+        bank=None if bank is None else bank.description,
         notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *notes))),
     )
 

@@ -69,7 +69,7 @@ def make_report(
         evaluate=request.evaluate_name,
         model=findings.to_model(info, request.model if request.is_onnx else request.weights, parameters),
         recipe=recipe.model_dump(mode="json"),
-        data=findings.to_data(calibration, evaluation, notes, found.predictions),
+        data=findings.to_data(calibration, evaluation, notes, found.predictions, measures.bank),
         environment=findings.to_environment(describe_environment(runtime_packages())),
         targets=[findings.to_target(engine, _shipped_original(engine, files)) for engine in engines],
         rows=list(rows),

@@ -58,6 +58,7 @@ class Data(_Part):
     evaluation: str
     evaluation_images: Count
     labelled: bool = Field(description="Whether the evaluation images have classes, so that accuracy means something.")
+    bank: str | None = Field(default=None, description="Labelled images that neighbours vote from, or probes are of.")
     notes: list[str] = Field(default=[], description="What a reader should know, such as unreadable images left out.")
 
 

@@ -18,6 +18,7 @@ from fimaq_deploy.measure.tasks.patches import on_grid
 from fimaq_deploy.measure.tasks.probes import NOBODY, Bank, Linear
 from fimaq_deploy.measure.tasks.task import Array, Figure, Task
 
+_COLUMNS = ("cosine", "worst", "nearest")
 _OWN = ("knn", "knn20", "probe", "miou", "mae")  # of the images among themselves, which a bank replaces
 
 
@@ -98,8 +99,8 @@ def _agreement(told: str, alike: Callable[[Array, Array], Array], share: bool = 
 
 
 def _without_others(task: Task, found: tuple[Figure, ...]) -> Task:
-    """With these figures in front. What a bank says is what --min-agreement is about."""
-    rest = (one for one in task.figures if one.name not in _OWN)
+    """With these figures in front, which the table then has. What a bank says is what --min-agreement is about."""
+    rest = (replace(one, column=one.name in _COLUMNS) for one in task.figures if one.name not in _OWN)
     free = (replace(one, gate=None) if one.gate == "agreement" else one for one in rest)
     return replace(task, figures=(*found, *free))
 

@@ -25,9 +25,10 @@ _ROWS = 512  # queries at a time
 
 
 def unit(vectors: Array) -> Array:
-    """Of length 1; zeros, and zero for what is not a number, stay zero."""
+    """Of length 1; zeros stay zeros, and a vector that is not finite becomes them."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.nan_to_num(vectors / np.where(length > 0, length, 1))
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(length), vectors / np.where(length > 0, length, 1), 0)
 
 
 @dataclass(frozen=True, eq=False)

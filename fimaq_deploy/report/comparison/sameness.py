@@ -11,7 +11,7 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.report.comparison.builds import Build
 from fimaq_deploy.report.comparison.records import Change
 from fimaq_deploy.report.predictions import Predictions
-from fimaq_deploy.report.schema import Report
+from fimaq_deploy.report.schema import Data, Report
 
 
 def require_comparable(new: Build, baseline: Build) -> None:
@@ -29,8 +29,8 @@ def require_comparable(new: Build, baseline: Build) -> None:
     if not _same_images(new, baseline):
         mine, other = new.report.data, baseline.report.data
         raise UserError(
-            f"{baseline.name} was evaluated on other images ({other.evaluation_images} from {other.evaluation}) "
-            f"than {new.name} ({mine.evaluation_images} from {mine.evaluation}): build one of them again"
+            f"{baseline.name} was evaluated on other images ({_images_text(other)}) "
+            f"than {new.name} ({_images_text(mine)}): build one of them again"
         )
 
 
@@ -57,7 +57,12 @@ def _same_images(new: Build, baseline: Build) -> bool:
     if ours and theirs:
         return ours.images == theirs.images and np.array_equal(_labels(ours), _labels(theirs))
     mine, other = new.report.data, baseline.report.data
-    return (mine.evaluation, mine.evaluation_images) == (other.evaluation, other.evaluation_images)
+    return _images_text(mine) == _images_text(other)
+
+
+def _images_text(data: Data) -> str:
+    text = f"{data.evaluation_images} from {data.evaluation}"
+    return f"{text}, with a bank of {data.bank}" if data.bank else text
 
 
 def _labels(predictions: Predictions) -> Any:

@@ -73,10 +73,10 @@ def test_a_gate_on_the_new_build(answering: Answering, least: float, code: int) 
 
 
 def test_a_gate_that_means_nothing_cannot_be_judged(answering: Answering) -> None:
-    dense = Build("new", answering("dense", cosine=0.99), None)
-    found = compare(dense, dense, Thresholds(min_agreement=90))
+    number = Build("new", answering("regression", concordance=0.99), None)
+    found = compare(number, number, Thresholds(min_agreement=90))
     assert found.exit_code == 2
-    assert found.obstacles == ["--min-agreement cannot be judged: output is measured as dense, which has none"]
+    assert found.obstacles == ["--min-agreement cannot be judged: output is measured as regression, which has none"]
 
 
 @pytest.mark.parametrize(("kind", "figure", "values"), [("multilabel", "map", (80, 77)), ("regression", "mae", (2, 5))])
