@@ -93,13 +93,12 @@ def headlines(report: Report, row: Row) -> list[Reading]:
 
 
 def judged(report: Report, row: Row) -> Reading | None:
-    """What --max-drop is about: the user's own figure, else the one against the labels of the main output."""
+    """What --max-drop is about: the user's own figure, else the one against the labels, which are about one output."""
     own = own_readings(row)
     if own or report.evaluate:
         return own[0] if own else None
-    main = outputs(report)[0]
     labelled = (one for one in readings(report, row) if one.meaning.of == "labels" and one.meaning.headline)
-    return next((one for one in labelled if one.output is not None and one.output.name == main.name), None)
+    return next(labelled, None)
 
 
 def held(report: Report, row: Row, where: Where = "build") -> list[Reading]:

@@ -58,11 +58,11 @@ def closeness_failures(report: Report, row: Row) -> Iterator[str]:
 
 def ruins(report: Report, row: Row) -> list[str]:
     """Why a row is plainly ruined, as sentences; nothing where a threshold of the user's replaces the floor."""
-    held = _held(report)
+    replaced = _held(report)
     return [
         f"{row.title} is ruined: {_told(report, row, one)}; {_how_to_accept(one)}"
         for one in beyond_floors(report, row)
-        if one.output is not None and one.output.name not in held
+        if one.output is not None and one.output.name not in replaced
     ]
 
 
@@ -90,8 +90,11 @@ def _held(report: Report) -> set[str]:
     """The outputs that the user set a threshold for."""
     asked = {"agreement": report.min_agreement, "cosine": report.min_cosine}
     gates = {gate for gate, least in asked.items() if least is not None}
-    held = {output.name for output in outputs(report) if gates & {meaning.gate for meaning in output.figures}}
-    return held | ({outputs(report)[0].name} if report.max_drop is not None else set())
+    found = {output.name for output in outputs(report) if gates & {meaning.gate for meaning in output.figures}}
+    if report.max_drop is None:
+        return found
+    labelled = {one.output.name for one in held(report, report.baseline) if one.output is not None}
+    return found | (labelled or {outputs(report)[0].name})
 
 
 def _is_beyond(one: Reading) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def embedding_with_bank(task: Task, original: Bank, own: Bank) -> Task:
         found = own.voted(vectors)
         return (found == original.voted(reference)) & (found != NOBODY)
 
-    def share(name: str, title: str, told: str, answer: Callable[[Array], Array], headline: bool = False) -> Figure:
+    def share(name: str, title: str, told: str, answer: Callable[[Array], Array], **more: Any) -> Figure:
         return Figure(
             name=name,
             title=title,
@@ -41,13 +42,13 @@ def embedding_with_bank(task: Task, original: Bank, own: Bank) -> Task:
             parts=right(answer),
             unit="%",
             share=True,
-            headline=headline,
             column=True,
+            **more,
         )
 
     found = (
         share("bank_knn", "k-NN", "{value} right by 20 neighbours in the bank", own.voted, headline=True),
-        share("bank_probe", "probe", "{value} right by the original's probe", original.probed, headline=True),
+        share("bank_probe", "probe", "{value} right by the original's probe", original.probed, drop="build"),
         share("kept_knn", "k-NN, bank kept", "{value} right by 20 neighbours in the original's bank", original.voted),
         _agreement("{value} of votes as {other}", alike, share=True),
     )

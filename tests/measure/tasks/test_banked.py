@@ -84,7 +84,9 @@ def test_the_probe_and_a_kept_bank_are_the_originals() -> None:
 
 
 def test_a_threshold_is_about_what_the_bank_says() -> None:
+    assert of_embeddings().figure("bank_probe").drop == "build"
     for task in (of_embeddings(), of_patches()):
+        assert [one.headline for one in task.figures if one.of == "labels"].count(True) == 1
         assert [one.name for one in task.figures if one.gate == "agreement"] == ["bank_agreement"]
         labelled = [one.name for one in task.figures if one.of == "labels"]
         assert all(name.startswith(("bank_", "kept_")) for name in labelled)
