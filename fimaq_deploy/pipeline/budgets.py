@@ -22,6 +22,7 @@ from fimaq_deploy.calibration.mixing.front import Mix, front
 from fimaq_deploy.calibration.mixing.mixes import outputs_loss, settled
 from fimaq_deploy.calibration.mixing.options import (
     FLOATS,
+    NVFP4,
     Option,
     Options,
     formats_for,
@@ -36,7 +37,7 @@ from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import trace
-from fimaq_deploy.export.opset import DEFAULT_OPSET, check_storage
+from fimaq_deploy.export.opset import DEFAULT_OPSET, FLOAT4_OPSET, check_storage
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.measure.accuracy import evaluate
 from fimaq_deploy.measure.own import own_figures
@@ -102,7 +103,7 @@ class Search:
         return mixed(self.request.recipe, record.formats), record
 
     def run(self) -> schema.Mix:
-        formats = formats_for(since(combine(map(find_target, self.request.targets)), self.request.sm))
+        formats = self._formats()
         models = {name: self._learned(uniform(self.request.recipe, name), name) for name in formats}
         few = self.whole.encoder_images(self.images).take(IMAGES).to(self.device)
         options = options_of(models, few[:1], self._bits())
@@ -122,11 +123,18 @@ class Search:
         probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
         return self._record(tries[-1].mix, options, rest, cost, probes, costs)
 
-    def _bits(self) -> dict[str, int]:
-        """What a weight takes in model.onnx, whose floats have 32 bits."""
+    def _formats(self) -> list[str]:
+        """Those of the target. NVFP4 saves time alone: model.onnx holds its values in bytes, beside its scales."""
+        opset, timed = self.request.opset, self.budget.speed is not None
+        few = timed and (opset is None or opset >= FLOAT4_OPSET)
+        found = formats_for(since(combine(map(find_target, self.request.targets)), self.request.sm))
+        return [one for one in found if few or one != NVFP4]
+
+    def _bits(self) -> dict[str, float]:
+        """What a weight takes in model.onnx, whose floats have 32 bits and blocks of 16 a scale."""
         opset = self.request.opset or DEFAULT_OPSET
         packed = check_storage(self.request.weight_storage, opset) != "int8"
-        return {"w4a8": 4 if packed else 8, "w8a8": 8, "fp8": 8, FLOATS: 32}
+        return {"w4a8": 4 if packed else 8, "w8a8": 8, "fp8": 8, NVFP4: 8.5, FLOATS: 32}
 
     def _file(self, smallest: QuantizedModel, formats: Sequence[str], options: Options) -> tuple[int, Costs]:
         """What model.onnx takes as the smallest mix makes it, whose graph has the most nodes, and what layers cost."""

@@ -278,7 +278,7 @@ class Mix(_Part):
     size_budget: float | None = Field(default=None, description="In megabytes.")
     speed_budget: float | None = None
     costs: str = Field(default="", description="What times of products rest on: a measurement, a roofline, types.")
-    formats: dict[str, str] = Field(description="w4a8, w8a8, fp8 or floats, by layer.")
+    formats: dict[str, str] = Field(description="w4a8, w8a8, fp8, nvfp4 or floats, by layer.")
     losses: dict[str, dict[str, float]] = Field(description="Fisher loss of each layer alone, by format.")
     chosen: MixPoint
     front: list[MixPoint] = Field(description="Some of the best mixes for every budget, the cheapest first.")

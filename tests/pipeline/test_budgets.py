@@ -113,6 +113,24 @@ def test_every_layer_that_has_formats_has_a_time(search: Any, tmp_path: Path, mo
 
 
 @pytest.mark.slow
+def test_4_bit_floats_are_taken_where_time_is_short(tmp_path: Path, tiny_vit: Any, random_images: Any) -> None:
+    """One row an image and wide layers: bytes of weights decide, and 4-bit floats have the fewest."""
+    model, images = tiny_vit(img_size=8, patch_size=8, embed_dim=256, depth=1), random_images(4, 8)
+    settings = ["reconstruction.iterations=0", "tuning.iterations=0", "scale_search.candidates=1"]
+    asked = {"recipe": "auto", "settings": settings, "targets": "tensorrt-rtx", "sm": 120, "device": "cpu"}
+
+    def run(**more: Any) -> Mix:
+        request = Request.of("vit_digits", **asked, **more)
+        source = as_source(images)
+        return Search(request, model, source, source, Measures({}), tmp_path, lambda *_: None).run()
+
+    fast = run(speed_budget=2.5, gpu="RTX 5090")
+    assert fast.chosen.speed >= 2.5 and "nvfp4" in fast.formats.values()
+    assert "nvfp4" not in fast.losses["patch_embed.proj"] and "nvfp4" in fast.losses["blocks.0.mlp.fc1"]
+    assert not any("nvfp4" in each for each in run(size_budget=9).losses.values()), "they save no bytes of model.onnx"
+
+
+@pytest.mark.slow
 def test_a_mix_is_tried_for_the_gpus_that_it_is_built_for(tmp_path: Path, tiny_vit: Any, random_images: Any) -> None:
     """By --sm alone FP8 is a format, and attention over 37 tokens with heads of 24 is in FP8, as in the build."""
     model, images = tiny_vit(img_size=24, patch_size=4, embed_dim=48, depth=1), random_images(4, 24)

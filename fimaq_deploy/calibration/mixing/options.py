@@ -15,17 +15,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.network.plan import LayerGrids
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
+from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, quantized_layers
 from fimaq_deploy.recipe import LayerActivations, LayerOverride, LayerWeights, Recipe
-from fimaq_deploy.target import Target
+from fimaq_deploy.target import Format, Target
 
-FLOATS = "floats"
+FLOATS, NVFP4 = "floats", "nvfp4"
 # From the smallest to the largest.
 FORMATS: dict[str, LayerOverride] = {
     "w4a8": LayerOverride(weights=LayerWeights(bits=4), activations=LayerActivations(bits=8)),
     "w8a8": LayerOverride(weights=LayerWeights(bits=8), activations=LayerActivations(bits=8)),
     "fp8": LayerOverride(format="fp8", weights=LayerWeights(bits=8), activations=LayerActivations(bits=8)),
+    NVFP4: LayerOverride(format="nvfp4", weights=LayerWeights(bits=4), activations=LayerActivations(bits=4)),
     FLOATS: LayerOverride(quantize="never"),
 }
 
@@ -51,14 +54,21 @@ Options = Mapping[str, tuple[Option, ...]]
 
 
 def formats_for(target: Target) -> tuple[str, ...]:
-    """The formats of 8 bits and fewer that a target multiplies, the smallest first."""
+    """The formats of 8 bits and fewer that a target multiplies, those of integers first, the smallest first."""
     integers = ("w4a8", "w8a8") if target.executes_everywhere("int", "layer") else ()
-    floats = ("fp8",) if target.executes_everywhere("fp8", "layer") else ()
-    return (*integers, *floats)
+    floats: tuple[Format, ...] = ("fp8", "nvfp4")
+    return (*integers, *(one for one in floats if target.executes_everywhere(one, "layer")))
 
 
 def uniform(recipe: Recipe, name: str) -> Recipe:
-    """A recipe with one format for every layer that can have it."""
+    """A recipe with one format for every layer that can have it. Where that is 4-bit floats, in which nothing is
+    convolved, the patch embedding has INT8.
+    """
+    if name == NVFP4:
+        edge = {"format": "int", "weight_bits": 8, "activation_bits": 8}
+        own = {"format": None, "weight_bits": None, "activation_bits": None}
+        bits = {"weights": {"bits": 4}, "activations": {"bits": 4}}
+        return recipe.replace(format="nvfp4", patch_embed=edge, head=own, **bits)
     return recipe.replace(layers={"*": FORMATS[name].model_dump()})
 
 
@@ -68,9 +78,9 @@ def mixed(recipe: Recipe, formats: Mapping[str, str]) -> Recipe:
 
 
 def options_of(
-    models: Mapping[str, QuantizedModel], image: Tensor, bits: Mapping[str, int]
+    models: Mapping[str, QuantizedModel], image: Tensor, bits: Mapping[str, float]
 ) -> dict[str, tuple[Option, ...]]:
-    """Of every layer that is quantized in all of them.
+    """Of every layer that is quantized in integers; those in 4-bit floats where the layer can have them.
 
     models: by format, each quantized whole in it, with its sensitivity. image: (1, C, H, W). bits: that a weight takes
     in the file, by format.
@@ -79,14 +89,25 @@ def options_of(
     losses = {name: {one.name: one.alone for one in model.sensitivity} for name, model in models.items()}
     found = {}
     for layer, (count, weights) in rows.items():
-        if any(layer not in each for each in losses.values()):
+        if any(layer not in losses[name] for name in models if name != NVFP4):
             continue
+        own = [name for name in models if name != NVFP4 or _in_blocks(models[name], layer)]
         quantized = [
-            Option(name, bits[name] * weights, count * weights, max(0.0, losses[name][layer])) for name in models
+            Option(name, round(bits[name] * weights), count * weights, max(0.0, losses[name][layer])) for name in own
         ]
-        floats = Option(FLOATS, bits[FLOATS] * weights, SLOWER_IN_FLOATS * count * weights, 0.0)
+        floats = Option(FLOATS, round(bits[FLOATS] * weights), SLOWER_IN_FLOATS * count * weights, 0.0)
         found[layer] = (*quantized, floats)
     return found
+
+
+def _in_blocks(model: QuantizedModel, layer: str) -> bool:
+    """Whether a layer is in 4-bit floats there."""
+    found = model.plan.get(layer)
+    return (
+        isinstance(found, LayerGrids)
+        and isinstance(found.weights, FloatWeightGrid)
+        and found.weights.product == "nvfp4"
+    )
 
 
 @torch.no_grad()

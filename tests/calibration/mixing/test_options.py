@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
 import fimaq_deploy as fd
 from fimaq_deploy.calibration.mixing.options import FLOATS, formats_for, mixed, options_of, rows_of, uniform
 from fimaq_deploy.calibration.network.plan import Kept, LayerGrids
+from fimaq_deploy.export import trace
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import find_target
 
@@ -66,3 +69,23 @@ def test_floats_of_8_bits_are_a_format_where_every_gpu_has_them() -> None:
     rtx = find_target("tensorrt-rtx")
     assert formats_for(rtx) == ("w4a8", "w8a8"), "engines for every generation, and older ones have none"
     assert formats_for(replace(rtx, compute_capability=(8, 9))) == ("w4a8", "w8a8", "fp8")
+    assert formats_for(replace(rtx, compute_capability=(12, 0))) == ("w4a8", "w8a8", "fp8", "nvfp4")
+
+
+@pytest.mark.slow
+def test_4_bit_floats_are_an_option_of_layers_with_blocks(tiny_vit: Any, random_images: Any, tmp_path: Path) -> None:
+    """Not of the patch embedding, which is a convolution; and a file can hold them beside integers and floats."""
+    model, images = tiny_vit(embed_dim=32), random_images(8)
+    where = {"target": "tensorrt-rtx", "sm": 120}
+    models = {one: fd.quantize(model, images, uniform(QUICK, one), sensitivity=8, **where) for one in ("w8a8", "nvfp4")}
+    options = options_of(models, images[:1], {"w8a8": 8, "nvfp4": 8.5, FLOATS: 32})
+    assert [one.format for one in options["patch_embed.proj"]] == ["w8a8", FLOATS]
+    assert [one.format for one in options["blocks.0.mlp.fc1"]] == ["w8a8", "nvfp4", FLOATS]
+    assert options["blocks.0.mlp.fc1"][1].loss > options["blocks.0.mlp.fc1"][0].loss
+    formats = {"blocks.0.mlp.fc1": "nvfp4", "blocks.0.mlp.fc2": FLOATS, "blocks.1.mlp.fc1": "w8a8"}
+    mix = fd.quantize(model, images, mixed(QUICK, formats), **where)
+    assert mix.plan.float_products == [("nvfp4", "layer")]
+    file = trace(mix).write(tmp_path / "mix.onnx", find_target("tensorrt-rtx"))
+    kinds = {one.name: one.data_type for one in onnx.load(tmp_path / "mix.onnx").graph.initializer}
+    assert kinds["blocks.0.mlp.fc1.q_weight"] == onnx.TensorProto.FLOAT4E2M1, file
+    assert kinds["blocks.1.mlp.fc1.q_weight"] == onnx.TensorProto.INT8

@@ -14,6 +14,8 @@ from fimaq_deploy.report.schema import Mix, MixBuilt, MixPoint, Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_TOLD = 3  # layers that spared most
+
 _ABOUT = (
     "Every layer was measured alone in each format, and of all mixes the one with the least loss within the budget was "
     "taken. It stands in recipe.yaml, under layers, to be edited."
@@ -63,13 +65,13 @@ def _budget(found: Mix, built: MixBuilt) -> Exhibit:
         (
             f"products on {one.target}, times as fast as in floats",
             _number(found.speed_budget),
-            f"{found.chosen.speed:.3g}",
+            _foreseen(found),
             f"{one.speed:.3g} ({one.interval[0]:.3g} to {one.interval[1]:.3g})",
         )
         for one in built.times
     ]
     if not speeds and found.speed_budget is not None:
-        told = _number(found.speed_budget), f"{found.chosen.speed:.3g}", "not timed here"
+        told = _number(found.speed_budget), _foreseen(found), "not timed here"
         speeds = [("products, times as fast as in floats", *told)]
     return Exhibit(
         "mix-budget",
@@ -79,6 +81,11 @@ def _budget(found: Mix, built: MixBuilt) -> Exhibit:
         ("of", "budget", "foreseen", "built"),
         (sizes, *speeds),
     )
+
+
+def _foreseen(found: Mix) -> str:
+    """Of several targets a layer costs what it costs where that is most, so all of them are as fast or faster."""
+    return f"{'at least ' if ';' in found.costs else ''}{found.chosen.speed:.3g}"
 
 
 def _number(given: float | None) -> str:
@@ -97,9 +104,18 @@ def _bought(found: Mix) -> str:
     share = 100 * (1 - found.chosen.loss / cheapest.loss)
     more = found.chosen.megabytes - cheapest.megabytes
     cost = (
-        f"{more:.3g} MB more" if more > 0 else f"{cheapest.speed / found.chosen.speed:.3g} times the time in products"
+        f"{more:.3g} MB more"
+        if more > 0 and found.speed_budget is None
+        else f"{cheapest.speed / found.chosen.speed:.3g} times the time in products"
     )
-    return f"Beside the cheapest mix {share:.0f} % of the loss was spared, for {cost}."
+    return f"Beside the cheapest mix {share:.0f} % of the loss was spared, for {cost}{_most_by(found)}."
+
+
+def _most_by(found: Mix) -> str:
+    """The layers that would lose most in their smallest format and have another one."""
+    saved = {name: next(iter(each.values())) - each.get(found.formats[name], 0) for name, each in found.losses.items()}
+    first = sorted((name for name, one in saved.items() if one > 0), key=lambda name: -saved[name])[:_TOLD]
+    return f"; most of it by {', '.join(first)}" if first else ""
 
 
 def _probes(found: Mix) -> Exhibit:

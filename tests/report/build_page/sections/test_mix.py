@@ -33,7 +33,9 @@ def test_layers_stand_with_their_format_and_what_each_would_lose(full_report: r.
     assert "takes 3 MB, 2 times as fast in its products as in floats" in front.title
     assert layers.title == "Of 3 layers 1 in w4a8, 2 in w8a8"
     assert layers.rows[0] == ("a", "w4a8", "0.25", "0.125")
-    assert layers.note.endswith("Beside the cheapest mix 86 % of the loss was spared, for 1 MB more.")
+    assert layers.note.endswith(
+        "Beside the cheapest mix 86 % of the loss was spared, for 1 MB more; most of it by c, b."
+    )
 
 
 def test_what_learned_before_is_told(full_report: r.Report) -> None:
@@ -61,8 +63,16 @@ def test_what_was_built_stands_beside_what_was_asked_for(full_report: r.Report) 
     assert budget.title == "What was built takes 2.987 MB; 3 were foreseen"
     assert budget.rows[0] == ("model.onnx, MB", "3", "3", "2.987")
     assert budget.rows[1][1:] == ("", "2", "1.75 (1.5 to 2)")
+    _, several, _ = shown(full_report, chosen(built=built, costs="roofline of L4; measured on this CPU with x"))
+    assert several.rows[1][2] == "at least 2"
     _, unmeasured, _ = shown(full_report, chosen(speed_budget=1.8, built={"megabytes": 3}))
     assert unmeasured.rows[1][1:] == ("1.8", "2", "not timed here")
+
+
+def test_of_a_budget_of_time_the_price_is_time(full_report: r.Report) -> None:
+    front = [{"megabytes": 2.0, "speed": 2.0, "loss": 1.75}, {"megabytes": 3.0, "speed": 1.6, "loss": 0.25}]
+    found = chosen(speed_budget=1.6, chosen=front[1], front=front)
+    assert "was spared, for 1.25 times the time in products; most of it by c, b." in shown(full_report, found)[1].note
 
 
 def test_the_front_shows_where_the_budget_is(full_report: r.Report) -> None:
