@@ -53,12 +53,15 @@ class Trials:
         with ActivationStore(device=self.device, budget_bytes=self.stored_bytes) as store:
             made = prepare(self.model, seen, recipe, self.target, self.device, self.seed, self.stored_bytes)
             outputs, teacher = made.outputs, made.outputs.joining(made.teacher)
-            size = images_in_a_pass(seen, self.device, recipe.reconstruction.batch_size, made.at_once)
-            exact = store.collect(run_batches(teacher, seen, size), len(seen))
+            sizes = [
+                images_in_a_pass(half, self.device, recipe.reconstruction.batch_size, made.at_once)
+                for half in (seen, unseen)
+            ]
+            exact = store.collect(run_batches(teacher, seen, sizes[0]), len(seen))
             walk = Walk(made.copy, recipe, self.seed, seen, exact, store, outputs, made.at_once, None)
             for _ in walk.blocks(Checkpoints(None, str)):
                 pass
-            answers = [run_batches(one, unseen, size) for one in (outputs.joining(made.copy), teacher)]
+            answers = [run_batches(one, unseen, sizes[1]) for one in (outputs.joining(made.copy), teacher)]
             rows = [
                 row for two in zip(*answers, strict=True) for row in zip(*(one.split(1) for one in two), strict=True)
             ]

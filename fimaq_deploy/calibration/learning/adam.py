@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
-from fimaq_deploy.calibration.recording import node
+from fimaq_deploy.calibration.recording import node, once
 
 # Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015; torch's defaults.
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -40,6 +40,7 @@ class HostAdam:
         self._count = torch.zeros(())
         self._learned: list[tuple[dict[str, Any], list[nn.Parameter], list[Tensor], list[Tensor]]] | None = None
 
+    @once
     def _first(self) -> list[tuple[dict[str, Any], list[nn.Parameter], list[Tensor], list[Tensor]]]:
         found = [(group, [each for each in group["params"] if each.grad is not None]) for group in self.param_groups]
         return [

@@ -25,18 +25,18 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
-from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.device import of, place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.adam import Optimiser, adam
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
-from fimaq_deploy.calibration.learning.batches import merged, minibatches, relative_error, run_batches
+from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.gradients import Suffix, answer_of, suffix_of
 from fimaq_deploy.calibration.learning.minibatches import Rows
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.learning.outputs import Divergence
+from fimaq_deploy.calibration.learning.passes import error_of_passes, minibatch_outputs
 from fimaq_deploy.calibration.learning.replay import Replay
 from fimaq_deploy.calibration.learning.steps import Steps, Tables
 from fimaq_deploy.calibration.quantizers import rounding
@@ -175,7 +175,7 @@ class BlockLearner:
         self.scales.make()
         for quantizer in self.quantizers:
             quantizer.drop = 0.0
-        yield from run_batches(self.stage, self.q_in.tensor[:count], min(self.settings.batch_size, self.at_once))
+        yield from minibatch_outputs(self.stage, self.q_in.tensor[:count], self.settings.batch_size, self.at_once)
         for quantizer in self.quantizers:
             quantizer.drop = self.settings.qdrop
 
@@ -315,8 +315,7 @@ def reconstruct_block(
     device = place_of(stage.module)
     enable_quantization(stage.module, True)
     sample = boundary[1][:RECORDED_IMAGES]
-    size = images_in_a_pass(sample, device, settings.batch_size, at_once)
-    before = relative_error(run_batches(stage.module, sample, size), z)
+    before = error_of_passes(stage.module, sample, z, settings.batch_size, at_once)
     after, iterations, stopped = before, 0, CEILING
     watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
     if settings.iterations_a_block:
@@ -335,7 +334,7 @@ def reconstruct_block(
         stopped = learner.learn()
         watched, iterations = learner.watched, learner.schedule.iteration
         objective.release()
-        after = relative_error(run_batches(stage.module, sample, size), z)
+        after = error_of_passes(stage.module, sample, z, settings.batch_size, at_once)
     first, last_loss, *sums = torch.stack([before, after, *chain(*(powers for _, powers in watched))]).tolist()
     errors = (d / max(z, 1e-20) for d, z in zip(sums[::2], sums[1::2], strict=True))
     curve = tuple((iteration, error) for (iteration, _), error in zip(watched, errors, strict=True))

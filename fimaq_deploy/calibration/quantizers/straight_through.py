@@ -7,6 +7,7 @@ does (Esser et al., "Learned Step Size Quantization", ICLR 2020).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,29 +41,43 @@ class FakeQuantize(torch.autograd.Function):
 
 _Quantized = tuple[Tensor, Tensor]  # every row, and with those that are kept
 _Pulled = tuple[Tensor, Tensor, Tensor | None]
+_There = Sequence[Tensor | None]  # where results are written, if they lie somewhere already
+_NOWHERE = (None, None, None)
 
 
 @node
-def _on_the_host(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None) -> _Quantized:
-    return _quantized(x, scale, -round(offset.item()), top, keep)
+def _on_the_host(
+    x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None, there: _There = _NOWHERE
+) -> _Quantized:
+    return _quantized(x, scale, -round(offset.item()), top, keep, there)
 
 
 def _elsewhere(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None) -> _Quantized:
     return _quantized(x, scale, -offset.round(), top, keep)
 
 
-def _quantized(x: Tensor, scale: Tensor, low: Any, top: int, keep: Tensor | None) -> _Quantized:
-    out = x.div(scale).round_().clamp_(low, low + top).mul_(scale)
-    return out, out if keep is None else torch.lerp(out, x, keep)
+def _quantized(
+    x: Tensor, scale: Tensor, low: Any, top: int, keep: Tensor | None, there: _There = _NOWHERE
+) -> _Quantized:
+    out = torch.div(x, scale, out=there[0]).round_().clamp_(low, low + top).mul_(scale)
+    return out, out if keep is None else torch.lerp(out, x, keep, out=there[1])
 
 
 @node
 def _pulled_on_the_host(
-    whole: Tensor, x: Tensor, scale: Tensor, offset: Tensor, out: Tensor, keep: Tensor | None, top: int, free: bool
+    whole: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    out: Tensor,
+    keep: Tensor | None,
+    top: int,
+    free: bool,
+    there: _There = _NOWHERE,
 ) -> _Pulled:
     grad, low, step = _of_quantized(whole, keep), -round(offset.item()), scale.item()
     grad_x = torch.ops.aten.hardtanh_backward(grad, x, (low - 0.5) * step, (low + top + 0.5) * step)
-    return _pulled(whole, grad, grad_x, x, scale, out, keep, free)
+    return _pulled(whole, grad, grad_x, x, scale, out, keep, free, there)
 
 
 def _pulled_elsewhere(
@@ -79,12 +94,23 @@ def _of_quantized(whole: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def _pulled(
-    whole: Tensor, grad: Tensor, grad_x: Tensor, x: Tensor, scale: Tensor, out: Tensor, keep: Tensor | None, free: bool
+    whole: Tensor,
+    grad: Tensor,
+    grad_x: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    out: Tensor,
+    keep: Tensor | None,
+    free: bool,
+    there: _There = _NOWHERE,
 ) -> _Pulled:
     # Inside, d(out)/d(scale) is the rounding error; outside it is the bound itself.
-    grad_scale = (torch.dot(grad.reshape(-1), out.reshape(-1)) - torch.dot(grad_x.reshape(-1), x.reshape(-1))) / scale
-    grad_offset = (grad_x.sum() - grad.sum()) * scale if free else None
-    return grad_x if keep is None else torch.addcmul(grad_x, whole, keep), grad_scale, grad_offset
+    error = torch.dot(grad.reshape(-1), out.reshape(-1)) - torch.dot(grad_x.reshape(-1), x.reshape(-1))
+    grad_scale = torch.div(error, scale, out=there[1])
+    grad_offset = torch.mul(grad_x.sum() - grad.sum(), scale, out=there[2]) if free else None
+    if keep is None:
+        return grad_x if there[0] is None else there[0].copy_(grad_x), grad_scale, grad_offset
+    return torch.addcmul(grad_x, whole, keep, out=there[0]), grad_scale, grad_offset
 
 
 class RoundedWeight(torch.autograd.Function):
