@@ -13,15 +13,15 @@ As in a device's recording every tensor stays where it is, so that a call is bou
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fimaq_deploy.calibration.operators import bound, copied, shapes_are_fixed, writes
+from fimaq_deploy.calibration.operators import copied, operator
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,15 +30,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 WORTH_RECORDING = 2**16
 
 
+class _Call(NamedTuple):
+    """into: None for an operator; of a node, whether it writes its results where it is told."""
+
+    function: Any
+    args: tuple[Any, ...]
+    settings: dict[str, Any]
+    result: Any
+    into: bool | None = None
+
+
 class _Recorder(TorchDispatchMode):
+    """Notes what is called, and keeps it all: memory is one call's, an identity one tensor's."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[Callable[[], Any]] | None = []
+        self.calls: list[_Call] = []
         self.paused = False
-        self._kept: list[Any] = []  # so that an identity stays one tensor's, and memory one call's
-        self._empty: tuple[Any, ...] | None = None  # the call before, if it made a tensor without numbers
-        self._given: dict[int, Tensor] = {}  # gradients by what autograd made of them for their parameters
-        self._copies: set[int] = set()  # the memory of those
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -48,63 +56,88 @@ class _Recorder(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = function(*args, **kwargs)
-        if self.paused or self.calls is None:
-            return result
-        self._kept.append(result)
-        if function is torch.ops.aten.new_empty_strided.default:
-            self._empty = function, args, kwargs, result
-        elif not self._gives(function, args):
-            self._record(function, args, kwargs, result)
+        result = function._op(*args, **kwargs)
+        if not self.paused:
+            self.calls.append(_Call(function, args, kwargs, result))
         return result
 
-    def _record(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        assert self.calls is not None
-        memory = {_memory(each) for each in _tensors([result])}
-        looks = not writes(function) and not memory.isdisjoint(_memory(each) for each in _tensors(args))
-        if not shapes_are_fixed(function, args) or (looks and not memory.isdisjoint(self._copies)):
-            self.calls = None
-        elif memory and not looks:
-            taken = {name: self._meant(value) for name, value in kwargs.items()}
-            self.calls.append(bound(function, self._meant(args), taken, _alone(result)))
+    def node(self, function: Callable[..., Any], args: tuple[Any, ...], into: bool) -> Any:
+        if self.paused:
+            return function(*args)
+        result = self.pause(function, args)
+        if not into:
+            result = self.pause(_owned, (result,))
+        self.calls.append(_Call(function, args, {}, result, into))
+        return result
 
-    def _gives(self, function: Any, args: tuple[Any, ...]) -> bool:
-        """Whether a call copies a gradient for its parameter, which autograd hands on where nobody looks at it."""
-        before, self._empty = self._empty, None
-        if before is None:
-            return False
-        if function is torch.ops.aten.copy_.default and args[0] is before[-1] and self._may_give(*args[:2]):
-            self._given[id(args[0])] = args[1]
-            self._copies.add(_memory(args[0]))
-            return True
-        self._record(*before)
-        return False
-
-    def _may_give(self, there: Tensor, gradient: Tensor) -> bool:
-        alike = there.dtype == gradient.dtype and there.stride() == gradient.stride()
-        return alike and not any(each is gradient for each in self._given.values())
-
-    def _meant(self, value: Any) -> Any:
-        """A value with the gradients themselves in the place of their copies, and nothing of autograd."""
-        if isinstance(value, Tensor):
-            return self._given.get(id(value), value).detach()
-        return type(value)(map(self._meant, value)) if isinstance(value, list | tuple) else value
-
-    def node(self, function: Callable[..., Any], args: tuple[Any, ...], writes_there: bool) -> Any:
+    def pause(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         before, self.paused = self.paused, True
         try:
-            result = function(*args)
-            if not writes_there:
-                result = _owned(result)
+            return function(*args)
         finally:
             self.paused = before
-        if self.calls is not None and not before:
-            self._kept.append(result)
-            self._gives(function, args)
-            call = partial(function, *self._meant(args))
-            there = _alone(result)
-            self.calls.append(partial(call, there=there) if writes_there else copied(call, there))
-        return result
+
+
+class _Program:
+    """What was called, as calls without arguments; `calls` is None where it cannot be called again."""
+
+    def __init__(self, calls: list[_Call]) -> None:
+        self.calls: list[Callable[[], Any]] | None = []
+        self._given: dict[int, Tensor] = {}  # gradients by what autograd made of them for their parameters
+        empty: _Call | None = None
+        for number, call in enumerate(calls):
+            following = calls[number + 1] if number + 1 < len(calls) else None
+            if call.function is torch.ops.aten.new_empty_strided.default and self._gives(call, following):
+                empty = call
+            elif empty is not None:
+                empty = None
+            elif not self._take(call):
+                self.calls = None
+                break
+
+    def _gives(self, empty: _Call, copy: _Call | None) -> bool:
+        """Whether a call copies a gradient for its parameter, which autograd hands on where nobody looks at it."""
+        if copy is None or copy.function is not torch.ops.aten.copy_.default or copy.args[0] is not empty.result:
+            return False
+        there, gradient = copy.args[:2]
+        alike = there.dtype == gradient.dtype and there.stride() == gradient.stride()
+        if not alike or any(each is gradient for each in self._given.values()):
+            return False
+        self._given[id(there)] = gradient
+        return True
+
+    def _take(self, call: _Call) -> bool:
+        """Returns whether it can be called again."""
+        assert self.calls is not None
+        if call.into is not None:
+            again = partial(call.function, *self.meant(call.args))
+            there = self._alone(call.result)
+            self.calls.append(partial(again, there=there) if call.into else copied(again, there))
+            return True
+        own = operator(call.function)
+        if own.looks:
+            return self._looks(call)
+        if not own.repeats(call.args):
+            return False
+        settings = {name: self.meant(value) for name, value in call.settings.items()}
+        self.calls.append(own.bound(self.meant(call.args), settings, self._alone(call.result)))
+        return True
+
+    def _looks(self, call: _Call) -> bool:
+        given = self._given.get(id(call.args[0]))
+        if given is not None and call.function is torch.ops.aten.detach.default:
+            self._given[id(call.result)] = given
+        return given is None or id(call.result) in self._given
+
+    def meant(self, value: Any) -> Any:
+        """A value with the gradients themselves in the place of their copies, and nothing of autograd."""
+        if isinstance(value, Tensor):
+            value = self._given.get(id(value), value)
+            return value.detach() if value.requires_grad else value
+        return type(value)(map(self.meant, value)) if isinstance(value, list | tuple) else value
+
+    def _alone(self, result: Any) -> list[Any]:
+        return list(map(self.meant, result)) if isinstance(result, list | tuple) else [self.meant(result)]
 
 
 _active: list[_Recorder] = []
@@ -116,10 +149,10 @@ def node(function: F) -> F:
     It must return tensors of the same shapes every time, of memory of their own. Where it has a parameter `there`, it
     is told into which tensors to write its results, and does so; otherwise they are copied there.
     """
-    writes_there = "there" in inspect.signature(function).parameters
+    into = "there" in inspect.signature(function).parameters
 
     def call(*args: Any) -> Any:
-        return _active[-1].node(function, args, writes_there) if _active else function(*args)
+        return _active[-1].node(function, args, into) if _active else function(*args)
 
     return call  # type: ignore[return-value]
 
@@ -128,13 +161,7 @@ def once(function: F) -> F:
     """A function that is called when a step is recorded, and not again: it makes what all steps share."""
 
     def call(*args: Any) -> Any:
-        if not _active:
-            return function(*args)
-        before, _active[-1].paused = _active[-1].paused, True
-        try:
-            return function(*args)
-        finally:
-            _active[-1].paused = before
+        return _active[-1].pause(function, args) if _active else function(*args)
 
     return call  # type: ignore[return-value]
 
@@ -148,10 +175,11 @@ def recorded(step: Callable[[], tuple[Any, ...]]) -> tuple[tuple[Any, ...], Call
             results = step()
     finally:
         _active.remove(recorder)
-    calls = recorder.calls
+    program = _Program(recorder.calls)
+    calls = program.calls
     if calls is None:
         return results, None
-    theirs = [recorder._meant(each).detach() for each in results]
+    theirs = [program.meant(each) for each in results]
 
     def again() -> tuple[Any, ...]:
         with torch.inference_mode():  # which lets operators skip what they do for autograd
@@ -160,26 +188,7 @@ def recorded(step: Callable[[], tuple[Any, ...]]) -> tuple[tuple[Any, ...], Call
         with torch.no_grad():
             return tuple(each.clone() for each in theirs)
 
-    return tuple(each.detach().clone() for each in theirs), again
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _alone(result: Any) -> list[Any]:
-    """The tensors of a result, without what autograd knows of them."""
-    return [
-        each if each is None else each.detach() for each in (result if isinstance(result, list | tuple) else [result])
-    ]
+    return tuple(each.clone() for each in theirs), again
 
 
 def _owned(result: Any) -> Any:

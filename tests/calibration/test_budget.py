@@ -40,9 +40,19 @@ def test_more_tokens_are_fewer_images(tiny_vit: Make) -> None:
     assert images_at_once(model, dict.fromkeys(("blocks.0.attn", "blocks.1.attn"), 10**6)) == 1
 
 
-@pytest.mark.parametrize(("at_once", "expected"), [(1000, 32), (5, 5)])
-def test_the_host_passes_a_minibatch(at_once: int, expected: int) -> None:
-    assert images_in_a_pass(torch.empty(2, 100), torch.device("cpu"), 32, at_once) == expected
+@pytest.mark.parametrize(
+    ("count", "numbers", "batch_size", "at_once", "expected"),
+    [
+        (64, 2**16, 32, 1000, 32),  # large images
+        (64, 100, 32, 5, 5),
+        (64, 2**10, 8, 1000, 64),  # small ones: as many minibatches as the caches hold
+        (64, 2**10, 8, 30, 24),
+        (63, 2**10, 8, 1000, 8),  # what is left over would go with others
+        (70, 2**10, 7, 1000, 7),  # products of other rows would add up otherwise
+    ],
+)
+def test_the_host_passes_minibatches(count: int, numbers: int, batch_size: int, at_once: int, expected: int) -> None:
+    assert images_in_a_pass(torch.empty(count, numbers), torch.device("cpu"), batch_size, at_once) == expected
 
 
 @pytest.mark.parametrize(

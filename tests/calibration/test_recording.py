@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.adam import HostAdam
-from fimaq_deploy.calibration.recording import node, recorded
+from fimaq_deploy.calibration.recording import node, once, recorded
 
 
 class _Learning:
@@ -100,3 +100,63 @@ def test_one_gradient_of_two_parameters_is_not_changed_through_the_other(sign: b
     expected, (_, again) = step(), recorded(step)
     assert again is not None
     assert all(torch.equal(left, right) for left, right in zip(again(), expected, strict=True))
+
+
+def test_what_looks_at_a_tensor_is_not_called_again() -> None:
+    x = torch.zeros(2, 3)
+    _, again = recorded(lambda: (x.t().reshape(3, 2).t().unsqueeze(0).add(1)[0].view(-1)[1:],))
+    assert again is not None
+    x.fill_(4)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        assert again()[0].tolist() == [5] * 5
+    called = {event.key for event in found.key_averages()}
+    assert "aten::add" in called and not called & {"aten::t", "aten::view", "aten::unsqueeze", "aten::slice"}
+
+
+def test_what_is_made_once_is_not_made_again() -> None:
+    made: list[Tensor] = []
+
+    @once
+    def total() -> Tensor:
+        made.append(torch.zeros(()))
+        return made[0]
+
+    _, again = recorded(lambda: (total().add_(1),))
+    assert again is not None
+    assert [float(again()[0]) for _ in range(2)] == [2, 3] and len(made) == 1
+
+
+def test_a_node_may_write_where_it_is_told() -> None:
+    x, told = torch.ones(2), []
+
+    @node
+    def doubled(x: Tensor, there: list[Tensor | None] = [None]) -> Tensor:  # noqa: B006
+        told.append(there[0])
+        return torch.mul(x, 2, out=there[0])
+
+    _, again = recorded(lambda: (doubled(x) + 1,))
+    assert again is not None
+    x.fill_(3)
+    assert again()[0].tolist() == [7, 7]
+    assert told[0] is None and told[1] is not None
+
+
+def test_a_step_whose_shapes_depend_on_numbers_is_not_run_from_a_list() -> None:
+    x = torch.tensor([1.0, -1.0])
+    (result,), again = recorded(lambda: (x[x > 0],))
+    assert result.tolist() == [1] and again is None
+
+
+def test_a_step_that_looks_at_a_parameters_gradient_is_right_or_not_run_from_a_list() -> None:
+    one = nn.Parameter(torch.ones(2, 2))
+
+    def step() -> tuple[Tensor]:
+        one.grad = None
+        with torch.enable_grad():
+            (one * torch.full((2, 2), 3.0)).sum().backward()
+        assert one.grad is not None
+        one.grad.view(-1)[:2].zero_()
+        return (one.grad.clone(),)
+
+    (result,), again = recorded(step)
+    assert result.tolist() == [[0, 0], [3, 3]] and again is None

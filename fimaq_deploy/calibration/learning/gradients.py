@@ -28,6 +28,12 @@ def suffix_of(stages: Sequence[Stage]) -> Suffix:
     return run
 
 
+def features_of(stages: Sequence[Stage]) -> Suffix:
+    """From what the first of the remaining stages gets to the penultimate feature."""
+    between, head = suffix_of(stages[:-1]), stages[-1].module if stages else None
+    return lambda x: head.features(between(x))  # type: ignore[operator, union-attr]
+
+
 def answer_of(stages: Sequence[Stage], tap: nn.Module | None = None) -> Suffix:
     """The same, to everything that is handed out from here on, joined: what came before cannot change any more.
 

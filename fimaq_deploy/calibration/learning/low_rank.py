@@ -33,7 +33,8 @@ class LowRank(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _gradient(grads[0], *ctx.saved_tensors, ctx.kept, ctx.held), None
+        (d,) = ctx.saved_tensors
+        return _gradient(grads[0], d, ctx.kept, ctx.held), None
 
 
 @node

@@ -44,7 +44,8 @@ class BlockContext:
 
     suffix: the blocks after this one; features: the same up to the penultimate feature. divergence: of two outputs.
     pulled: images whose graph through the suffix may be in memory together. near: whether all that a measurement reads
-    lies on the device, so that it can be recorded. warm: whether the like of it has run there before.
+    lies on the device, so that it can be recorded. warm: whether the like of it has run there before. depth: how many
+    stages a measurement runs.
     """
 
     z: Tensor | Rows
@@ -57,6 +58,7 @@ class BlockContext:
     pulled: int = sys.maxsize
     near: bool = False
     warm: bool = False
+    depth: int = 1
 
     def sample(self, measurements: int) -> int:
         """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
@@ -85,9 +87,10 @@ class BlockContext:
         whole = len(output) if not is_host(output.device) else max(1, HOST_VALUES // output[0].numel())
         return min(whole, self.pulled)
 
-    def repeated(self, measure: Callable[[], T]) -> Replay[T]:
+    def repeated(self, measure: Callable[[], T], images: int) -> Replay[T]:
         """Of a measurement that is taken several times on the same images; the next one overwrites its results."""
-        return Replay(measure, self.z.device, record=self.near, warm_up=0 if self.warm else 1)
+        values = self.z.tensor[0].numel() * images * self.depth if isinstance(self.z, Rows) else sys.maxsize
+        return Replay(measure, self.z.device, record=self.near, warm_up=0 if self.warm else 1, values=values)
 
     def keep(self, batches: Iterable[Tensor]) -> Rows:
         """Store a measurement that has one row per image."""
@@ -183,12 +186,12 @@ class Brecq(Objective):
 
 
 def _measurement(
-    context: BlockContext, measurements: int, outputs: CurrentOutputs
+    context: BlockContext, images: int, outputs: CurrentOutputs
 ) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
     """Of the means of |g| and of |d| over a sample, each (a,), and all d, (B, a)."""
 
     def measure() -> tuple[Tensor, Tensor, Tensor]:
-        batches = list(context.deviations(outputs, context.sample(measurements)))
+        batches = list(context.deviations(outputs, images))
         gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
         d = torch.cat([each for _, _, each in batches])
         return sum(gradients, torch.zeros((), device=d.device)) / len(d), d.abs().mean(0), d
@@ -209,7 +212,8 @@ class Dplr(Objective):
 
     def refresh(self, outputs: CurrentOutputs) -> None:
         if self._again is None:
-            self._again = self.context.repeated(_measurement(self.context, self.refreshes, outputs))
+            images = self.context.sample(self.refreshes)
+            self._again = self.context.repeated(_measurement(self.context, images, outputs), images)
         mean, (gradient, deviation, d) = parallel.current().mean, self._again()
         self.gradients.append(mean(gradient.clone()))
         self.deviations.append(mean(deviation.clone()))

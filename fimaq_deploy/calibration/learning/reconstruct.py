@@ -32,7 +32,7 @@ from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
-from fimaq_deploy.calibration.learning.gradients import Suffix, answer_of, suffix_of
+from fimaq_deploy.calibration.learning.gradients import answer_of, features_of
 from fimaq_deploy.calibration.learning.minibatches import Rows
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
 from fimaq_deploy.calibration.learning.outputs import Divergence
@@ -320,14 +320,24 @@ def reconstruct_block(
     watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
     if settings.iterations_a_block:
         last = position == len(stages) - 1
-        suffix, features = answer_of(stages[position + 1 :], stage.tap), _features(stages, position)
+        suffix, features = answer_of(stages[position + 1 :], stage.tap), features_of(stages[position + 1 :])
         fp_in, q_in, z_rows, references = (store.rows(each, device) for each in (*boundary, z, logits))
         near = parallel.current().size == 1 and not any(each.ahead for each in (q_in, z_rows, references))
         recordable = getattr(divergence, "recordable", True)
         near = near and recordable
         pulled = max(1, at_once // len(stages))
         context = BlockContext(
-            z_rows, references, suffix, features, settings, store, divergence, pulled, near, limits.warm
+            z_rows,
+            references,
+            suffix,
+            features,
+            settings,
+            store,
+            divergence,
+            pulled,
+            near,
+            limits.warm,
+            len(stages) - position,
         )
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
         learner = BlockLearner(stage.module, objective, (fp_in, q_in), settings, at_once, recordable)
@@ -339,10 +349,3 @@ def reconstruct_block(
     errors = (d / max(z, 1e-20) for d, z in zip(sums[::2], sums[1::2], strict=True))
     curve = tuple((iteration, error) for (iteration, _), error in zip(watched, errors, strict=True))
     return BlockRecord(stage.name, first, last_loss, iterations, time.perf_counter() - started, curve, stopped)
-
-
-def _features(stages: Sequence[Stage], position: int) -> Suffix:
-    """From a stage's output to the penultimate feature."""
-    between = suffix_of(stages[position + 1 : -1])
-    head = stages[-1].module
-    return lambda x: head.features(between(x))  # type: ignore[operator]

@@ -45,8 +45,8 @@ class Replay(Generic[T]):
         warm_up: int = _WARM_UP,
         values: int = sys.maxsize,
     ) -> None:
-        self._place, self._warm_up = of(device), warm_up
-        self._on_host = is_host(device)
+        self._place, self._on_host = of(device), is_host(device)
+        self._warm_up = 0 if self._on_host else warm_up  # where there is nothing to set up
         able = values <= WORTH_RECORDING if self._on_host else self._place.records
         self.function, self.records = function, record and able
         self.forget()
