@@ -95,12 +95,21 @@ def _search_rows(quantizers: Sequence[ActivationQuantizer], x: Tensor, candidate
     lows, highs = x.amin(1, keepdim=True).clamp(max=0) * shrink, x.amax(1, keepdim=True).clamp(min=0) * shrink
     low, high = _best(one, x, lows, highs)
     if one.offset_is_free:
-        for _ in range(2):
-            low, high = _best(one, x, low.expand_as(highs), highs)
-            low, high = _best(one, x, lows, high.expand_as(lows))
+        # A search beside a bound that has not moved since the last one would find the same again.
+        low, high = _best(one, x, low.expand_as(highs), highs)
+        first, (low, high) = low, _best(one, x, lows, high.expand_as(lows))
+        if not _same(low, first):
+            second, (low, high) = high, _best(one, x, low.expand_as(highs), highs)
+            if not _same(high, second):
+                low, high = _best(one, x, lows, high.expand_as(lows))
     scales, offsets = one.fit_bounds(low[:, 0], high[:, 0])
     torch._foreach_copy_([each.scale for each in quantizers], list(scales.unbind()))
     torch._foreach_copy_([each.offset for each in quantizers], list(offsets.unbind()))
+
+
+def _same(bounds: Tensor, before: Tensor) -> bool:
+    """Whether nothing has moved; a device would be waited for to be asked."""
+    return is_host(bounds.device) and torch.equal(bounds, before)
 
 
 def _best(quantizer: ActivationQuantizer, x: Tensor, lows: Tensor, highs: Tensor) -> tuple[Tensor, Tensor]:

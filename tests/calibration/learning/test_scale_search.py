@@ -59,6 +59,19 @@ def test_two_descents_come_close_to_all_pairs_of_bounds(kind: str) -> None:
     assert error_of(searched, x) <= 1.1 * best
 
 
+@pytest.mark.parametrize("kind", ["normal", "gelu", "outliers"])
+@pytest.mark.parametrize("bits", [3, 6])
+def test_a_search_that_stops_where_nothing_moves_finds_what_a_whole_one_does(kind: str, bits: int) -> None:
+    """Only the host stops: asking a device would wait for it."""
+    found = []
+    with second_device() as device:
+        for place in (torch.device("cpu"), device):
+            quantizer = ActivationQuantizer(ActivationGrid(bits, "asymmetric")).requires_grad_(False).to(place)
+            search_activation(quantizer, values(kind).to(place), 64)
+            found.append((float(quantizer.scale), float(quantizer.offset)))
+    assert found[0] == found[1]
+
+
 def test_a_constant_or_empty_range_gives_a_usable_scale() -> None:
     for x in (torch.zeros(50), torch.full((50,), 2.0), torch.full((50,), -2.0)):
         quantizer = ActivationQuantizer(ActivationGrid(4, "asymmetric")).requires_grad_(False)
