@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,10 +128,21 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     found.shutdown()
 
 
-def driver(plan: Path, address: str, *more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": str(Path(__file__).parents[2])}
-    words = [sys.executable, "-m", "fimaq_deploy", "sweep", str(plan), "--on", "ray", *more]
-    return subprocess.Popen(words, env=environment, cwd=plan.parent, text=True, stderr=subprocess.PIPE)
+@pytest.fixture
+def driver(plan: Path, cluster: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the sweep of the plan on the cluster; what a failed test leaves is ended."""
+    environment = {**os.environ, "RAY_ADDRESS": cluster, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-m", "fimaq_deploy", "sweep", str(plan), "--on", "ray"]
+    started = []
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        made = subprocess.Popen([*words, *more], env=environment, cwd=plan.parent, text=True, stderr=subprocess.PIPE)
+        started.append(made)
+        return made
+
+    yield start
+    for one in started:
+        one.kill()
 
 
 def workers(directory: Path) -> list[int]:
@@ -164,11 +176,11 @@ def done(out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found in /proc")
 def test_a_worker_and_then_the_driver_killed_give_the_same_table(
-    plan: Path, tmp_path: Path, cluster: str, capsys: pytest.CaptureFixture[str]
+    plan: Path, tmp_path: Path, driver: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = sweep(plan, out=tmp_path / "whole")
     out = tmp_path / "out"
-    first = driver(plan, cluster, "--out", str(out))
+    first = driver("--out", str(out))
     wait_for(lambda: len(workers(tmp_path)) >= 1)
     os.kill(workers(tmp_path)[0], signal.SIGKILL)
     wait_for(lambda: len(done(out)) >= 1)
@@ -178,7 +190,7 @@ def test_a_worker_and_then_the_driver_killed_give_the_same_table(
     kept = done(out)
     assert 1 <= len(kept) < 4
     times = {name: (out / name / "manifest.json").stat().st_mtime_ns for name in kept}
-    again = driver(plan, cluster, "--out", str(out))
+    again = driver("--out", str(out))
     _, said = again.communicate(timeout=400)
     assert again.returncode == 1, said
     found = Sweep.model_validate_json((out / "sweep.json").read_text(encoding="utf-8"))
@@ -194,10 +206,10 @@ def test_a_worker_and_then_the_driver_killed_give_the_same_table(
 
 
 @pytest.mark.slow
-def test_builds_go_to_a_url(plan: Path, tmp_path: Path, cluster: str) -> None:
+def test_builds_go_to_a_url(plan: Path, tmp_path: Path, driver: Callable[..., Any]) -> None:
     plan.write_text(PLAN.replace(", swin_digits", "").replace(", w4a8", ""), encoding="utf-8")
     url = (tmp_path / "bucket").as_uri()
-    first = driver(plan, cluster, "--out", url)
+    first = driver("--out", url)
     _, said = first.communicate(timeout=400)
     assert first.returncode == 1, said
     names = {path.name for path in (tmp_path / "bucket").iterdir()}
