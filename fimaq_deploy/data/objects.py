@@ -57,6 +57,11 @@ def has_masks(objects: Array) -> bool:
     return objects.shape[-1] > _MASK
 
 
+def masks_fit(objects: Array, height: int, width: int) -> bool:
+    """Whether the masks are of images of that size, as far as their number of pixels tells."""
+    return objects.shape[-1] - _MASK == -(-height * width // _BITS)
+
+
 def masks_of(objects: Array, height: int, width: int) -> NDArray[np.bool_]:
     """(..., height, width)"""
     octets = _words(objects).view(np.uint8)

@@ -64,6 +64,7 @@ from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.sources import evaluation_and_bank
 from fimaq_deploy.pipeline.speed import measure_speed
+from fimaq_deploy.pipeline.standalone import standalone
 from fimaq_deploy.pipeline.steps import Counter, Progress, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants, of_module
 from fimaq_deploy.pipeline.whole import Whole, reads_directly
@@ -286,7 +287,8 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("evaluate") as count:
         sources = of_module(loaded.whole.encoder_original, quantized, files)
         variants = load_variants(sources, files, engines)
-        ways = loaded.whole.candidates(variants.candidates)
+        alone = standalone(folder, loaded.whole, head, variants.loaded, loaded.evaluation.take(1))
+        ways = (*loaded.whole.candidates(variants.candidates), *alone.candidates)
         found = measure_rows(ways, loaded.evaluation, loaded.measures, count, originals)
         found.predictions.save(folder / PREDICTIONS)
         read = file_info(loaded.info, contract)
@@ -297,9 +299,9 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("parity"):
         parity = _compare_stages(request, quantized, folder, loaded.shown(loaded.evaluation), variants)
     with steps.step("latency"):
-        rows = findings.with_speed(found.rows, measure_speed(variants.loaded))
+        rows = findings.with_speed(found.rows, {**measure_speed(variants.loaded), **alone.speed()})
     doubts = findings.label_notes(found.predictions, loaded.info.classes)
-    whole = loaded.whole.note(ONNX, _outputs(files), loaded.direct)
+    whole = loaded.whole.note(ONNX, _outputs(files), loaded.direct, [one.title for one in alone.candidates])
     report = make_report(
         request,
         loaded.info,

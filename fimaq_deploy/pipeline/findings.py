@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -94,8 +95,8 @@ def to_row(
         title=candidate.title,
         deployed=candidate.deployed,
         not_run=candidate.not_run,
-        file=candidate.file.name if candidate.file else None,
-        size_bytes=size_of(candidate.file) if candidate.file and candidate.file.is_file() else None,
+        file=" and ".join(one.name for one in candidate.files) or None,
+        size_bytes=_size(candidate.files),
     )
     if done is None:
         return row
@@ -114,6 +115,11 @@ def to_row(
         "not_finite": done.original.not_finite,
     }
     return row.model_copy(update=measured)
+
+
+def _size(files: Sequence[Path]) -> int | None:
+    """Of all together; None where one is not there."""
+    return sum(map(size_of, files)) if files and all(one.is_file() for one in files) else None
 
 
 def to_outputs(

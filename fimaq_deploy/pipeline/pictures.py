@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fimaq_deploy.contract import COLOURS
-from fimaq_deploy.data.objects import boxes_of, labels_of, scores_of
+from fimaq_deploy.data.objects import boxes_of, has_masks, labels_of, masks_fit, masks_of, scores_of
 from fimaq_deploy.measure.outputs import Outputs
 from fimaq_deploy.measure.tasks import Tasks
 from fimaq_deploy.measure.tasks.detection import SURE
@@ -47,24 +47,28 @@ def glance(images: Tensor, seen: Mapping[str, Outputs], tasks: Tasks) -> Glance 
 
 
 def to_pictures(seen: Glance | None, tasks: Tasks, info: ModelInfo) -> list[schema.Picture]:
-    """As a report keeps them: small, as JPEG; objects that a row is sure of, or the class of each pixel."""
+    """As a report keeps them: small, as JPEG; objects that a row is sure of, with masks, or the class of each pixel."""
     if seen is None or info.input_shape[0] not in COLOURS:
         return []
     main = next(iter(tasks))
     if tasks[main].kind == "detection":
-        answers = {row: [_objects(one, info) for one in outputs[main]] for row, outputs in seen.answers.items()}
+        size = (seen.images.shape[2], seen.images.shape[3])
+        sure = {row: [_sure(one) for one in outputs[main]] for row, outputs in seen.answers.items()}
+        answers = {row: [_objects(one, info) for one in found] for row, found in sure.items()}
+        masks = {row: [_masks(one, size) for one in found] for row, found in sure.items()}
         maps: dict[str, list[str | None]] = {row: [None] * len(found) for row, found in answers.items()}
     else:
         arrange = tasks[main].arrange
         maps = {row: [_map(one) for one in arrange(outputs[main])] for row, outputs in seen.answers.items()}
         answers = {row: [[] for _ in found] for row, found in maps.items()}
+        masks = {row: [None] * len(found) for row, found in maps.items()}
     return [
         schema.Picture(
             image=_jpeg(_pixels(image, info)),
             width=image.shape[2],
             height=image.shape[1],
             answers=[
-                schema.Answer(row=row, objects=found[number], classes=maps[row][number])
+                schema.Answer(row=row, objects=found[number], classes=maps[row][number], masks=masks[row][number])
                 for row, found in answers.items()
             ],
         )
@@ -72,18 +76,33 @@ def to_pictures(seen: Glance | None, tasks: Tasks, info: ModelInfo) -> list[sche
     ]
 
 
-def _objects(found: Array, info: ModelInfo) -> list[schema.Object]:
-    """Of one image, the surest first."""
+def _sure(found: Array) -> Array:
+    """The objects of one image to be shown, the surest first."""
     scores, labels = np.nan_to_num(scores_of(found)), labels_of(found)
     order = [n for n in np.argsort(-scores, kind="stable") if labels[n] >= 0 and scores[n] >= SURE][:_MOST_OBJECTS]
+    return found[order]
+
+
+def _objects(found: Array, info: ModelInfo) -> list[schema.Object]:
     return [
         schema.Object(
-            box=[round(float(edge), 1) for edge in boxes_of(found)[n]],
-            label=_name(int(labels[n]), info),
-            score=round(float(scores[n]), 3),
+            box=[round(float(edge), 1) for edge in boxes_of(one)],
+            label=_name(int(labels_of(one)), info),
+            score=round(float(scores_of(one)), 3),
         )
-        for n in order
+        for one in found
     ]
+
+
+def _masks(found: Array, size: tuple[int, int]) -> str | None:
+    """Which object each pixel is of, from 1, the surest where several are; None without masks of the image's size."""
+    height, width = size
+    if not has_masks(found) or not masks_fit(found, height, width):
+        return None
+    whose = np.zeros(size, np.uint8)
+    for number in range(len(found), 0, -1):
+        whose[masks_of(found[number - 1], height, width)] = number
+    return _encoded(_small(Image.fromarray(whose), Image.Resampling.NEAREST), "PNG")
 
 
 def _name(label: int, info: ModelInfo) -> str:

@@ -21,6 +21,7 @@ class Candidate:
     compared_to: the id of an earlier candidate that it should agree with.
     deployed: whether this is what a user would ship.
     original: whether it is the model before quantization, so that no recipe changes what it does.
+    behind: a second file, which is run behind `file`.
     """
 
     id: str
@@ -31,6 +32,11 @@ class Candidate:
     deployed: bool = False
     not_run: str | None = None
     original: bool = False
+    behind: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(one for one in (self.file, self.behind) if one is not None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,8 +82,8 @@ class Whole:
         """What the encoder gets of them."""
         return images if self.is_encoder else Reaching(self, images)
 
-    def note(self, file: str, outputs: Sequence[str], direct: bool) -> list[str]:
-        """What a reader of a report should know."""
+    def note(self, file: str, outputs: Sequence[str], direct: bool, alone: Sequence[str] = ()) -> list[str]:
+        """What a reader of a report should know. alone: the titles of rows that need no torch."""
         if self.is_encoder:
             return []
         kind = type(self.encoder).__name__
@@ -91,8 +91,14 @@ class Whole:
         return [
             f"{file} and every engine are the encoder '{self.place}' ({kind}) of the model, with the outputs "
             f"{', '.join(outputs)}{reads}. Accuracy is that of the whole model, whose rest runs in PyTorch; parity, "
-            "audit, latency and memory are the encoder's"
+            f"audit, latency and memory are the encoder's{_but(alone)}"
         ]
+
+
+def _but(alone: Sequence[str]) -> str:
+    if not alone:
+        return ""
+    return f"; '{alone[-1]}' is all of it without PyTorch, encoder and head, with the latency of both"
 
 
 class Reaching(ImageSource):

@@ -381,6 +381,11 @@ class Answer(_Part):
     row: str
     objects: list[Object] = Field(default=[], description="Those it is sure of, the surest first.")
     classes: str | None = Field(default=None, description="PNG, base64: the class of each pixel.")
+    masks: str | None = Field(
+        default=None,
+        description="PNG, base64: which of the objects each pixel is of, counted from 1, the surest where several are; "
+        "0 is none. Null where there are no masks.",
+    )
 
 
 class Picture(_Part):

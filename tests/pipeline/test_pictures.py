@@ -47,6 +47,15 @@ def test_the_first_images_with_the_objects_of_each_row() -> None:
         assert np.allclose([one.box for one in first.objects], truth["boxes"][number][real])
         sure = (found["labels"][number] >= 0) & (found["scores"][number] >= 0.5)
         assert [one.score for one in second.objects] == pytest.approx(sorted(found["scores"][number][sure])[::-1])
+        whose = opened(first.masks)
+        assert np.array_equal(whose > 0, truth["masks"][number][real].any(0))
+        assert np.array_equal(whose == 1, truth["masks"][number][real][0]), "the first lies on top of the others"
+        assert opened(second.masks).max() <= len(second.objects)
+
+
+def test_objects_without_masks_have_none() -> None:
+    boxes = {name: found for name, found in true_objects(5).items() if name != "masks"}
+    assert {answer.masks for one in pictured({"a": {"objects": packed(boxes)}}) for answer in one.answers} == {None}
 
 
 def test_labels_without_a_name_are_numbers() -> None:

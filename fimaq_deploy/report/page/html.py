@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.report.build_page.sections import report_page
 from fimaq_deploy.report.page.canvas import draw
-from fimaq_deploy.report.page.parts import Exhibit, Page
+from fimaq_deploy.report.page.parts import Exhibit, Page, Panel
 from fimaq_deploy.report.schema import Report
 from fimaq_deploy.version import __version__
 
@@ -34,7 +34,7 @@ def render(page: Page, template: str = "base.html.j2", **more: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(chart=_chart, tie=_tie)
+    environment.filters.update(chart=_chart, panel=_panel, tie=_tie)
     return environment.get_template(template).render(page=page, version=__version__, **more) + "\n"
 
 
@@ -43,6 +43,12 @@ def _chart(exhibit: Exhibit) -> Markup:
 
     assert exhibit.paint is not None
     return Markup(draw(exhibit.paint, exhibit.id, exhibit.title, exhibit.height))
+
+
+def _panel(panel: Panel, exhibit: Exhibit, number: int) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(draw(panel.paint, f"{exhibit.id}-{number}", panel.title, panel.height))
 
 
 def _tie(text: str) -> str:

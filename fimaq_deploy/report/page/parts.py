@@ -23,6 +23,15 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One of several drawings of an exhibit. Arguments as of the exhibit's own."""
+
+    title: str
+    paint: Callable[[Axes], None]
+    height: float = 250
+
+
+@dataclass(frozen=True)
 class Exhibit:
     """A finding, with the figures it rests on and perhaps a chart of them.
 
@@ -31,6 +40,7 @@ class Exhibit:
     note: how to read it, with the units.
     header, rows: a table of text; a page folds it away where there is a chart.
     marked: numbers of the rows that matter most.
+    panels: drawings in pairs, side by side where there is room and below each other on a phone.
     paint: draws the chart of the same figures, with the helpers of canvas.py; height: its height in CSS pixels.
     """
 
@@ -40,6 +50,7 @@ class Exhibit:
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     marked: tuple[int, ...] = ()
+    panels: tuple[Panel, ...] = ()
     paint: Callable[[Axes], None] | None = None
     height: float = 250
 

@@ -1,4 +1,4 @@
-"""A few images: what the original finds in them, and below it what is deployed."""
+"""A few images: what the original finds in them, and beside it what is deployed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.report.page.canvas import FONT_SIZE, INK, SERIES, SURFACE, WIDTH
-from fimaq_deploy.report.page.parts import Exhibit, Section
+from fimaq_deploy.report.page.parts import Exhibit, Panel, Section
 from fimaq_deploy.report.schema import Answer, Picture, Report, Row
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _ABOUT = (
     "The first evaluation images, as the model reads them. They show what the figures mean, not how large they are."
 )
-_GAP = 0.06  # of a picture's side
-_CAPTION = 0.16
+_PADDING = 0.02  # of a picture's side, for the lines of boxes at its edge
+_MASK = 0.45  # how much of an image a mask covers
 
 
 def pictures(report: Report) -> Section:
@@ -30,20 +30,29 @@ def _exhibits(report: Report) -> tuple[Exhibit, ...]:
     if other is None:
         return ()
     rows = [report.baseline, other]
-    mapped = any(answer.classes for picture in report.pictures for answer in picture.answers)
+    answers = [answer for picture in report.pictures for answer in picture.answers]
+    mapped = any(answer.classes for answer in answers)
     return (
         Exhibit(
             "pictures",
-            f"{report.baseline.title} above, {other.title} below",
-            "Each pixel in the colour of its class."
-            if mapped
-            else "Objects that it is sure of by at least 50 %, with their labels and scores.",
+            f"{report.baseline.title} beside {other.title}",
+            _note(mapped, any(answer.masks for answer in answers)),
             () if mapped else ("picture", *(row.title for row in rows)),
             () if mapped else tuple(_line(number, picture, rows) for number, picture in enumerate(report.pictures, 1)),
-            paint=_painter(report.pictures, rows),
-            height=_height(report.pictures),
+            panels=tuple(
+                Panel(f"{row.title}, picture {number}", _painter(picture, _answer(picture, row)), _height(picture))
+                for number, picture in enumerate(report.pictures, 1)
+                for row in rows
+            ),
         ),
     )
+
+
+def _note(mapped: bool, masked: bool) -> str:
+    if mapped:
+        return "Each pixel in the colour of its class."
+    masks = ", and their masks" if masked else ""
+    return f"Objects that it is sure of by at least 50 %, with their labels and scores{masks}."
 
 
 def _compared(report: Report) -> Row | None:
@@ -69,52 +78,46 @@ def _answer(picture: Picture, row: Row) -> Answer | None:
     return next((answer for answer in picture.answers if answer.row == row.id), None)
 
 
-def _height(shown: Sequence[Picture]) -> float:
-    """In CSS pixels, so that pictures keep their shape."""
-    wide = len(shown) * (1 + _GAP)
-    tall = max(picture.height / picture.width for picture in shown)
-    return WIDTH / wide * 2 * (tall + _CAPTION)
+def _height(picture: Picture) -> float:
+    """In CSS pixels, so that the picture keeps its shape."""
+    return WIDTH * (picture.height / picture.width + 2 * _PADDING) / (1 + 2 * _PADDING)
 
 
-def _painter(shown: Sequence[Picture], rows: Sequence[Row]) -> Callable[[Axes], None]:
-    tall = max(picture.height / picture.width for picture in shown)
+def _painter(picture: Picture, answer: Answer | None) -> Callable[[Axes], None]:
+    """One picture, one unit wide, and what was found in it."""
+    high = picture.height / picture.width
 
     def paint(axes: Axes) -> None:
-        for down, row in enumerate(rows):
-            top = down * (tall + _CAPTION) + _CAPTION
-            axes.text(0, top - 0.03, row.title, fontsize=FONT_SIZE, color=INK, va="bottom")
-            for across, picture in enumerate(shown):
-                _paint(axes, picture, _answer(picture, row), across * (1 + _GAP), top)
-        axes.set_xlim(0, len(shown) * (1 + _GAP) - _GAP)
-        axes.set_ylim(len(rows) * (tall + _CAPTION), 0)
+        axes.imshow(_opened(picture.image), extent=(0, 1, high, 0), aspect="auto", interpolation="nearest")
+        for over in _overlays(answer):
+            axes.imshow(over, extent=(0, 1, high, 0), aspect="auto", interpolation="nearest")
+        for number, one in enumerate(answer.objects if answer else ()):
+            _paint_object(axes, one.box, f"{one.label} {one.score:.2f}", picture.width, SERIES[number % len(SERIES)])
+        axes.set_xlim(-_PADDING, 1 + _PADDING)
+        axes.set_ylim(high + _PADDING, -_PADDING)
         axes.set_aspect("equal")
         axes.set_axis_off()
 
     return paint
 
 
-def _paint(axes: Axes, picture: Picture, answer: Answer | None, left: float, top: float) -> None:
-    """One picture, one unit wide, and what was found in it."""
-    high = picture.height / picture.width
-    place = (left, left + 1, top + high, top)
-    axes.imshow(_opened(picture.image), extent=place, aspect="auto", interpolation="nearest")
+def _overlays(answer: Answer | None) -> list[Any]:
     if answer is None:
-        return
-    if answer.classes:
-        axes.imshow(_coloured(answer.classes), extent=place, aspect="auto", interpolation="nearest")
-    for one in answer.objects:
-        _paint_object(axes, one.box, f"{one.label} {one.score:.2f}", picture.width, left, top)
+        return []
+    masks = [_masked(answer.masks)] if answer.masks else []
+    return [*masks, *([_coloured(answer.classes)] if answer.classes else [])]
 
 
-def _paint_object(axes: Axes, box: Sequence[float], text: str, width: int, left: float, top: float) -> None:
+def _paint_object(axes: Axes, box: Sequence[float], text: str, width: int, colour: str) -> None:
     from matplotlib.patches import Rectangle
 
-    near = left + box[0] / width, top + box[1] / width
+    near = box[0] / width, box[1] / width
     size = (box[2] - box[0]) / width, (box[3] - box[1]) / width
-    for colour, line in ((SURFACE, 2.4), (SERIES[0], 1.2)):
-        axes.add_patch(Rectangle(near, *size, fill=False, edgecolor=colour, linewidth=line))
-    label = {"boxstyle": "square,pad=0.1", "facecolor": SURFACE, "edgecolor": "none", "alpha": 0.75}
-    axes.text(*near, text, fontsize=0.55 * FONT_SIZE, color=INK, va="bottom", clip_on=True, bbox=label)
+    for line, wide in ((SURFACE, 3.6), (colour, 1.8)):
+        axes.add_patch(Rectangle(near, *size, fill=False, edgecolor=line, linewidth=wide))
+    label = {"boxstyle": "square,pad=0.15", "facecolor": SURFACE, "edgecolor": "none", "alpha": 0.8}
+    place = max(near[0], 0.0), max(near[1], 0.06)  # inside of the picture, whatever lies at its upper edge
+    axes.text(*place, text, fontsize=0.9 * FONT_SIZE, color=INK, va="bottom", clip_on=True, bbox=label)
 
 
 def _opened(encoded: str) -> Any:
@@ -123,6 +126,17 @@ def _opened(encoded: str) -> Any:
 
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
         return np.asarray(image)
+
+
+def _masked(encoded: str) -> Any:
+    """Which object each pixel is of as the colour of its box with alpha; none is left clear."""
+    import numpy as np
+    from matplotlib.colors import to_rgba_array
+
+    whose = _opened(encoded)
+    shown = to_rgba_array(SERIES)[(whose.astype(int) - 1) % len(SERIES)]
+    shown[..., 3] = np.where(whose == 0, 0.0, _MASK)
+    return shown
 
 
 def _coloured(encoded: str) -> Any:
