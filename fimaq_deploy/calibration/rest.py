@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration.detections import classes, detections
 from fimaq_deploy.calibration.device import place_of
 from fimaq_deploy.calibration.learning.outputs import tensors_of
-from fimaq_deploy.errors import UserError
+from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.factory import current_directory_importable, find_function
 from fimaq_deploy.models.inside import Inside, spliced
 
@@ -36,6 +37,9 @@ def find_divergence(given: str | Whole | None) -> Whole | None:
         return given
     if given in _SHIPPED:
         return _SHIPPED[given]
+    near = get_close_matches(given, _SHIPPED, 1, 0.7)
+    if near:
+        raise UserError(f"--divergence '{shown(given)}': did you mean '{near[0]}'?")
     with current_directory_importable():
         return find_function(given, "--divergence", f"{', '.join(_SHIPPED)} or package.module:function")
 

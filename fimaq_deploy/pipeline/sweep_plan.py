@@ -25,9 +25,10 @@ from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
 from fimaq_deploy.models.names import is_onnx, require_known
 from fimaq_deploy.models.preprocessing import Preprocessing, numbers
-from fimaq_deploy.pipeline.arguments import resolve_targets
+from fimaq_deploy.pipeline.arguments import REPLAYED, resolve_targets
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.target import WeightStorage
 
 
 class _Strict(BaseModel):
@@ -35,6 +36,7 @@ class _Strict(BaseModel):
 
 
 WHERE = {"cpus", "gpus"}  # fields that decide where a cell is built, and not what
+FILES = ("opset", "weight_storage", "sm", "replay", "embed_preprocessing")
 
 
 class ModelEntry(_Strict):
@@ -49,6 +51,10 @@ class ModelEntry(_Strict):
     class_map: str | None = Field(default=None, description="Classes of the folders in eval_images.")
     bank: str | None = Field(default=None, description="Labelled images that embeddings are judged by.")
     bank_maps: str | None = Field(default=None, description="Maps of classes of the images in bank.")
+    eval_coco: str | None = Field(default=None, description="COCO annotations of the images in eval_images.")
+    eval_maps: str | None = Field(default=None, description="A folder with a map of classes for each of eval_images.")
+    backbone: str | None = Field(default=None, description="The encoder inside, where there are several.")
+    divergence: str | None = Field(default=None, description="detections, classes or package.module:function.")
     cpus: float | None = Field(default=None, ge=0, description="Of a task on a cluster, where not the sweep's.")
     gpus: float | None = Field(default=None, ge=0, description="The same of GPUs.")
     image_size: int | str | list[int] | None = Field(default=None, description="Of the images: 384, 256x192.")
@@ -143,11 +149,16 @@ class Cell:
                 task=self.model.task,
                 evaluate=self.model.evaluate,
                 class_map=self.model.class_map,
+                eval_coco=self.model.eval_coco,
+                eval_maps=self.model.eval_maps,
+                backbone=self.model.backbone,
+                divergence=self.model.divergence,
                 image_size=self.model.image_size,
                 in_chans=self.model.in_chans,
                 preprocessing=self.model.preprocessing(),
                 min_agreement=plan.min_agreement,
                 min_cosine=plan.min_cosine,
+                **plan.files(),
             )
         except UserError as error:
             raise UserError(f"build {self.name} of the sweep: {error}") from None
@@ -173,6 +184,11 @@ class Plan(_Strict):
     min_agreement: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     min_cosine: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     sensitivity: int = Field(default=0, ge=0, le=10_000_000)
+    opset: int | None = Field(default=None, description="Of the ONNX files.")
+    weight_storage: WeightStorage = Field(default="auto", description="Of weights of at most four bits.")
+    sm: int | None = Field(default=None, description="The oldest GPU generation that engines are for.")
+    replay: int = Field(default=REPLAYED, description="Evaluation images to keep in each folder with their outputs.")
+    embed_preprocessing: bool = Field(default=False, description="Also write files that prepare images themselves.")
     cpus: float = Field(default=1, ge=0, description="Of a task on a cluster (--on).")
     gpus: float = Field(default=0, ge=0, description="Of a task on a cluster; parts of one are shared.")
     retries: int = Field(default=2, ge=0, le=1000, description="Of a task whose process or machine ended.")
@@ -191,6 +207,10 @@ class Plan(_Strict):
         except ValidationError as error:
             raise UserError(f"sweep {file}: {_first_problem(error)}") from None
         return plan if plan.out else plan.model_copy(update={"out": str(Path("build") / file.stem)})
+
+    def files(self) -> dict[str, Any]:
+        """What decides what files a build writes, as `Request.of` takes it."""
+        return {name: getattr(self, name) for name in FILES}
 
     def cells(self) -> list[Cell]:
         """Every build, models first.
@@ -232,12 +252,19 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     field = shown(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        known = sorted(info.alias or name for name, info in Plan.model_fields.items())
-        close = get_close_matches(field, known, 1)
-        return f"unknown field '{field}'" + (f"; did you mean '{close[0]}'?" if close else f"; {_expected(known)}")
+        known = sorted(info.alias or name for name, info in _around(problem["loc"]).model_fields.items())
+        close = get_close_matches(str(problem["loc"][-1]), known, 1)
+        hint = f"; did you mean '{close[0]}'?" if close else f"; {_expected(known)}"
+        return f"unknown field '{field}'{hint}"
     if problem["type"] == "missing":
         return f"field '{field}' is missing: {_expected(['models', 'recipes'])}"
     return f"field '{field}': {problem['msg'].lower()}, got {shown(problem['input'], quoted=True)}"
+
+
+def _around(place: tuple[int | str, ...]) -> type[_Strict]:
+    """What holds the field at a place."""
+    entries: dict[int | str, type[_Strict]] = {"models": ModelEntry, "recipes": RecipeEntry}
+    return entries.get(place[0], Plan) if len(place) > 1 else Plan
 
 
 def _expected(names: list[str]) -> str:

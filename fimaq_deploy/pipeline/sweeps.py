@@ -108,7 +108,9 @@ def _store(out: str, name: str, on: str | None) -> Store:
 
 def _shared(plan: Plan) -> tuple[object, ...]:
     """What every cell has from its plan, beside its own fields."""
-    return plan.seed, plan.device, plan.max_drop, plan.sensitivity, plan.min_agreement, plan.min_cosine
+    own = plan.seed, plan.device, plan.max_drop, plan.sensitivity, plan.min_agreement, plan.min_cosine
+    files = tuple((name, value) for name, value in plan.files().items() if value != Plan.model_fields[name].default)
+    return (*own, *files)
 
 
 @contextmanager

@@ -79,8 +79,10 @@ def test_a_divergence_that_is_none_is_one_line() -> None:
     assert find_divergence(None) is None
     assert find_divergence(squared) is squared
     assert find_divergence("detections") is detections
-    with pytest.raises(UserError, match=r"--divergence 'detection': expected detections, classes or package"):
+    with pytest.raises(UserError, match=r"--divergence 'detection': did you mean 'detections'\?"):
         find_divergence("detection")
+    with pytest.raises(UserError, match=r"--divergence 'mine': expected detections, classes or package"):
+        find_divergence("mine")
 
 
 @pytest.mark.parametrize(("make", "divergence"), [(segmenter, squared), (detector, "detections")])

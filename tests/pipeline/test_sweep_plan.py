@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from fimaq_deploy import UserError
 from fimaq_deploy.models.preprocessing import Preprocessing
-from fimaq_deploy.pipeline.sweep_plan import Cell, Plan
+from fimaq_deploy.pipeline.request import Request
+from fimaq_deploy.pipeline.sweep_plan import Cell, ModelEntry, Plan, RecipeEntry
 
 WHOLE = """
 models: [vit_digits, {name: swin_digits, weights: random}]
@@ -149,9 +151,51 @@ def test_how_images_are_read_is_what_build_takes(tmp_path: Path) -> None:
     assert cell.identity() != cells(tmp_path, text.replace("0.9", "0.8"))[0].identity()
 
 
+def test_what_a_build_of_a_detector_takes_a_sweep_takes(tmp_path: Path) -> None:
+    said = "eval_coco: annotations.json, eval_maps: maps, backbone: backbone.body, divergence: detections"
+    text = f"models: [{{name: vit_digits, {said}}}]\nrecipes: [w8a8]\n"
+    files = "opset: 17\nweight_storage: int8\nsm: 89\nreplay: 2\nembed_preprocessing: true\n"
+    plan = Plan.load(written(tmp_path, text + files))
+    request = plan.cells()[0].request(plan, tmp_path)
+    assert (request.eval_coco, request.eval_maps) == ("annotations.json", "maps")
+    assert (request.backbone, request.divergence) == ("backbone.body", "detections")
+    assert (request.opset, request.weight_storage, request.sm, request.replay) == (17, "int8", 89, 2)
+    assert request.embed_preprocessing
+    for field in ("annotations.json", "maps,", "backbone.body", "detections"):
+        changed = cells(tmp_path, (text + files).replace(field, f"other{',' if field.endswith(',') else ''}", 1))
+        assert changed[0].identity() != plan.cells()[0].identity() or field == "detections"
+
+
+def test_every_option_of_a_build_has_a_field() -> None:
+    """But the budgets, which are for models that are encoders themselves."""
+    options = set(inspect.signature(Request.of).parameters)
+    fields = {*ModelEntry.model_fields, *Plan.model_fields, *RecipeEntry.model_fields, "model", "preprocessing"}
+    assert options - fields == {"size_budget", "speed_budget", "gpu"}
+
+
 @pytest.mark.parametrize(
     ("field", "message"),
     [
+        ("backbon: x", "unknown field 'models.0.backbon'; did you mean 'backbone'?"),
+        ("eval_coc: x", "unknown field 'models.0.eval_coc'; did you mean 'eval_coco'"),
+        ("divergance: x", "unknown field 'models.0.divergance'; did you mean 'divergence'?"),
+        ("seed: 1", "unknown field 'models.0.seed'; expected backbone, bit_depth,"),
+    ],
+)
+def test_nearest_names_are_those_of_the_entry(tmp_path: Path, field: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        Plan.load(written(tmp_path, f"models: [{{name: vit_digits, {field}}}]\nrecipes: [w8a8]"))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("divergence: detection", "--divergence 'detection': did you mean 'detections'"),
+        ("divergence: mine", "--divergence 'mine': expected detections, classes or package.module:function"),
+        ("backbone: ''", "--backbone : expected the name of a module of the model"),
+        ("eval_coco: ''", "--eval-coco"),
+        ("eval_maps: ''", "--eval-maps"),
         ("crop: 7", "--crop"),
         ("mean: x", "--mean x: expected numbers"),
         ("std: 0", "--std"),
