@@ -179,7 +179,7 @@ def test_every_option_of_a_build_has_a_field() -> None:
         ("backbon: x", "unknown field 'models.0.backbon'; did you mean 'backbone'?"),
         ("eval_coc: x", "unknown field 'models.0.eval_coc'; did you mean 'eval_coco'"),
         ("divergance: x", "unknown field 'models.0.divergance'; did you mean 'divergence'?"),
-        ("seed: 1", "unknown field 'models.0.seed'; expected backbone, bit_depth,"),
+        ("seed: 1", "unknown field 'models.0.seed'; expected backbone, "),
     ],
 )
 def test_nearest_names_are_those_of_the_entry(tmp_path: Path, field: str, message: str) -> None:
