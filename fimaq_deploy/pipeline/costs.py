@@ -18,8 +18,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-
 from fimaq_deploy.calibration.mixing.options import FLOATS, SLOWER_IN_FLOATS, Option, Options
 from fimaq_deploy.engines.runtimes import Runtime, find_runtime
 from fimaq_deploy.measure.gpus import Gpu, find_gpu
@@ -118,7 +116,7 @@ def _measured(runtime: Runtime, pieces: Sequence[Piece], formats: Sequence[str])
     """Every format of integers is the same kernel: INT4 is unpacked when the file is loaded."""
     timed = time_products(pieces, runtime)
     return {
-        name: {form: float(np.median((timed.floats if form == FLOATS else timed.own)[name])) for form in formats}
+        name: {form: float((timed.floats if form == FLOATS else timed.own)[name].min()) for form in formats}
         for name in timed.own
     }
 

@@ -48,6 +48,11 @@ def test_a_budget_that_cannot_be_meant_is_one_line(asked: dict[str, Any], why: s
         Request.of("vit_digits", **{"recipe": "auto", "targets": "onnxruntime-cpu", **asked})
 
 
+def test_a_bare_onnx_file_has_no_budget() -> None:
+    with pytest.raises(UserError, match=r"^--recipe auto needs the PyTorch model: name a recipe for an ONNX file$"):
+        Request.of("model.onnx", recipe="auto", targets="onnxruntime-cpu", size_budget=1)
+
+
 def test_the_command_of_a_build_asks_for_the_same_budget() -> None:
     request = Request.of("vit_digits", recipe="auto", settings=QUICK, targets="onnxruntime-cpu", size_budget=0.25)
     words = request.command().split()
