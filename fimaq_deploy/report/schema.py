@@ -261,10 +261,8 @@ class MixTime(_Part):
     """How fast the products of the chosen layers are in what was built, together."""
 
     target: str
-    speed: float = Field(
-        description="How many times as fast as in floats: median of groups of rounds, of each the best."
-    )
-    interval: tuple[float, float] = Field(description="The 95 % interval of that median.")
+    speed: float = Field(description="How many times as fast as in floats, each at its best of several rounds.")
+    interval: tuple[float, float] = Field(description="Its 95 % interval over groups of rounds.")
 
 
 class MixBuilt(_Part):

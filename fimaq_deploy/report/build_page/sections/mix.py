@@ -76,7 +76,7 @@ def _budget(found: Mix, built: MixBuilt) -> Exhibit:
     return Exhibit(
         "mix-budget",
         f"What was built takes {built.megabytes:.4g} MB; {found.chosen.megabytes:.4g} were foreseen",
-        "Times of the products of these layers alone, with the 95 % interval of the median; what else a model computes "
+        "Times of the products of these layers alone, at their best, with a 95 % interval; what else a model computes "
         "is in the rows of the first table.",
         ("of", "budget", "foreseen", "built"),
         (sizes, *speeds),
