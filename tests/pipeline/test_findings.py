@@ -90,6 +90,7 @@ def test_a_figure_and_what_it_means() -> None:
         name=figure.name,
         value=measured.value,
         interval=measured.interval,
+        loss_interval=None,
     )
     names = ("name", "title", "told", "unit", "of", "higher_is_better", "headline", "column", "gate", "floor")
     every_field(findings.to_meaning(figure), **{name: getattr(figure, name) for name in names})
