@@ -92,7 +92,7 @@ def test_a_figure_and_what_it_means() -> None:
         interval=measured.interval,
         loss_interval=None,
     )
-    names = ("name", "title", "told", "unit", "of", "higher_is_better", "headline", "column", "gate", "floor")
+    names = ("name", "title", "told", "unit", "of", "higher_is_better", "headline", "column", "gate", "drop", "floor")
     every_field(findings.to_meaning(figure), **{name: getattr(figure, name) for name in names})
 
 
