@@ -8,6 +8,10 @@ measured. Class tokens are judged by classes, patch tokens by maps of classes: t
 above 10 %) has its class, the rest is background. Each run is a preset and fields to replace, and what a ruined model
 would answer stands beside them: `constant`, the mean of the original's answers for every image, and `shuffled`, the
 answers of the next image. A finished run is a line of --cells at once, and is not run again.
+
+    python benchmarks/dense_features.py --model vit_shapes --cells build/dense.jsonl
+
+does the same with the shipped ViT without its classifier, on its own pictures; their maps say which pixels are bright.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fimaq_deploy as fd
+from fimaq_deploy.data.bundled import shipped_images
 
 UNLEARNED = "reconstruction.iterations=0 tuning.iterations=0"
 LEARNED = "reconstruction.iterations=20 tuning.iterations=0"
@@ -95,10 +100,43 @@ def silhouettes(images: Tensor, labels: Tensor, size: int) -> Tensor:
     return torch.where(large > 0.1, labels.long()[:, None, None] + 1, BACKGROUND)
 
 
+class Labelled(NamedTuple):
+    """Images (N, 3, H, W), their classes (N,), and a class for each of their pixels (N, H, W)."""
+
+    images: Tensor
+    classes: Tensor
+    patches: Tensor
+
+
+def of_fashion(args: argparse.Namespace) -> tuple[nn.Module, Labelled, Tensor, Labelled]:
+    """The encoder, the bank, what calibrates, and what is measured."""
+    (train, classes), (tests, truth) = (read_set(args.images, part) for part in ("train", "t10k"))
+    bank, shown = (
+        Labelled(prepared(images, args.size), labels.long(), silhouettes(images, labels, args.size))
+        for images, labels in ((train[: args.bank], classes[: args.bank]), (tests[: args.tests], truth[: args.tests]))
+    )
+    model = dinov2(args.weights)
+    model.set_input_size((args.size, args.size))
+    return model, bank, prepared(train[args.bank : args.bank + args.calibration], args.size), shown
+
+
+def of_shapes(args: argparse.Namespace) -> tuple[nn.Module, Labelled, Tensor, Labelled]:
+    def some(part: Any, start: int, stop: int) -> Labelled:
+        batches = list(shipped_images(args.model, part, stop).batches())
+        images, labels = (torch.cat([batch[place] for batch in batches])[start:stop] for place in (0, 1))
+        return Labelled(images, labels, (images.mean(1) > 0).long())
+
+    model = fd.load_model(args.model)
+    model.reset_classifier(0)
+    images = some("calibration", args.bank, args.bank + args.calibration).images
+    return model, some("calibration", 0, args.bank), images, some("test", 0, args.tests)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--model", default="dinov2", choices=["dinov2", "vit_shapes"])
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--cells", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", default=RUNS)
     parser.add_argument("--size", type=int, default=98)
@@ -108,18 +146,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.cells.parent.mkdir(parents=True, exist_ok=True)
-    sizes = {name: getattr(args, name) for name in ("size", "bank", "calibration", "tests")}
-    done = [{name: cell[name] for name in ("run", *sizes)} for cell in kept(args.cells)]
-    train, classes = read_set(args.images, "train")
-    tests, truth = (part[: args.tests] for part in read_set(args.images, "t10k"))
-    bank, known = train[: args.bank], classes[: args.bank].long()
-    shown = prepared(tests, args.size)
-    model = dinov2(args.weights)
-    model.set_input_size((args.size, args.size))
+    sizes = {name: getattr(args, name) for name in ("model", "size", "bank", "calibration", "tests")}
+    done = [{name: cell.get(name, "dinov2") for name in ("run", *sizes)} for cell in kept(args.cells)]
+    model, shelf, images, tests = of_fashion(args) if args.model == "dinov2" else of_shapes(args)
     model.global_pool, model.fc_norm = "", nn.Identity()
     model.eval()
-    original = Remembered(model)
-    images = prepared(train[args.bank : args.bank + args.calibration], args.size)
+    original, shown = Remembered(model), tests.images
 
     def of(run: str) -> nn.Module:
         if run == "original":
@@ -135,20 +167,10 @@ def main() -> None:
         if {"run": run, **sizes} in done:
             continue
         own, figures = Remembered(of(run)), {}
-        asked: list[tuple[str, Any, Any, Any, Any, str]] = [
-            ("class", own.classes, original.classes, truth.long(), known, "embedding"),
-            (
-                "patch",
-                own.patches,
-                original.patches,
-                silhouettes(tests, truth, args.size),
-                silhouettes(bank, known, args.size),
-                "dense",
-            ),
-        ]
-        for name, mine, theirs, labels, taught, task in asked:
-            shelf = (prepared(bank, args.size), taught)
-            found = fd.evaluate(mine, shown, labels=labels, against=theirs, bank=shelf, task=task)
+        for name, task in (("classes", "embedding"), ("patches", "dense")):
+            mine, theirs = getattr(own, name), getattr(original, name)
+            labels, known = getattr(tests, name), getattr(shelf, name)
+            found = fd.evaluate(mine, shown, labels=labels, against=theirs, bank=(shelf.images, known), task=task)
             figures |= {f"{name} {one.figure.name}": (one.value, one.interval) for one in found.figures}
         keep(args.cells, {"run": run, **sizes, "figures": figures})
         print(run, {name: round(value, 4) for name, (value, _) in figures.items()}, flush=True)

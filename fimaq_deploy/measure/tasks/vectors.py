@@ -1,7 +1,7 @@
 """Figures of vectors: the last axis of own and reference, averaged over the positions before it.
 
 Outputs of an encoder have much in common whatever the image shows: a model that answers every image alike may have a
-cosine of 0.95. How much of what differs from image to image is kept (`EXPLAINED`) sees that: the original has 100 %,
+cosine of 0.90. How much of what differs from image to image is kept (`EXPLAINED`) sees that: the original has 100 %,
 one answer for all images at most 0, the answers of other images about -100.
 """
 
@@ -61,7 +61,7 @@ def _explained(state: _Errors, weights: Array) -> float:
     spread = float(weights @ state.squares - (((weights @ state.away) ** 2).sum() / total)) / total
     least = max(spread, _ALIKE * state.size)
     error = float(weights @ state.errors) / total
-    return 1 - error / least if least > 0 else float(error == 0)
+    return float(1 - error / least) if least > 0 else float(error == 0)
 
 
 def _per_image(values: Array) -> Array:
