@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.contract import Contract, Output, resized
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.families import family_of
+from fimaq_deploy.models.families import family_of, find_family
 from fimaq_deploy.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -128,6 +128,12 @@ def require_supported(model: object, what: str = "the model") -> None:
     Raises:
         UserError: names the class, or the first module that is not understood.
     """
+    if find_family(model) is None:
+        from fimaq_deploy.models.readers import reader_of
+
+        reader = reader_of(model)
+        if reader is not None:
+            raise UserError(reader.told(what, model))
     family_of(model, what).check(model, what)  # type: ignore[arg-type]
 
 

@@ -24,6 +24,7 @@ from fimaq_deploy.models.families.maps import Maps
 from fimaq_deploy.models.families.reply import Reply
 from fimaq_deploy.models.families.wrapped import Wrapped
 from fimaq_deploy.models.preprocessing import Preprocessing
+from fimaq_deploy.models.readers import reader_of
 
 _COMPUTING = ("forward", "get_intermediate_layers")  # how methods begin that run an encoder without calling it
 _TOLD = 6  # parts or encoders that a message names
@@ -57,18 +58,23 @@ def find_backbone(model: nn.Module, path: str | None = None) -> Inside:
     root = _named(model, path)
     found = list(_known(root, path or "", _encoders(), set()))
     if not found:
-        kind, parts = type(root).__name__, _parts(root)
-        if path:
-            raise UserError(f"no encoder that we know is inside of module '{path}', a {kind}: it has {parts}")
-        raise UserError(
-            f"the model is a {kind}: expected a {known_kinds()}, or a model with one of these inside; it has {parts}"
-        )
+        raise nothing_inside(root, f"module '{path}'" if path else "the model")
     if len(found) > 1:
         raise UserError(
             f"{len(found)} encoders are inside of the model: name one as backbone: "
             f"{', '.join(f'{each.name} ({type(each.encoder).__name__})' for each in found[:_TOLD])}"
         )
     return found[0]
+
+
+def nothing_inside(model: nn.Module, what: str) -> UserError:
+    """Why a model in which no encoder is known cannot be quantized, with what is in it. what: it in the message."""
+    reader, kind = reader_of(model), type(model).__name__
+    if reader is not None:
+        return UserError(reader.told(what, model))
+    return UserError(
+        f"{what} is a {kind}: expected a {known_kinds()}, or a model with one of these inside; it has {_parts(model)}"
+    )
 
 
 def encoder_at(model: nn.Module, place: str) -> Inside:

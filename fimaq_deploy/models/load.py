@@ -111,12 +111,14 @@ def _open_factory(name: str, weights: Weights, seed: int, sizes: Sizes) -> Loade
             f"weights 'random' for {name}: a factory decides its own; use 'pretrained' (as it returns them)"
         )
     from fimaq_deploy.models.families.wrapped import transparent
-    from fimaq_deploy.models.inside import holds_encoders
+    from fimaq_deploy.models.inside import holds_encoders, needs_search, nothing_inside
 
     with current_directory_importable():
         model = seeded(lambda: call_factory(name), seed)
     whole = holds_encoders(model)
     if not whole:
+        if needs_search(model):
+            raise nothing_inside(model, name)
         require_supported(model, name)
     if sizes.options() and not (whole and sizes.in_chans is None):
         raise UserError(_OWN_SIZES.format(name=name))

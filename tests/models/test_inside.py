@@ -45,7 +45,7 @@ def test_the_one_encoder_is_found() -> None:
         ("x.encoder", r"^backbone 'x.encoder': the model has no such module; nearest: "),
         (
             "rpn",
-            r"^no encoder that we know is inside of module 'rpn', a RegionProposalNetwork: it has anchor_generator",
+            r"^module 'rpn' is a RegionProposalNetwork: expected .* one of these inside; it has anchor_generator",
         ),
     ],
 )

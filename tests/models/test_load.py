@@ -53,7 +53,7 @@ def test_other_names_of_the_family(name: str) -> None:
 
 
 def test_other_architecture_is_named(refusal: Refusal) -> None:
-    assert refusal("resnet18", "random").startswith("model 'resnet18' is a ResNet: expected a ")
+    assert refusal("resnet18", "random").startswith("model 'resnet18' is a ResNet: a convolutional network, ")
     assert "HybridEmbed stem" in refusal("vit_tiny_r_s16_p8_224", "random")
 
 

@@ -1,7 +1,7 @@
 """The ViT that Hugging Face's DPT brings: the rest of a depth model or segmenter reads the tokens behind some blocks.
 
 They are among its hidden states, with the token for classes in front and without a norm. A hybrid, whose patches are
-made by a convolutional network, is refused. Modules have the names of `transformers` 5.
+made by a convolutional network, is none of this family. Modules have the names of `transformers` 5.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.chain import Shape
 from fimaq_deploy.models.families.family import expect
 from fimaq_deploy.models.families.maps import Maps, Named
@@ -35,13 +34,11 @@ class Dpt(TransformersSource, Maps):
     kinds = ("transformers DPTModel",)
     class_names = ("DPTModel",)
 
+    def claims(self, model: object) -> bool:
+        own: Any = model
+        return super().claims(own) and not own.config.is_hybrid
+
     def check(self, model: Any, what: str = "the model") -> None:
-        if model.config.is_hybrid:
-            cnn = type(model.embeddings.backbone).__name__
-            raise UserError(
-                f"{what} is a hybrid: a convolutional network, 'embeddings.backbone' ({cnn}), makes its patches, and "
-                "transformers alone are quantized: take a DPT whose patches are one convolution (is_hybrid=False)"
-            )
         for number, layer in enumerate(model.encoder.layer):
             if type(layer).__name__ != "DPTViTLayer":
                 expect(f"encoder.layer.{number}", layer, ())
