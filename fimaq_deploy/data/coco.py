@@ -102,7 +102,7 @@ def _pictures(document: Mapping[str, Any], folder: Path, labels: Mapping[Any, in
         found.append(_Picture(file, width, height, tuple(objects[one["id"]])))
     if not found:
         raise UserError(f"{where} lists no image: expected {_WANTED}")
-    missing = [picture.file for picture in found if not picture.file.is_file()]
+    missing = [picture.file for picture in found if kind_of(picture.file) != "file"]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(found)} images of {where} are not in {shown(str(folder))} "
@@ -118,9 +118,9 @@ def _objects(document: Mapping[str, Any], labels: Mapping[Any, int], where: str)
     found: dict[Any, list[Any]] = {_field(one, "id", int, where, "image"): [] for one in document["images"]}
     for one in document["annotations"]:
         what = f"{where}: annotation {shown(one.get('id'))}"
-        if one.get("image_id") not in found:
+        if not _is_listed(one.get("image_id"), found):
             raise UserError(f"{what} is of image {shown(one.get('image_id'))}, which is not listed")
-        if one.get("category_id") not in labels:
+        if not _is_listed(one.get("category_id"), labels):
             raise UserError(f"{what} is of category {shown(one.get('category_id'))}, which is not listed")
         box = one.get("bbox")
         fits = isinstance(box, list) and len(box) == 4 and all(_is_number(edge) for edge in box)
@@ -128,6 +128,10 @@ def _objects(document: Mapping[str, Any], labels: Mapping[Any, int], where: str)
             raise UserError(f"{what} has bbox {shown(box)}: expected [left, top, width, height] in pixels")
         found[one["image_id"]].append(one)
     return found
+
+
+def _is_listed(number: object, known: Mapping[Any, Any]) -> bool:
+    return isinstance(number, int) and number in known
 
 
 def _field(entry: Mapping[str, Any], key: str, kind: type, where: str, what: str) -> Any:
@@ -199,7 +203,8 @@ def decoded_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_
         raise UserError(f"segmentation {shown(segmentation)}: expected polygons, or counts of size [{height}, {width}]")
     counts = segmentation.get("counts")
     runs = _uncompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list) or sum(runs) != height * width or min(runs, default=0) < 0:
+    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
+    if not whole or sum(runs) != height * width:
         raise UserError(f"segmentation counts {shown(counts)}: expected runs of {height * width} pixels together")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T

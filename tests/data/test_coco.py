@@ -100,6 +100,14 @@ def changed(folder: Path, change: Any) -> None:
         (lambda d: d["images"][0].pop("id"), "has no id"),
         (lambda d: d["annotations"][0].update(image_id=7), "is of image 7, which is not listed"),
         (lambda d: d["annotations"][0].update(category_id=7), "is of category 7, which is not listed"),
+        (lambda d: d["annotations"][0].update(image_id=[7]), r"is of image \[7\], which is not listed"),
+        (lambda d: d["annotations"][0].update(category_id={"id": 7}), "which is not listed"),
+        (lambda d: d["images"][1].update(file_name="x" * 300), "file name too long"),
+        (
+            lambda d: d["annotations"][0].update(segmentation={"size": [96, 96], "counts": ["a", 9216]}),
+            "expected runs of 9216 pixels",
+        ),
+        (lambda d: d["annotations"][0].update(segmentation={"size": [96, 96], "counts": [9216.0]}), "expected runs of"),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, -3, 4]), r"has bbox \[1, 2, -3, 4\]"),
         (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "expected .left, top, width, height."),
         (
