@@ -14,11 +14,13 @@ from fimaq_deploy.calibration.rest import find_divergence
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.errors import UserError, shown, within
+from fimaq_deploy.export.opset import check_storage
 from fimaq_deploy.measure.gpus import find_gpu
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.names import is_onnx, require_known
 from fimaq_deploy.recipe import AUTO, Recipe
+from fimaq_deploy.target import WeightStorage, find_target, since
 
 LARGEST_SEED = 2**63 - 1
 OLDEST_SM, LATEST_SM = 75, 999  # Turing, and what nobody has built yet
@@ -59,6 +61,20 @@ def resolve_targets(asked: str | Sequence[str] | None) -> tuple[str, ...]:
     if not isinstance(names, Sequence) or not names:
         raise UserError(f"--target {shown(asked)}: expected names of targets; without any it is all that work here")
     return tuple(dict.fromkeys(target_name(name) for name in names))
+
+
+def storage_for(asked: str, opset: int, targets: Sequence[str], sm: int | None) -> WeightStorage:
+    """How weights of at most four bits are stored in the files of a build.
+
+    Raises:
+        UserError: no such storage, or the opset or a target on the oldest GPU cannot read it.
+    """
+    storage = check_storage(asked, opset)
+    for name in targets:
+        refusal = since(find_target(name), sm).storage_refusal(storage)
+        if refusal:
+            raise UserError(f"--weight-storage {asked}: {refusal}")
+    return storage
 
 
 def target_name(name: object) -> str:

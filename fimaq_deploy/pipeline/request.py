@@ -49,6 +49,7 @@ from fimaq_deploy.pipeline.arguments import (
     require_name,
     require_of_onnx,
     resolve_targets,
+    storage_for,
     whole_number,
 )
 from fimaq_deploy.recipe import Recipe
@@ -171,7 +172,7 @@ class Request:
             sizes=Sizes(sides(image_size), None if in_chans is None else channels(in_chans)),
             preprocessing=preprocessing or Preprocessing(),
             opset=None if opset is None else check_opset(whole_number("--opset", opset, 99)),
-            weight_storage=check_storage(weight_storage, opset or DEFAULT_OPSET),
+            weight_storage=storage_for(weight_storage, opset or DEFAULT_OPSET, where, oldest),
             sm=oldest,
             replay=whole_number("--replay", replay, 1_000_000),
             embed_preprocessing=bool(embed_preprocessing),

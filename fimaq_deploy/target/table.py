@@ -124,6 +124,20 @@ class Target:
         named = f"name {' or '.join(others)} alone, or " if others else ""
         return f"{what} cannot run on target {self.name}: it executes {able}; {named}{instead}"
 
+    def storage_refusal(self, storage: WeightStorage) -> str | None:
+        """Why weights of at most four bits cannot be stored so where INT8 multiplies them; None where they can."""
+        if storage != "int4":
+            return None
+        if self.int4_channels is None:
+            return f"INT4 storage of weights beside INT8 is nothing that target {self.name} reads: take int8"
+        reads, said = self.kernel("int4", "layer"), self.compute_capability
+        if reads is None or reads.since is None or said is None or reads.runs_on(said):
+            return None
+        return (
+            f"INT4 storage of weights cannot be read on target {self.name} for compute capability {in_words(said)}: "
+            f"it needs {in_words(reads.since)} or newer; take int8"
+        )
+
     def _instead(self, form: ProductName, operator: Operator) -> str:
         """The nearest that it executes."""
         if operator == "attention":

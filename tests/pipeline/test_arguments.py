@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.pipeline.arguments import AUTO, budget_of, default_out, named_recipe, resolve_targets
+from fimaq_deploy.pipeline.arguments import AUTO, budget_of, default_out, named_recipe, resolve_targets, storage_for
 from fimaq_deploy.recipe import Recipe
 
 
@@ -30,3 +30,10 @@ def test_auto_learns_as_a_preset_does_and_has_its_own_name() -> None:
     assert budget_of("w4a8", None, None, 1.0) is None
     budget = budget_of(AUTO, None, 1.5, None)
     assert budget is not None and (budget.megabytes, budget.speed) == (None, 1.5)
+
+
+def test_four_bits_are_stored_where_the_oldest_gpu_reads_them() -> None:
+    assert storage_for("int4", 21, ("tensorrt-rtx",), 80) == "int4"
+    assert storage_for("auto", 21, ("tensorrt-rtx",), 75) == "auto"
+    with pytest.raises(UserError, match=r"--weight-storage int4: .*tensorrt-rtx for compute capability 7\.5"):
+        storage_for("int4", 21, ("onnxruntime-cpu", "tensorrt-rtx"), 75)

@@ -106,6 +106,18 @@ def test_the_nearest_that_runs_is_named() -> None:
     )
 
 
+def test_storage_in_int4_is_refused_where_nothing_reads_it() -> None:
+    rtx = find_target("tensorrt-rtx")
+    turing = replace(rtx, compute_capability=(7, 5))
+    assert turing.storage_refusal("auto") is None and turing.storage_refusal("int8") is None
+    assert (turing.storage_refusal("int4") or "").endswith("capability 7.5: it needs 8.0 or newer; take int8")
+    assert (
+        rtx.storage_refusal("int4") is None and replace(rtx, compute_capability=(8, 0)).storage_refusal("int4") is None
+    )
+    bytes_alone = Target("mine", "float32", (Kernel("int", "layer", frozenset({"channel"})),))
+    assert "target mine reads: take int8" in (bytes_alone.storage_refusal("int4") or "")
+
+
 def test_a_table_without_integers_refuses_them() -> None:
     only = Target("floaty", "float16", (Kernel("fp8", "layer", frozenset({"channel"})),))
     said = only.refusal("int", "layer") or ""
