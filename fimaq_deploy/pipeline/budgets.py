@@ -104,7 +104,7 @@ class Search:
 
     def run(self) -> schema.Mix:
         formats = self._formats()
-        models = {name: self._learned(uniform(self.request.recipe, name), name) for name in formats}
+        models = {name: self._searched(uniform(self.request.recipe, name), name) for name in formats}
         few = self.whole.encoder_images(self.images).take(IMAGES).to(self.device)
         options = options_of(models, few[:1], self._bits())
         if not options:
@@ -119,7 +119,7 @@ class Search:
         original, encoder = self.whole.encoder_original, self.whole.encoder
         at_once = images_at_once(few.shape, IMAGES)
         judge = outputs_loss(original, family_of(encoder).classes(encoder), few, at_once)
-        tries = settled(options, cost, limit, self._learn, judge)
+        tries = settled(options, cost, limit, self._search, self._learn, judge)
         probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
         return self._record(tries[-1].mix, options, rest, cost, probes, costs)
 
@@ -169,7 +169,11 @@ class Search:
                 break
         return fingerprint(self.model, *found)
 
-    def _learned(self, recipe: Recipe, name: str, sensitivity: int = IMAGES) -> QuantizedModel:
+    def _searched(self, recipe: Recipe, name: str) -> QuantizedModel:
+        """With searched scales, nothing learned, and what each layer costs."""
+        return self._quantized(recipe.replace(reconstruction={"iterations": 0}, tuning={"iterations": 0}), name, IMAGES)
+
+    def _quantized(self, recipe: Recipe, name: str, sensitivity: int = 0) -> QuantizedModel:
         self.count(self.tried, 0, f"trying {name}")
         self.tried += 1
         return quantize(
@@ -192,8 +196,11 @@ class Search:
         guided = asked.backbone, asked.divergence_name
         return recipe.model_dump(mode="json"), asked.model, asked.weights, asked.targets, asked.seed, asked.sm, *guided
 
+    def _search(self, formats: dict[str, str]) -> QuantizedModel:
+        return self._searched(mixed(self.request.recipe, formats), "mix")
+
     def _learn(self, formats: dict[str, str]) -> QuantizedModel:
-        return self._learned(mixed(self.request.recipe, formats), "mix")
+        return self._quantized(mixed(self.request.recipe, formats), "mix")
 
     def _limit(self, options: Options, rest: int, costs: Costs) -> tuple[float, Callable[[Option], int]]:
         """What the budget leaves for the layers, in units of their cost."""
@@ -224,7 +231,7 @@ class Search:
         probes: list[schema.MixProbe] = []
         while low <= high and len(probes) < _PROBES:
             middle = low if not probes else (low + high) // 2
-            learned = self._learned(mixed(self.request.recipe, mixes[middle].formats), "mix", 0)
+            learned = self._learn(mixes[middle].formats)
             drop = before - self._figure(self.whole.around(learned))
             probes.append(self._probe(mixes[middle], options, rest, drop=drop))
             if drop <= self.request.max_drop:

@@ -2,8 +2,11 @@
 
 1. the model is quantized in each format whole, and every layer's loss is measured alone (`options`);
 2. the front of all mixes follows exactly (`front`), and the budget names one of them;
-3. that one learns, and what each layer costs in it, among all the others, corrects what it cost alone: the second mix
-   is the one that the corrected losses name. Of the two the one with the lower loss of the outputs is taken.
+3. what each layer costs in that one, among all the others, corrects what it cost alone: the second mix is the one that
+   the corrected losses name. Both learn, and the one with the lower loss of the outputs is taken.
+
+Steps 1 and 3 look at models whose scales are searched and that have not learned: layers that learned make up for each
+other's errors, and what one of them costs then says little of another mix (docs/log, budgets again).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from fimaq_deploy.calibration.quantized_model import QuantizedModel
 # A layer costs at most so many times more, or less, among others than alone: what is spared is noisy.
 _LARGEST_CORRECTION = 4.0
 
-Learn = Callable[[dict[str, str]], QuantizedModel]
+Make = Callable[[dict[str, str]], QuantizedModel]
 Judge = Callable[[nn.Module], float]
 
 
@@ -34,16 +37,18 @@ class Tried:
     loss: float
 
 
-def settled(options: Options, cost: Callable[[Option], int], budget: float, learn: Learn, judge: Judge) -> list[Tried]:
+def settled(
+    options: Options, cost: Callable[[Option], int], budget: float, search: Make, learn: Make, judge: Judge
+) -> list[Tried]:
     """The mixes that were tried for a budget, the best one last. There has to be one within it.
 
-    learn: quantizes with a format for each layer, and measures the sensitivity. judge: the loss of a quantized model.
+    search: quantizes with a format for each layer without learning, and measures the sensitivity. learn: the same as a
+    build learns. judge: the loss of a quantized model.
     """
     first = cheapest_within(front(options, cost), budget)
     assert first is not None, "the budget was compared with the smallest mix"
-    model = learn(first.formats)
-    tried = [Tried(first, judge(model))]
-    second = cheapest_within(front(corrected(options, first, model), cost), budget)
+    second = cheapest_within(front(corrected(options, first, search(first.formats)), cost), budget)
+    tried = [Tried(first, judge(learn(first.formats)))]
     if second is not None and second.formats != first.formats:
         tried.append(Tried(_priced(second, options), judge(learn(second.formats))))
     return sorted(tried, key=lambda one: -one.loss)

@@ -1,7 +1,9 @@
 """What each layer may become: in which format, how many bytes and how much time that takes, and what it loses.
 
-The loss of a layer in a format is measured: the model is quantized in that format whole and learns, and then every
-layer is switched on alone (`findings.sensitivity`). So it is the loss that is left behind learning, not of rounding.
+The loss of a layer in a format is measured: the model is quantized in that format whole, scales searched and nothing
+learned, and then every layer is switched on alone (`findings.sensitivity`). That foretells what mixes lose once they
+have learned better than the loss that a layer of a model that learned leaves: such layers make up for each other
+(docs/log, budgets again).
 
 Below eight bits activations save neither bytes nor time, for every grid runs in INT8 (`docs/log`): there is no format
 with fewer.

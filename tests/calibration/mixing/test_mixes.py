@@ -19,9 +19,13 @@ def options(**losses: float) -> dict[str, tuple[Option, ...]]:
     return {name: (Option("w4a8", 4, 1, loss), Option("w8a8", 8, 1, 0.0)) for name, loss in losses.items()}
 
 
-def learned(**spared: float) -> Any:
-    """What `settled` reads of a model that learned: what each layer costs among the others, alone it is 1."""
+def searched(**spared: float) -> Any:
+    """What `settled` reads of a model with searched scales: what each layer costs among the others, alone it is 1."""
     return SimpleNamespace(sensitivity=[Sensitivity(name, "layer", 1.0, one) for name, one in spared.items()])
+
+
+def learn(formats: dict[str, str]) -> Any:
+    return formats
 
 
 def bits(option: Option) -> int:
@@ -32,22 +36,24 @@ def test_what_costs_more_among_others_is_spared_instead() -> None:
     """Alone a costs more than b, in the model b costs three times as much as alone, and only one may have 8 bits."""
     found = options(a=1.0, b=0.9)
     judgements = iter([0.5, 0.25])
-    tried = settled(found, bits, 12, lambda _: learned(a=1.0, b=3.0), lambda _: next(judgements))
+    tried = settled(found, bits, 12, lambda _: searched(a=1.0, b=3.0), learn, lambda _: next(judgements))
     assert [one.mix.formats for one in tried] == [{"a": "w8a8", "b": "w4a8"}, {"a": "w4a8", "b": "w8a8"}]
     assert tried[-1].loss == 0.25 and tried[-1].mix.loss == pytest.approx(1.0), "as it was measured alone"
 
 
 def test_the_first_stays_where_the_second_is_worse_or_the_same() -> None:
     judgements = iter([0.25, 0.5])
-    tried = settled(options(a=1.0, b=0.9), bits, 12, lambda _: learned(a=1.0, b=3.0), lambda _: next(judgements))
+    tried = settled(
+        options(a=1.0, b=0.9), bits, 12, lambda _: searched(a=1.0, b=3.0), learn, lambda _: next(judgements)
+    )
     assert tried[-1].mix.formats == {"a": "w8a8", "b": "w4a8"}
-    same = settled(options(a=1.0, b=0.5), bits, 12, lambda _: learned(a=1.0, b=1.0), lambda _: 0.5)
+    same = settled(options(a=1.0, b=0.5), bits, 12, lambda _: searched(a=1.0, b=1.0), learn, lambda _: 0.5)
     assert len(same) == 1
 
 
 def test_corrections_are_bounded_and_unknown_layers_stay() -> None:
     mix = Mix({"a": "w4a8", "b": "w4a8", "c": "w4a8"}, 12, 3.0)
-    found = corrected(options(a=1.0, b=1.0, c=1.0), mix, learned(a=100.0, b=-3.0))
+    found = corrected(options(a=1.0, b=1.0, c=1.0), mix, searched(a=100.0, b=-3.0))
     assert [each[0].loss for each in found.values()] == [4.0, 0.25, 1.0]
 
 
