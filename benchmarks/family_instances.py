@@ -70,6 +70,26 @@ def _rfdetr() -> nn.Module:
     return RfDetrDinov2Backbone(hf.RfDetrDinov2Config(**{**_HF, **windows}))
 
 
+def _maskformer() -> nn.Module:
+    from transformers.models.maskformer.modeling_maskformer_swin import MaskFormerSwinBackbone
+
+    return MaskFormerSwinBackbone(hf.MaskFormerSwinConfig(**_HF_WINDOWS, out_features=["stage1", "stage2"]))
+
+
+def _eomt() -> nn.Module:
+    made = hf.EomtForUniversalSegmentation(hf.EomtConfig(**_HF, num_blocks=1, num_queries=16, num_labels=20))
+    made.attn_mask_probs.zero_()
+    return made
+
+
+def _smp() -> nn.Module:
+    import segmentation_models_pytorch as smp
+
+    sizes = {name: value for name, value in _PLAIN.items() if name != "depth"}
+    two = {"encoder_depth": 2, "encoder_output_indices": [0, -1], "decoder_intermediate_channels": (16, 16)}
+    return smp.DPT("tu-vit_tiny_patch16_224", encoder_weights=None, classes=3, **two, **sizes).encoder
+
+
 INSTANCES: dict[str, Callable[[], nn.Module]] = {
     "timm VisionTransformer": lambda: vit.VisionTransformer(**_TIMM),
     "timm VisionTransformer, DINOv2 with registers": lambda: vit.VisionTransformer(
@@ -144,4 +164,19 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
     "Hugging Face SwinBackbone": lambda: _maps("SwinBackbone", "SwinConfig", ["stage1", "stage2"], **_HF_WINDOWS),
     "Hugging Face Dinov2Backbone": lambda: _maps("Dinov2Backbone", "Dinov2Config", ["stage1", "stage2"], **_HF),
     "Hugging Face RF-DETR's DINOv2": lambda: _rfdetr(),
+    "Hugging Face DPT's ViT": lambda: hf.DPTModel(
+        hf.DPTConfig(**_HF, backbone_out_indices=[0, 1], neck_hidden_sizes=[64, 64])
+    ),
+    "Hugging Face MaskFormer's Swin": lambda: _maskformer(),
+    "Hugging Face ViTDet": lambda: hf.VitDetBackbone(
+        hf.VitDetConfig(
+            **{name: value for name, value in _HF.items() if name != "intermediate_size"},
+            pretrain_image_size=64,
+            window_size=4,
+            window_block_indices=[0],
+            use_relative_position_embeddings=True,
+        )
+    ),
+    "Hugging Face EoMT": lambda: _eomt(),
+    "segmentation-models-pytorch DPT's ViT": lambda: _smp(),
 }
