@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.mixing.front import Mix, front
-from fimaq_deploy.calibration.mixing.mixes import outputs_loss, settled
+from fimaq_deploy.calibration.mixing.mixes import Tried, outputs_loss, settled
 from fimaq_deploy.calibration.mixing.options import (
     FLOATS,
     NVFP4,
@@ -54,6 +54,7 @@ from fimaq_deploy.report import schema
 from fimaq_deploy.target import combine, find_target, since
 
 IMAGES = 64  # on which layers and mixes are compared
+_APART, _JUDGED = 4, 256  # one calibration image of four is kept to judge by, as far as that many
 _PROBES = 4
 _POINTS = 33  # of the front that are told, and among which a budget of accuracy is searched
 
@@ -116,12 +117,24 @@ class Search:
         if self.budget.megabytes is not None:  # floats would take time, which nobody offered
             options = {name: tuple(one for one in each if one.format != FLOATS) for name, each in options.items()}
         limit, cost = self._limit(options, rest, costs)
-        original, encoder = self.whole.encoder_original, self.whole.encoder
-        at_once = images_at_once(few.shape, IMAGES)
-        judge = outputs_loss(original, family_of(encoder).classes(encoder), few, at_once)
-        tries = settled(options, cost, limit, self._search, self._learn, judge)
+        tries = self._settled(options, cost, limit)
         probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
         return self._record(tries[-1].mix, options, rest, cost, probes, costs)
+
+    def _settled(self, options: Options, cost: Callable[[Option], int], limit: float) -> list[Tried]:
+        """Mixes that learn from the first calibration images, and are judged on the others."""
+        original, encoder, wanted = self.whole.encoder_original, self.whole.encoder, self.request.recipe.reconstruction
+        shown = self.whole.encoder_images(self.images).take(wanted.images)
+        learned = len(shown) - max(1, len(shown) // _APART)
+        apart = shown[learned:][:_JUDGED].to(self.device)
+        at_once = images_at_once(apart.shape, IMAGES)
+        judge = outputs_loss(original, family_of(encoder).classes(encoder), apart, at_once)
+        base = self.request.recipe.replace(reconstruction={"images": max(1, learned)})
+
+        def learn(formats: dict[str, str]) -> QuantizedModel:
+            return self._quantized(mixed(base, formats), "part")
+
+        return settled(options, cost, limit, self._search, learn, judge)
 
     def _formats(self) -> list[str]:
         """Those of the target. NVFP4 saves time alone: model.onnx holds its values in bytes, beside its scales."""

@@ -35,19 +35,19 @@ def bits(option: Option) -> int:
 def test_what_costs_more_among_others_is_spared_instead() -> None:
     """Alone a costs more than b, in the model b costs three times as much as alone, and only one may have 8 bits."""
     found = options(a=1.0, b=0.9)
-    judgements = iter([0.5, 0.25])
+    judgements = iter([torch.tensor([0.4, 0.6]), torch.tensor([0.15, 0.35])])
     tried = settled(found, bits, 12, lambda _: searched(a=1.0, b=3.0), learn, lambda _: next(judgements))
     assert [one.mix.formats for one in tried] == [{"a": "w8a8", "b": "w4a8"}, {"a": "w4a8", "b": "w8a8"}]
     assert tried[-1].loss == 0.25 and tried[-1].mix.loss == pytest.approx(1.0), "as it was measured alone"
 
 
-def test_the_first_stays_where_the_second_is_worse_or_the_same() -> None:
+def test_the_first_stays_where_the_second_is_not_clearly_better_or_the_same() -> None:
     judgements = iter([0.25, 0.5])
     tried = settled(
         options(a=1.0, b=0.9), bits, 12, lambda _: searched(a=1.0, b=3.0), learn, lambda _: next(judgements)
     )
     assert tried[-1].mix.formats == {"a": "w8a8", "b": "w4a8"}
-    same = settled(options(a=1.0, b=0.5), bits, 12, lambda _: searched(a=1.0, b=1.0), learn, lambda _: 0.5)
+    same = settled(options(a=1.0, b=0.5), bits, 12, lambda _: searched(a=1.0, b=1.0), learn, lambda _: torch.ones(2))
     assert len(same) == 1
 
 
@@ -61,7 +61,7 @@ def test_the_loss_of_outputs_is_zero_only_for_the_original() -> None:
     torch.manual_seed(0)
     original, other, images = nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(5, 4)
     judge = outputs_loss(original, 3, images, 2)
-    assert judge(original) == pytest.approx(0, abs=1e-7)
-    assert judge(other) > 0.01
+    assert judge(original).abs().max() < 1e-7
+    assert judge(other).shape == (5,) and judge(other).min() > 0 and judge(other).mean() > 0.01
     whole = outputs_loss(original, 3, images, 5)
-    assert judge(other) == pytest.approx(whole(other), rel=1e-5), "however many run together"
+    torch.testing.assert_close(judge(other), whole(other), rtol=1e-5, atol=1e-7, msg="however many run together")
