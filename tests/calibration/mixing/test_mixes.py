@@ -42,11 +42,9 @@ def test_what_costs_more_among_others_is_spared_instead() -> None:
 
 
 def test_the_first_stays_where_the_second_is_not_clearly_better_or_the_same() -> None:
-    judgements = iter([0.25, 0.5])
-    tried = settled(
-        options(a=1.0, b=0.9), bits, 12, lambda _: searched(a=1.0, b=3.0), learn, lambda _: next(judgements)
-    )
-    assert tried[-1].mix.formats == {"a": "w8a8", "b": "w4a8"}
+    judgements, found = iter([torch.tensor([0.1, 0.4]), torch.tensor([0.4, 0.05])]), options(a=1.0, b=0.9)
+    tried = settled(found, bits, 12, lambda _: searched(a=1.0, b=3.0), learn, lambda _: next(judgements))
+    assert tried[-1].mix.formats == {"a": "w8a8", "b": "w4a8"} and len(tried) == 2
     same = settled(options(a=1.0, b=0.5), bits, 12, lambda _: searched(a=1.0, b=1.0), learn, lambda _: torch.ones(2))
     assert len(same) == 1
 
