@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,9 +25,9 @@ from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import parse_yaml, read_text
 from fimaq_deploy.models.names import is_onnx, require_known
 from fimaq_deploy.models.preprocessing import Preprocessing, numbers
-from fimaq_deploy.pipeline.arguments import REPLAYED, resolve_targets
+from fimaq_deploy.pipeline.arguments import REPLAYED, named_recipe, number_text, resolve_targets
 from fimaq_deploy.pipeline.request import Request
-from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.recipe import AUTO, Recipe
 from fimaq_deploy.target import WeightStorage
 
 
@@ -82,19 +82,55 @@ class ModelEntry(_Strict):
         return Preprocessing(mean, std, self.interpolation, self.crop, self.crop_mode, self.bit_depth)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What `build` is given beside a recipe. settings: those of the recipe `auto`, whose formats a budget chooses."""
+
+    size_budget: float | None = None
+    speed_budget: float | None = None
+    gpu: str | None = None
+    settings: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Asked:
+        """From `asdict` by way of JSON, which has no tuples."""
+        settings = fields["settings"]
+        return cls(**{**fields, "settings": None if settings is None else tuple(settings)})
+
+    @property
+    def title(self) -> str:
+        """As in "0.25MB" or "1.5x-L4"; empty where nothing is asked."""
+        size, speed = number_text(self.size_budget), number_text(self.speed_budget)
+        told = (size and f"{size}MB", speed and f"{speed}x", self.gpu)
+        return "-".join(one for one in told if one)
+
+    def options(self, recipe: Recipe) -> dict[str, Any]:
+        """What `Request.of` takes; `recipe` is the loaded one, which for `auto` it makes itself."""
+        chosen = {"recipe": recipe} if self.settings is None else {"recipe": AUTO, "settings": self.settings}
+        return {**chosen, "size_budget": self.size_budget, "speed_budget": self.speed_budget, "gpu": self.gpu}
+
+
 class RecipeEntry(_Strict):
-    """A preset or a YAML file, with single fields of it replaced."""
+    """A preset or a YAML file, with single fields of it replaced; or `auto` with its budget."""
 
     recipe: str
     name: str | None = Field(default=None, description="What the cell is called; default: the recipe's own name.")
     settings: list[str] = Field(default=[], alias="set")
+    size_budget: float | None = Field(default=None, allow_inf_nan=False, description="Megabytes of model.onnx.")
+    speed_budget: float | None = Field(default=None, allow_inf_nan=False, description="Times as fast as in floats.")
+    gpu: str | None = Field(default=None, description="The card whose roofline prices formats, for engines of GPUs.")
 
     def load(self, common: list[str]) -> Recipe:
-        return Recipe.load(self.recipe).with_settings([*common, *self.settings])
+        return named_recipe(self.recipe).with_settings([*common, *self.settings])
+
+    def asked(self, common: list[str]) -> Asked:
+        settings = (*common, *self.settings) if self.recipe == AUTO else None
+        return Asked(self.size_budget, self.speed_budget, self.gpu, settings)
 
     @property
     def title(self) -> str:
-        return self.name or Path(self.recipe).stem
+        """With the budget in it: several of `auto` differ in nothing else."""
+        return self.name or "-".join(filter(None, (Path(self.recipe).stem, self.asked([]).title)))
 
 
 def _named(key: str) -> BeforeValidator:
@@ -115,6 +151,7 @@ class Cell:
     title: str
     recipe: Recipe
     targets: tuple[str, ...]
+    asked: Asked = Asked()
 
     def identity(self, *more: object) -> str:
         """A hash of all that decides what is built; `more` are facts that every cell shares."""
@@ -123,6 +160,8 @@ class Cell:
             "model": self.model.model_dump(exclude=WHERE),
             "recipe": self.recipe.model_dump(mode="json"),
         }
+        if self.asked == Asked():  # what was built before there were budgets is still the same
+            del facts["asked"]
         return hashlib.sha256(json.dumps([facts, *more], sort_keys=True, default=str).encode()).hexdigest()
 
     def request(self, plan: Plan, folder: Path) -> Request:
@@ -139,7 +178,6 @@ class Cell:
                 eval_images=self.model.eval_images,
                 bank=self.model.bank,
                 bank_maps=self.model.bank_maps,
-                recipe=self.recipe,
                 targets=self.targets,
                 out=folder / self.name,
                 device=plan.device,
@@ -158,6 +196,7 @@ class Cell:
                 preprocessing=self.model.preprocessing(),
                 min_agreement=plan.min_agreement,
                 min_cosine=plan.min_cosine,
+                **self.asked.options(self.recipe),
                 **plan.files(),
             )
         except UserError as error:
@@ -231,14 +270,14 @@ class Plan(_Strict):
         return found
 
     def _cells(self) -> Iterator[Cell]:
-        recipes = [(entry.title, entry.load(self.settings)) for entry in self.recipes]
+        recipes = [(entry, entry.load(self.settings), entry.asked(self.settings)) for entry in self.recipes]
         groups: Sequence[list[str] | None] = self.targets or [None]
         targets = [resolve_targets(entry) for entry in groups]
         for model in self.models:
-            for title, recipe in recipes:
+            for entry, recipe, asked in recipes:
                 for group in targets:
-                    words = (model.title, title, *(("+".join(group),) if len(targets) > 1 else ()))
-                    yield Cell(re.sub(r"[^\w.+-]", "_", "-".join(words)), model, title, recipe, group)
+                    words = (model.title, entry.title, *(("+".join(group),) if len(targets) > 1 else ()))
+                    yield Cell(re.sub(r"[^\w.+-]", "_", "-".join(words)), model, entry.title, recipe, group, asked)
 
 
 def _read(file: Path) -> Any:

@@ -20,14 +20,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import check_folder
 from fimaq_deploy.pipeline.builds import run_request
-from fimaq_deploy.pipeline.sweep_plan import Cell, ModelEntry, Plan
+from fimaq_deploy.pipeline.sweep_plan import Asked, Cell, ModelEntry, Plan
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import Report
 
@@ -107,8 +107,16 @@ def order(plan: Plan, cell: Cell) -> str:
             "name": cell.name,
             "title": cell.title,
             "targets": cell.targets,
+            "asked": asdict(cell.asked),
         }
     )
+
+
+def ordered(fields: Mapping[str, Any]) -> tuple[Plan, Cell]:
+    """A cell and its plan of what `order` wrote, once it is parsed."""
+    model, recipe = ModelEntry.model_validate(fields["model"]), Recipe.model_validate(fields["recipe"])
+    told = fields["name"], model, fields["title"], recipe, tuple(fields["targets"]), Asked.of(fields["asked"])
+    return Plan.model_validate(fields["plan"]), Cell(*told)
 
 
 def build_cell(order: str, directory: str, url: str | None) -> tuple[str, bytes]:
@@ -121,9 +129,7 @@ def build_cell(order: str, directory: str, url: str | None) -> tuple[str, bytes]
         os.chdir(directory)
     with tempfile.TemporaryDirectory(prefix="fimaq-sweep-") as room:
         try:
-            plan = Plan.model_validate(asked["plan"])
-            model, recipe = ModelEntry.model_validate(asked["model"]), Recipe.model_validate(asked["recipe"])
-            cell = Cell(asked["name"], model, asked["title"], recipe, tuple(asked["targets"]))
+            plan, cell = ordered(asked)
             result = run_request(cell.request(plan, Path(room)))
             assert result is not None, "only a helper of torchrun gets none"
             packed = _delivered(result.out, url)

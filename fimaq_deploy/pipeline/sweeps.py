@@ -250,7 +250,13 @@ def _record(cell: Cell, identity: str, earlier: dict[str, Record], store: Store)
     if known and known.identity == identity and known.state == "done" and store.has(f"{cell.name}/{MANIFEST}"):
         return known
     return Record(
-        name=cell.name, model=cell.model.name, recipe=cell.title, targets=list(cell.targets), identity=identity
+        name=cell.name,
+        model=cell.model.name,
+        recipe=cell.title,
+        targets=list(cell.targets),
+        identity=identity,
+        size_budget=cell.asked.size_budget,
+        speed_budget=cell.asked.speed_budget,
     )
 
 

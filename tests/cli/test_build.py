@@ -25,7 +25,7 @@ def out(tmp_path: Path) -> Path:
     ("arguments", "message"),
     [
         (["--model", "swin_digit"], "unknown model 'swin_digit': did you mean swin_digits"),
-        (["--model", "resnet50"], "is a ResNet: expected a timm"),
+        (["--model", "resnet50"], "is a ResNet: a convolutional network"),
         (["--model", "swin_digits", "--recipe", "w8a9"], "no recipe 'w8a9'"),
         (["--model", "swin_digits", "--set", "weights.bit=4"], "unknown field 'weights.bit'; did you mean"),
         (["--model", "swin_digits", "--set", "weights.bits=5"], "field 'weights.bits'"),

@@ -7,8 +7,10 @@ import pytest
 
 from fimaq_deploy import UserError
 from fimaq_deploy.models.preprocessing import Preprocessing
+from fimaq_deploy.pipeline.arguments import Budget
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.sweep_plan import Cell, ModelEntry, Plan, RecipeEntry
+from fimaq_deploy.pipeline.sweeps import sweep
 
 WHOLE = """
 models: [vit_digits, {name: swin_digits, weights: random}]
@@ -117,7 +119,7 @@ def test_a_bad_file_is_one_line(tmp_path: Path, text: str, message: str) -> None
     ("text", "message"),
     [
         ("models: [vit_digit]\nrecipes: [w8a8]", "unknown model 'vit_digit': did you mean vit_digits"),
-        ("models: [resnet50]\nrecipes: [w8a8]", "is a ResNet: expected a timm"),
+        ("models: [resnet50]\nrecipes: [w8a8]", "is a ResNet: a convolutional network"),
         ("models: ['nowhere:model']\nrecipes: [w8a8]", "no module 'nowhere'"),
         ("models: [vit_digits]\nrecipes: [w8a9]", "no recipe 'w8a9'"),
         ("models: [vit_digits]\nrecipes: [{recipe: w8a8, set: [weights.bit=4]}]", "unknown field 'weights.bit'"),
@@ -167,10 +169,73 @@ def test_what_a_build_of_a_detector_takes_a_sweep_takes(tmp_path: Path) -> None:
 
 
 def test_every_option_of_a_build_has_a_field() -> None:
-    """But the budgets, which are for models that are encoders themselves."""
     options = set(inspect.signature(Request.of).parameters)
     fields = {*ModelEntry.model_fields, *Plan.model_fields, *RecipeEntry.model_fields, "model", "preprocessing"}
-    assert options - fields == {"size_budget", "speed_budget", "gpu"}
+    assert options <= fields
+
+
+BUDGETS = """
+models: [vit_digits]
+recipes: [{recipe: auto, size_budget: 0.25}, {recipe: auto, speed_budget: 1.5, gpu: rtx 4090, name: fast}, w8a8]
+targets: [[onnxruntime-cpu, tensorrt-rtx]]
+set: [tuning.iterations=0]
+"""
+
+
+def test_a_budget_arrives_and_is_part_of_what_a_cell_is(tmp_path: Path) -> None:
+    plan = Plan.load(written(tmp_path, BUDGETS))
+    sized, fast, plain = plan.cells()
+    assert [cell.name for cell in (sized, fast, plain)] == [
+        "vit_digits-auto-0.25MB",
+        "vit_digits-fast",
+        "vit_digits-w8a8",
+    ]
+    asked = [cell.request(plan, tmp_path) for cell in (sized, fast, plain)]
+    assert [one.budget for one in asked] == [Budget(0.25), Budget(speed=1.5), None]
+    assert [one.gpu for one in asked] == [None, "RTX 4090", None]
+    assert [one.recipe for one in asked] == [cell.recipe for cell in (sized, fast, plain)]
+    assert asked[0].recipe.name == "auto" and asked[0].recipe.tuning.iterations == 0
+    for old, new in (("0.25", "0.3"), ("1.5", "1.6"), ("4090", "5090")):
+        other = cells(tmp_path, BUDGETS.replace(old, new))
+        assert [one.identity() != two.identity() for one, two in zip(plan.cells(), other, strict=True)] == [
+            old == "0.25",
+            old != "0.25",
+            False,
+        ]
+
+
+def test_accuracy_alone_is_a_budget(tmp_path: Path) -> None:
+    plan = Plan.load(written(tmp_path, "models: [vit_digits]\nrecipes: [auto]\nmax_drop: 0.5"))
+    (cell,) = plan.cells()
+    assert cell.name == "vit_digits-auto" and cell.request(plan, tmp_path).budget == Budget()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("recipe: auto", "--recipe auto needs a budget: --max-drop, --size-budget or --speed-budget"),
+        ("recipe: w8a8, size_budget: 1", "--size-budget chooses formats for --recipe auto, and no other"),
+        ("recipe: w8a8, speed_budget: 2", "--speed-budget chooses formats for --recipe auto, and no other"),
+        ("recipe: w8a8, gpu: L4", "--gpu prices formats for --recipe auto, and no other"),
+        ("recipe: auto, size_budget: 1, speed_budget: 2", "--size-budget and --speed-budget: give one of them"),
+        ("recipe: auto, size_budget: -1", "--size-budget -1.0: expected 0 to"),
+        ("recipe: auto, speed_budget: 2, gpu: RTX 4091", "no rates are known of it; expected one like RTX 4090"),
+        ("recipe: auto, size_budget: 1, set: [rewrites=auto]", "rewrites: auto is measured for one recipe"),
+        ("recipe: auto, size_budget: x", "field 'recipes.0.size_budget': input should be a valid number"),
+        ("recipe: auto, size_budget: .nan", "field 'recipes.0.size_budget': input should be a finite number"),
+        ("recipe: auto, gpu: 4090", "field 'recipes.0.gpu': input should be a valid string"),
+        ("recipe: auto, size_budge: 1", "did you mean 'size_budget'?"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_one_line_before_anything_is_built(
+    tmp_path: Path, entry: str, message: str
+) -> None:
+    path = written(tmp_path, f"models: [vit_digits]\nrecipes: [{{{entry}}}]\ntargets: [tensorrt-rtx]")
+    with pytest.raises(UserError) as error:
+        sweep(path, out=tmp_path / "out")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from fimaq_deploy import UserError
 from fimaq_deploy.cli import main
 from fimaq_deploy.pipeline.sweep_plan import Plan
-from fimaq_deploy.pipeline.sweep_ray import Store, address_of, build_cell, order, unpack
+from fimaq_deploy.pipeline.sweep_ray import Store, address_of, build_cell, order, ordered, unpack
 from fimaq_deploy.pipeline.sweeps import sweep
 from fimaq_deploy.report.sweep_page.records import Sweep, leaderboard
 
@@ -65,6 +65,17 @@ def test_where_a_cell_is_built_is_no_part_of_what_it_is(plan: Path) -> None:
     again = Plan.load(plan).cells()[0]
     assert (again.model.cpus, again.model.gpus) == (3, 0.5)
     assert first.identity() == again.identity()
+
+
+def test_a_budget_goes_with_its_cell(plan: Path, tmp_path: Path) -> None:
+    entries = "{recipe: auto, size_budget: 0.2}, {recipe: auto, set: [tuning.iterations=1], speed_budget: 1.5}"
+    plan.write_text(PLAN.replace("[w8a8,", f"[{entries},", 1))
+    read = Plan.load(plan)
+    for cell in read.cells():
+        there, again = ordered(json.loads(order(read, cell)))
+        assert (again, again.identity()) == (cell, cell.identity())
+        if cell.title != "bad":
+            assert again.request(there, tmp_path) == cell.request(read, tmp_path)
 
 
 def test_a_cell_goes_and_comes_back_as_text_and_a_packed_folder(plan: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ recipes: [w8a8, {recipe: w8a8, name: bad, set: [weights.bits=6, weights.block_si
 targets: [onnxruntime-cpu]
 set: [reconstruction.iterations=2, reconstruction.images=32, tuning.iterations=0]
 """
+QUICK = ["reconstruction.iterations=2", "reconstruction.images=16", "tuning.iterations=0", "scale_search.candidates=4"]
 
 
 def table(found: Sweep) -> list[tuple[object, ...]]:
@@ -150,3 +151,26 @@ def test_an_unreadable_state_is_one_line(plan: Path, tmp_path: Path, content: st
     with pytest.raises(UserError, match=r"sweep\.json is cut off or of another version: remove it") as error:
         sweep(plan, out=tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_budget_stands_beside_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "budget.yaml"
+    recipes = "recipes: [{recipe: auto, size_budget: 0.25}, w8a8]\ntargets: [onnxruntime-cpu]\ndevice: cpu\nreplay: 0"
+    path.write_text(f"models: [vit_digits]\n{recipes}\nset: [{', '.join(QUICK)}]\n", encoding="utf-8")
+    main(["sweep", str(path), "--out", str(tmp_path / "out")])
+    found = Sweep.model_validate_json((tmp_path / "out" / "sweep.json").read_text(encoding="utf-8"))
+    assert [(cell.name, cell.state, cell.failures) for cell in found.cells] == [
+        ("vit_digits-auto-0.25MB", "done", []),
+        ("vit_digits-w8a8", "done", []),
+    ]
+    mixed, uniform = found.cells
+    (file,) = {line.size_bytes for line in mixed.shipped}
+    assert file == (tmp_path / "out" / mixed.name / "model.onnx").stat().st_size <= 250_000
+    assert file < min(line.size_bytes or 0 for line in uniform.shipped)
+    assert (mixed.size_budget, uniform.size_budget) == (0.25, None)
+    assert f"{file / 1e3:.0f} kB" in capsys.readouterr().out
+    said = (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
+    assert "auto-0.25MB" in said and "0.25 MB" in said and f"{file / 1e3:.0f} kB" in said
+    again = sweep(path, out=tmp_path / "out")
+    assert again.sweep.cells == found.cells, "nothing is built again"

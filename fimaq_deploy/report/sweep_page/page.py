@@ -249,11 +249,12 @@ def _paint(points: Sequence[_Point], exact: Sequence[tuple[str, float, float]], 
 
 def _builds(sweep: Sweep) -> Exhibit:
     took = sum(cell.seconds or 0 for cell in sweep.cells)
+    budgets = sweep.budgets if any(sweep.budgets) else None
     return Exhibit(
         "builds",
         f"{_counted(sum(cell.state == 'done' for cell in sweep.cells), 'build')} in {took:,.0f} s",
         "Each has a folder of its name beside this page, with a report of its own.",
-        ("folder", "targets", "state", "images", "seconds"),
+        ("folder", "targets", "state", "images", "seconds", *(() if budgets is None else ("budget",))),
         tuple(
             (
                 cell.name,
@@ -261,7 +262,8 @@ def _builds(sweep: Sweep) -> Exhibit:
                 cell.state,
                 "" if cell.images is None else f"{cell.images:,}",
                 "" if cell.seconds is None else f"{cell.seconds:.0f}",
+                *(() if budgets is None else (budgets[number],)),
             )
-            for cell in sweep.cells
+            for number, cell in enumerate(sweep.cells)
         ),
     )

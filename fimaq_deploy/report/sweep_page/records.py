@@ -81,6 +81,8 @@ class Cell(_Part):
     recipe: str
     targets: list[str]
     identity: str = Field(description="Hash of all that decides what is built; a cell of another identity is stale.")
+    size_budget: float | None = Field(default=None, description="Of the recipe auto, in megabytes of model.onnx.")
+    speed_budget: float | None = Field(default=None, description="Of the recipe auto, times as fast as in floats.")
     state: Literal["waiting", "done", "failed"] = "waiting"
     error: str | None = Field(default=None, description="Why it failed.")
     failures: list[str] = Field(default=[], description="Gates that the build missed, as sentences.")
@@ -110,6 +112,18 @@ class Sweep(_Part):
         """With one cell replaced by its new state."""
         cells = [cell if other.name == cell.name else other for other in self.cells]
         return self.model_copy(update={"cells": cells, "created": created})
+
+    @property
+    def budgets(self) -> list[str]:
+        """What each cell was held to, as in "0.25 MB" or "1.5×"; empty for one with a recipe of its own."""
+        return [
+            f"{cell.size_budget:g} MB"
+            if cell.size_budget is not None
+            else f"{cell.speed_budget:g}×"
+            if cell.speed_budget is not None
+            else ""
+            for cell in self.cells
+        ]
 
     @property
     def failed(self) -> list[Cell]:

@@ -75,6 +75,14 @@ def test_a_place_is_a_line_with_a_dot_on_the_front(make: Make) -> None:
     assert len(cells(first)) == len(HEADER)
 
 
+def test_a_budget_stands_beside_its_build(make: Make) -> None:
+    mixed, fast = make("a", "vit", 94, 2.0, size_budget=0.25), make("b", "vit", 93, 3.0, speed_budget=1.5)
+    builds = exhibits(sweep_page(sweep_of(mixed, fast, make("c", "vit", 92, 4.0))))["builds"]
+    assert builds.header[-1] == "budget"
+    assert [row[-1] for row in builds.rows] == ["0.25 MB", "1.5×", ""]
+    assert "budget" not in exhibits(sweep_page(sweep_of(make("c", "vit", 92, 4.0))))["builds"].header
+
+
 def test_builds_to_come_are_counted(make: Make) -> None:
     waiting = make("b", "vit", 1, 1.0, shipped=[]).model_copy(update={"state": "waiting"})
     page = sweep_page(sweep_of(make("a", "vit", 94, 2.0), waiting))
