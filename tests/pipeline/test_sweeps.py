@@ -154,12 +154,14 @@ def test_an_unreadable_state_is_one_line(plan: Path, tmp_path: Path, content: st
 
 
 @pytest.mark.slow
-def test_a_budget_stands_beside_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_stands_beside_a_preset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     path = tmp_path / "budget.yaml"
     recipes = "recipes: [{recipe: auto, size_budget: 0.25}, w8a8]\ntargets: [onnxruntime-cpu]\ndevice: cpu\nreplay: 0"
     path.write_text(f"models: [vit_digits]\n{recipes}\nset: [{', '.join(QUICK)}]\n", encoding="utf-8")
-    main(["sweep", str(path), "--out", str(tmp_path / "out")])
-    found = Sweep.model_validate_json((tmp_path / "out" / "sweep.json").read_text(encoding="utf-8"))
+    found = sweep(path, out=tmp_path / "out").sweep
     assert [(cell.name, cell.state, cell.failures) for cell in found.cells] == [
         ("vit_digits-auto-0.25MB", "done", []),
         ("vit_digits-w8a8", "done", []),
@@ -169,8 +171,11 @@ def test_a_budget_stands_beside_a_preset(tmp_path: Path, capsys: pytest.CaptureF
     assert file == (tmp_path / "out" / mixed.name / "model.onnx").stat().st_size <= 250_000
     assert file < min(line.size_bytes or 0 for line in uniform.shipped)
     assert (mixed.size_budget, uniform.size_budget) == (0.25, None)
-    assert f"{file / 1e3:.0f} kB" in capsys.readouterr().out
     said = (tmp_path / "out" / "sweep.md").read_text(encoding="utf-8")
     assert "auto-0.25MB" in said and "0.25 MB" in said and f"{file / 1e3:.0f} kB" in said
-    again = sweep(path, out=tmp_path / "out")
-    assert again.sweep.cells == found.cells, "nothing is built again"
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(path), "--out", str(tmp_path / "out")])
+    again = Sweep.model_validate_json((tmp_path / "out" / "sweep.json").read_text(encoding="utf-8"))
+    assert not ended.value.code and again.cells == found.cells, "nothing is built again"
+    printed = capsys.readouterr().out
+    assert "auto-0.25MB" in printed and f"{file / 1e3:.0f} kB" in printed
