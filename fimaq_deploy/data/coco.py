@@ -8,7 +8,7 @@ https://cocodataset.org/#format-data
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -47,11 +47,13 @@ def coco_images(folder: str | Path, annotations: str | Path, info: ModelInfo) ->
 
     Raises:
         UserError: it is no such file, names images that are not there or have other sizes, or categories that the model
-            does not know.
+            does not know, or no object that could be found.
     """
     document = _document(Path(annotations))
     labels, remarks = _labels(document["categories"], info.class_names, str(annotations))
     pictures = _pictures(document, Path(folder), labels, str(annotations))
+    _require_possible(pictures, labels, info, str(annotations))
+    remarks = (*remarks, *_resizing(pictures, info))
     truth = _Truth(pictures, labels, (info.input_shape[1], info.input_shape[2]))
     files = [picture.file for picture in pictures]
     source = Annotated(files, whole_images(info), truth, f"{len(files)} images of {annotations}", remarks)
@@ -89,6 +91,49 @@ def _labels(
             f"{len(names)} classes, such as '{shown(names[-1])}': rename it, or annotate for this model"
         )
     return {number: known[name.casefold()] for number, name in named.items()}, ()
+
+
+def _require_possible(pictures: Sequence[_Picture], labels: Mapping[Any, int], info: ModelInfo, where: str) -> None:
+    """Refuse what a model could never be right about. Categories that no object is of may be any."""
+    objects = [one for picture in pictures for one in picture.objects]
+    if all(one.get("iscrowd") for one in objects):
+        what = f"only crowds ({len(objects)})" if objects else "no object"
+        raise UserError(
+            f"{where} annotates {what} in its {len(pictures)} images, so that nothing could be found in them: expected "
+            "annotations with boxes; leave --eval-coco out to compare with the original's own answers"
+        )
+    known = info.labels
+    wrong = sorted({labels[one["category_id"]] for one in objects if known and labels[one["category_id"]] not in known})
+    if known and wrong:
+        raise UserError(
+            f"{where} has objects of category {_some(wrong)}, but the model has {len(known)} classes, {known[0]} "
+            f"to {known[-1]}, and does not name them: number the categories as the model does, or name its classes as "
+            "they are called there (`config.id2label` in transformers, or `pretrained_cfg = {'label_names': [...]}`)"
+        )
+
+
+def _some(numbers: Sequence[int], most: int = 8) -> str:
+    told = ", ".join(map(str, numbers[:most]))
+    return told if len(numbers) <= most else f"{told}, … ({len(numbers)} of them, up to {numbers[-1]})"
+
+
+def _resizing(pictures: Sequence[_Picture], info: ModelInfo) -> tuple[str, ...]:
+    """What is said of images of several shapes: a model has one."""
+    height, width = info.input_shape[1:]
+    sizes = {(picture.height, picture.width) for picture in pictures}
+    stretched = sum(picture.width * height != picture.height * width for picture in pictures)
+    if len(sizes) == 1 and not stretched:
+        return ()
+    told = f"{len(sizes)} sizes" if len(sizes) > 1 else "one size"
+    return (
+        f"images of {told} (height {_span(h for h, _ in sizes)}, width {_span(w for _, w in sizes)}) are resized "
+        f"as a whole to {height}×{width}, with their objects: {stretched} of {len(pictures)} change their proportions",
+    )
+
+
+def _span(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _pictures(document: Mapping[str, Any], folder: Path, labels: Mapping[Any, int], where: str) -> tuple[_Picture, ...]:

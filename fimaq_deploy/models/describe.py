@@ -29,6 +29,7 @@ class ModelInfo:
     crop_pct: the share of the resized image's shorter side that the centre crop keeps.
     classes: the number of logits; 0 for a model without a classifier.
     class_names: what its classes are called, in their order; empty where nobody says.
+    labels: those that a detector can give to objects; None where nobody says.
     bit_depth: of image files with more than 8 bits, where they hold fewer than they declare.
     """
 
@@ -42,6 +43,7 @@ class ModelInfo:
     classes: int
     class_names: tuple[str, ...] = ()
     bit_depth: int | None = None
+    labels: range | None = None
 
     def preprocessing(self) -> dict[str, Any]:
         """How an image becomes an input, as a document: whoever deploys the model has to do the same."""

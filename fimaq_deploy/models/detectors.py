@@ -87,6 +87,22 @@ def labels_of(model: nn.Module) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def label_range(model: nn.Module) -> range | None:
+    """The labels that objects can get: of `transformers` from 0 on, of torchvision without the background where the
+    model counts it as label 0. None where the model is neither, or does not say."""
+    if (count := labels_of(model)) is not None:
+        return range(count)
+    boxes = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
+    if isinstance(count := getattr(getattr(boxes, "cls_score", None), "out_features", None), int):
+        return range(1, count)
+    head = getattr(getattr(model, "head", None), "classification_head", None)
+    if isinstance(count := getattr(head, "num_classes", None), int):  # RetinaNet and FCOS: no background
+        return range(count)
+    if isinstance(count := getattr(head, "num_columns", None), int):  # SSD
+        return range(1, count)
+    return None
+
+
 def _is_listed(answer: Any) -> bool:
     listed = isinstance(answer, Sequence) and not isinstance(answer, (str, bytes)) and len(answer) > 0
     return listed and all(isinstance(each, Mapping) and all(key in each for key in _KEYS) for each in answer)

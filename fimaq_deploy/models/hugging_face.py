@@ -76,7 +76,7 @@ def settings_of(folder: Path, config: Config) -> dict[str, Any]:
     """What timm calls `pretrained_cfg`, of a model that `transformers` made."""
     return {
         "architecture": str(config.get("model_type")),
-        "label_names": _label_names(config),
+        "label_names": label_names(config),
         **preprocessing_of(folder),
     }
 
@@ -91,7 +91,7 @@ def _create(
         "architecture": config["model_type"],
         "classifier": head,
         "first_conv": "patch_embed.proj",
-        "label_names": _label_names(config),
+        "label_names": label_names(config),
         **said,
     }
     return model
@@ -216,7 +216,7 @@ def _classes(config: Config) -> int:
     return len(labels) if isinstance(labels, Mapping) else int(config.get("num_labels", 2))
 
 
-def _label_names(config: Config) -> list[str] | None:
+def label_names(config: Config) -> list[str] | None:
     """In the order of their numbers; None for the names that stand in for names."""
     labels = config.get("id2label")
     if not isinstance(labels, Mapping) or not all(str(number).isdecimal() for number in labels):

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.describe import ModelInfo, configured, describe_model
+from fimaq_deploy.models.detectors import label_range
 from fimaq_deploy.models.families import families, family_of, find_family, known_kinds
 from fimaq_deploy.models.families.family import Family
 from fimaq_deploy.models.families.maps import Maps
 from fimaq_deploy.models.families.reply import Reply
 from fimaq_deploy.models.families.wrapped import Wrapped
+from fimaq_deploy.models.hugging_face import label_names
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.models.readers import reader_of
 
@@ -234,14 +236,23 @@ def describe_whole(
     shape = _shape(inside, config, size)
     names = config.get("label_names") or ()
     info = configured(config, name or config.get("architecture") or type(model).__name__, shape, len(names))
+    info = replace(info, labels=label_range(model))
     return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
 
 
 def _config(model: nn.Module, inside: Inside) -> Mapping[str, Any]:
     own = getattr(model, "pretrained_cfg", None)
-    if not own and hasattr(getattr(model, "transform", None), "image_mean"):
+    if own:
+        return {"label_names": _names(model), **own}
+    if hasattr(getattr(model, "transform", None), "image_mean"):
         return {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0, "crop_mode": "squash"}
-    return dict(own or getattr(inside.encoder, "pretrained_cfg", None) or {"crop_pct": 1.0})
+    encoder = getattr(inside.encoder, "pretrained_cfg", None) or {"crop_pct": 1.0}
+    return {**encoder, "label_names": _names(model)}  # those of the encoder's were of its own classifier
+
+
+def _names(model: nn.Module) -> list[str] | None:
+    """As a model of `transformers` calls its labels."""
+    return label_names({"id2label": getattr(getattr(model, "config", None), "id2label", None)})
 
 
 def _shape(inside: Inside, config: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int, int]:

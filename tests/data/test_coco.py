@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,50 @@ def test_categories_are_found_by_name_or_taken_by_id(folder: Path) -> None:
     assert not named.notes
 
 
+def unnamed(folder: Path, labels: range | None, **options: Any) -> Any:
+    info = replace(coco.info(names=(), **options), labels=labels)
+    return coco_images(folder / "images", folder / "annotations.json", info)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (range(3), r"of category 1\d, .*, but the model has 3 classes, 0 to 2, and does not name them: number the cat"),
+        (range(31), "of category 31, but the model has 31 classes, 0 to 30, "),
+        (range(11, 91), "of category 10, but the model has 80 classes, 11 to 90, "),
+    ],
+)
+def test_ids_that_no_label_can_be_are_refused(tmp_path: Path, labels: range, message: str) -> None:
+    coco.write(tmp_path, 16)
+    with pytest.raises(UserError, match=message) as refused:
+        unnamed(tmp_path, labels)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("labels", [range(32), range(1, 91), None])
+def test_ids_with_gaps_and_unused_ones_are_taken(tmp_path: Path, labels: range | None) -> None:
+    coco.write(tmp_path, 16)
+    changed(tmp_path, lambda d: d["categories"].append({"id": 700, "name": "never drawn"}))
+    assert unnamed(tmp_path, labels).count == 16
+
+
+def test_names_decide_whatever_the_ids_are(folder: Path) -> None:
+    info = replace(coco.info(), labels=range(8))
+    assert coco_images(folder / "images", folder / "annotations.json", info).count == 3
+
+
+def test_images_of_several_sizes_are_told(folder: Path) -> None:
+    assert not opened(folder, size=(48, 48)).notes
+    (stretched,) = opened(folder, size=(48, 96)).notes
+    assert stretched.startswith("images of one size (height 96, width 96) are resized as a whole to 48×96")
+    Image.new("RGB", (128, 64)).save(folder / "images" / "001.png")
+    changed(folder, lambda d: d["images"][1].update(width=128, height=64))
+    changed(folder, lambda d: [one.pop("segmentation") for one in d["annotations"]])
+    (told,) = opened(folder).notes
+    assert told.startswith("images of 2 sizes (height 64 to 96, width 96 to 128) are resized as a whole to 96×96")
+    assert told.endswith("1 of 3 change their proportions")
+
+
 @pytest.mark.parametrize("kind", ["compressed", "runs"])
 def test_masks_of_run_lengths_are_those_of_the_library(kind: str) -> None:
     library = pytest.importorskip("faster_coco_eval.core.mask")
@@ -95,6 +140,8 @@ def changed(folder: Path, change: Any) -> None:
     [
         (lambda d: d.pop("categories"), "have no list of categories"),
         (lambda d: d["images"].clear() or d["annotations"].clear(), "lists no image"),
+        (lambda d: d["annotations"].clear(), "annotates no object in its 3 images"),
+        (lambda d: [one.update(iscrowd=1) for one in d["annotations"]], r"annotates only crowds \(\d+\) in its 3"),
         (lambda d: d["images"][1].update(file_name="other.png"), r"1 of the 3 images .* \(first other.png\)"),
         (lambda d: d["images"][1].update(width=80), "has 96×96 pixels, 80×96 in"),
         (lambda d: d["images"][0].pop("id"), "has no id"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.detectors import Arranged, arranged, is_detection, objects_of
+from fimaq_deploy.models.detectors import Arranged, arranged, is_detection, label_range, objects_of
 
 
 def one_image(count: int, masks: bool = True, seed: int = 0) -> dict[str, Tensor]:
@@ -81,6 +81,19 @@ class Fixed(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.answer
+
+
+def test_the_labels_that_objects_can_get() -> None:
+    from torchvision.models import detection
+
+    bare = {"weights": None, "weights_backbone": None, "num_classes": 5}
+    with torch.device("meta"):
+        roi, ssd = detection.fasterrcnn_mobilenet_v3_large_320_fpn, detection.ssdlite320_mobilenet_v3_large
+        behind = [roi(**bare), ssd(**bare)]
+        first = [detection.retinanet_resnet50_fpn(**bare)]
+    assert [label_range(model) for model in behind] == [range(1, 5)] * 2, "behind the background"
+    assert [label_range(model) for model in first] == [range(5)]
+    assert label_range(nn.Identity()) is None
 
 
 def test_a_model_is_wrapped() -> None:

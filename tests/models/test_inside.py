@@ -106,6 +106,17 @@ def test_what_a_whole_model_reads() -> None:
     assert (told.mean, told.std, told.class_names) == ((0.5,) * 3, (0.5,) * 3, ("sky", "sea"))
 
 
+def test_names_are_the_models_own_not_those_of_its_encoder() -> None:
+    model: Any = segmenter()
+    model.encoder.pretrained_cfg = {"label_names": ["tench", "goldfish"]}
+    assert describe_whole(model, find_backbone(model)).class_names == ()
+    model.config = SimpleNamespace(id2label={1: "cat", 0: "dog"}, num_labels=2)
+    info = describe_whole(model, find_backbone(model))
+    assert (info.class_names, info.labels) == (("dog", "cat"), range(2))
+    model.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    assert describe_whole(model, find_backbone(model)).class_names == ()
+
+
 @torch.no_grad()
 def test_an_engine_in_the_encoders_place() -> None:
     """Whatever order it has its outputs in."""
