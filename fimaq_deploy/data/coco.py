@@ -104,6 +104,11 @@ def _require_possible(pictures: Sequence[_Picture], labels: Mapping[Any, int], i
         )
     known = info.labels
     wrong = sorted({labels[one["category_id"]] for one in objects if known and labels[one["category_id"]] not in known})
+    if known and wrong and info.class_names:
+        raise UserError(
+            f"{where} has objects that are label {_some(wrong)} by the model's {len(info.class_names)} names, but its "
+            f"labels are {known[0]} to {known[-1]}: name them in their order, the background first where it is counted"
+        )
     if known and wrong:
         raise UserError(
             f"{where} has objects of category {_some(wrong)}, but the model has {len(known)} classes, {known[0]} "

@@ -91,9 +91,12 @@ def test_ids_with_gaps_and_unused_ones_are_taken(tmp_path: Path, labels: range |
     assert unnamed(tmp_path, labels).count == 16
 
 
-def test_names_decide_whatever_the_ids_are(folder: Path) -> None:
+def test_names_decide_whatever_the_ids_are(tmp_path: Path) -> None:
+    coco.write(tmp_path, 16)
     info = replace(coco.info(), labels=range(8))
-    assert coco_images(folder / "images", folder / "annotations.json", info).count == 3
+    assert coco_images(tmp_path / "images", tmp_path / "annotations.json", info).count == 16
+    with pytest.raises(UserError, match="label 0 by the model's 8 names, but its labels are 1 to 8: name them"):
+        coco_images(tmp_path / "images", tmp_path / "annotations.json", replace(info, labels=range(1, 9)))
 
 
 def test_images_of_several_sizes_are_told(folder: Path) -> None:
