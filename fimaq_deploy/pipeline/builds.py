@@ -19,11 +19,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.findings.domain import domain_warning, with_evaluation
@@ -33,7 +32,6 @@ from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.rest import Whole as Divergence
 from fimaq_deploy.contract import Contract
 from fimaq_deploy.data.batches import images_at_once
-from fimaq_deploy.data.choose import calibration_source
 from fimaq_deploy.data.intake import Images
 from fimaq_deploy.data.memory import Arrays
 from fimaq_deploy.data.pixels import Pixels
@@ -42,8 +40,6 @@ from fimaq_deploy.engines.runtimes import ONNX, find_runtime
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.own import OwnFunction
 from fimaq_deploy.measure.tasks import TaskChoice
-from fimaq_deploy.models.describe import ModelInfo
-from fimaq_deploy.models.load import open_model
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.arguments import AUTO, REPLAYED
@@ -56,18 +52,16 @@ from fimaq_deploy.pipeline.exports import FP_ONNX, Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.heads import IMAGES as HEAD_IMAGES
 from fimaq_deploy.pipeline.heads import Written, with_head, write_head
-from fimaq_deploy.pipeline.measures import Measures, choose_measures
+from fimaq_deploy.pipeline.loaded import Loaded, assist, load
 from fimaq_deploy.pipeline.onnx_builds import make_from_onnx
 from fimaq_deploy.pipeline.pixels import write_images, write_pixels
 from fimaq_deploy.pipeline.publication import make_report, write_report
 from fimaq_deploy.pipeline.replays import make_replay
 from fimaq_deploy.pipeline.request import Request
-from fimaq_deploy.pipeline.sources import evaluation_and_bank
 from fimaq_deploy.pipeline.speed import measure_speed
 from fimaq_deploy.pipeline.standalone import standalone
 from fimaq_deploy.pipeline.steps import Counter, Progress, Steps
 from fimaq_deploy.pipeline.variants import Variants, load_variants, of_module
-from fimaq_deploy.pipeline.whole import Whole, reads_directly
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.gates import failures
@@ -239,7 +233,7 @@ def run_request(
             )
         if not group.leads:
             if not request.is_onnx:
-                _assist(request)
+                assist(request)
             return None
         make = make_from_onnx if request.is_onnx else _make
         with artifacts.staged(request.out, request.as_dict(), overwrite=overwrite, resume=resume) as folder:
@@ -253,7 +247,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     """Everything into the folder, the manifest last."""
     runtimes = [find_runtime(name) for name in request.targets]
     with steps.step("load"):
-        loaded = _load(request)
+        loaded = load(request)
         artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.parameters + _BYTES_ALWAYS)
         announce(loaded.encoder, loaded.shown(loaded.calibration), request.recipe, runtimes)
     mix = None
@@ -333,72 +327,6 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     )
     write_report(folder, report, quantized.recipe, request.sizes, loaded.info)
     return report
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a build starts from."""
-
-    whole: Whole
-    info: ModelInfo
-    calibration: ImageSource
-    evaluation: ImageSource
-    measures: Measures
-    notes: tuple[str, ...] = ()
-
-    @property
-    def encoder(self) -> nn.Module:
-        return self.whole.encoder
-
-    def shown(self, images: ImageSource) -> ImageSource:
-        """What the encoder gets of them."""
-        return self.whole.encoder_images(images)
-
-    @cached_property
-    def direct(self) -> bool:
-        """Whether that is the images themselves."""
-        return self.whole.is_encoder or reads_directly(self.whole, self.calibration)
-
-    @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.whole.model.parameters())
-
-
-def _load(request: Request) -> Loaded:
-    device = parallel.own_device(request.device)
-    opened = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes)
-    whole = Whole.of(opened.model, request.backbone)
-    info = whole.describe(request.model, request.preprocessing, request.sizes.image_size)
-    calibration = _calibration(request, info)
-    evaluation, bank = evaluation_and_bank(request, info, calibration)
-    measures = choose_measures(request, whole.original, evaluation, bank)
-    return Loaded(whole, info, calibration, evaluation, measures, opened.notes)
-
-
-def _calibration(request: Request, info: ModelInfo) -> ImageSource:
-    count = request.recipe.reconstruction.images
-    return calibration_source(
-        request.model, info, count, images=request.images, weights=request.weights, seed=request.seed
-    )
-
-
-def _assist(request: Request) -> None:
-    """Learn with the first process and write nothing."""
-    device = parallel.own_device(request.device)
-    model = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes).model
-    info = Whole.of(model, request.backbone).describe(request.model, request.preprocessing, request.sizes.image_size)
-    quantize(
-        model,
-        _calibration(request, info),
-        request.recipe,
-        request.targets,
-        seed=request.seed,
-        device=device,
-        sm=request.sm,
-        backbone=request.backbone,
-        divergence=request.divergence,
-        accept=request.accept,
-    )
 
 
 def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> tuple[Request, schema.Mix]:

@@ -15,8 +15,10 @@ from fimaq_deploy.pipeline.request import Request
 def evaluation_and_bank(
     request: Request, info: ModelInfo, calibration: ImageSource
 ) -> tuple[ImageSource, ImageSource | None]:
-    """Raises:
-    UserError: images that are refused, or labels that are not theirs.
+    """The images to measure on, and the labelled ones to judge by, None where nobody gave any.
+
+    Raises:
+        UserError: images that are refused, or labels that are not theirs.
     """
     said, bank = info, None
     class_map: ClassMap | str | Path | None = request.class_map
