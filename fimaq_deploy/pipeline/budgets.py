@@ -53,7 +53,7 @@ from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
 from fimaq_deploy.target import combine, find_target, since
 
-IMAGES = 64  # on which layers and mixes are compared
+IMAGES = 64  # on which layers are compared
 _APART, _JUDGED = 4, 256  # one calibration image of four is kept to judge by, as far as that many
 _PROBES = 4
 _POINTS = 33  # of the front that are told, and among which a budget of accuracy is searched
@@ -106,8 +106,8 @@ class Search:
     def run(self) -> schema.Mix:
         formats = self._formats()
         models = {name: self._searched(uniform(self.request.recipe, name), name) for name in formats}
-        few = self.whole.encoder_images(self.images).take(IMAGES).to(self.device)
-        options = options_of(models, few[:1], self._bits())
+        image = self.whole.encoder_images(self.images).take(1).to(self.device)
+        options = options_of(models, image, self._bits())
         if not options:
             raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
         size, costs = self._file(models[formats[0]], formats, options)

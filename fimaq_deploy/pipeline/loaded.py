@@ -54,14 +54,20 @@ def load(request: Request) -> Loaded:
     Raises:
         UserError: a model or images that are refused.
     """
+    whole, info, notes = _opened(request)
+    calibration = _calibration(request, info)
+    evaluation, bank = evaluation_and_bank(request, info, calibration)
+    measures = choose_measures(request, whole.original, evaluation, bank)
+    return Loaded(whole, info, calibration, evaluation, measures, notes)
+
+
+def _opened(request: Request) -> tuple[Whole, ModelInfo, tuple[str, ...]]:
+    """The model, what is known of it, and what is to be said about its weights."""
     device = parallel.own_device(request.device)
     opened = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes)
     whole = Whole.of(opened.model, request.backbone)
     info = whole.describe(request.model, request.preprocessing, request.sizes.image_size)
-    calibration = _calibration(request, info)
-    evaluation, bank = evaluation_and_bank(request, info, calibration)
-    measures = choose_measures(request, whole.original, evaluation, bank)
-    return Loaded(whole, info, calibration, evaluation, measures, opened.notes)
+    return whole, info, opened.notes
 
 
 def _calibration(request: Request, info: ModelInfo) -> ImageSource:
@@ -73,16 +79,14 @@ def _calibration(request: Request, info: ModelInfo) -> ImageSource:
 
 def assist(request: Request) -> None:
     """Learn with the first process and write nothing."""
-    device = parallel.own_device(request.device)
-    model = open_model(request.model, request.weights, device=device, seed=request.seed, sizes=request.sizes).model
-    info = Whole.of(model, request.backbone).describe(request.model, request.preprocessing, request.sizes.image_size)
+    whole, info, _ = _opened(request)
     quantize(
-        model,
+        whole.model,
         _calibration(request, info),
         request.recipe,
         request.targets,
         seed=request.seed,
-        device=device,
+        device=parallel.own_device(request.device),
         sm=request.sm,
         backbone=request.backbone,
         divergence=request.divergence,
