@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fimaq_deploy.packaging.unpacking import unpack
     from fimaq_deploy.pipeline.builds import BuildResult, build
     from fimaq_deploy.pipeline.sweeps import sweep
-    from fimaq_deploy.recipe import Recipe
+    from fimaq_deploy.recipe.recipe import Recipe
     from fimaq_deploy.report.comparison.judge import compare
     from fimaq_deploy.report.timeline.records import history
     from fimaq_deploy.runtime.answers import predict
@@ -53,7 +53,7 @@ _HOMES = {
     "Encoder": "runtime.predictor",
     "Predictor": "runtime.predictor",
     "QuantizedModel": "calibration.quantized_model",
-    "Recipe": "recipe",
+    "Recipe": "recipe.recipe",
     "Segmenter": "runtime.objects",
     "Kernel": "target.kernels",
     "TARGETS": "target.table",

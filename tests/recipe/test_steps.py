@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from fimaq_deploy.errors import UserError
+from fimaq_deploy.recipe import Recipe
+
+
+def test_the_paper_preset_has_the_released_hyper_parameters() -> None:
+    recipe = Recipe.load("fimaq-paper")
+    assert recipe.reconstruction.iterations == 20000
+    assert (recipe.scale_search.images, recipe.scale_search.candidates) == (128, 128)
+    assert (recipe.reconstruction.rank, recipe.reconstruction.temperature) == (5, 20)
+
+
+PACES = [("w8a8", (20, 100, 400)), ("w6a6", (50, 250, 1000)), ("w3a3", (100, 500, 2000)), ("w4a16", (100, 500, 2000))]
+
+
+@pytest.mark.parametrize(("name", "expected"), PACES)
+def test_an_effort_says_how_long_a_block_learns(name: str, expected: tuple[int, ...]) -> None:
+    recipe = Recipe.load(name)
+    efforts = [recipe.replace(reconstruction={"effort": effort}) for effort in ("quick", "standard", "thorough")]
+    for on_host in (True, False):
+        found = [each.resolved(on_host=on_host).reconstruction for each in efforts]
+        assert tuple(each.iterations for each in found) == expected
+        assert [each.effort for each in found] == ["quick", "standard", "thorough"]
+
+
+@pytest.mark.parametrize(("on_host", "effort", "iterations"), [(True, "quick", 100), (False, "standard", 500)])
+def test_without_a_wish_a_cpu_is_quick_and_a_gpu_is_not(on_host: bool, effort: str, iterations: int) -> None:
+    found = Recipe.load("w4a4").resolved(on_host=on_host)
+    assert (found.reconstruction.effort, found.reconstruction.iterations) == (effort, iterations)
+    assert found.resolved(on_host=not on_host) == found, "a resolved recipe is the same everywhere"
+
+
+JOINT = [("w4a8", (100, 500, 2000)), ("w6a6", (50, 250, 1000)), ("w4a16", (100, 500, 2000)), ("w3a3", (0, 0, 0))]
+
+
+@pytest.mark.parametrize(("name", "expected"), JOINT)
+def test_joint_tuning_follows_an_effort_that_is_named(name: str, expected: tuple[int, ...]) -> None:
+    recipe = Recipe.load(name)
+    for on_host in (True, False):
+        efforts = [recipe.replace(reconstruction={"effort": effort}) for effort in ("quick", "standard", "thorough")]
+        found = [each.resolved(on_host=on_host) for each in efforts]
+        assert tuple(each.tuning.iterations for each in found) == expected
+        own = recipe.resolved(on_host=on_host)
+        assert own.tuning.iterations == own.tuning.joint_iterations == expected[0], "nobody asked for more"
+        assert own.resolved(on_host=not on_host) == own, "a resolved recipe is the same everywhere"
+
+
+def test_iterations_of_joint_tuning_that_are_named_win() -> None:
+    settings = ["reconstruction.effort=thorough", "tuning.iterations=7", "reconstruction.iterations=3"]
+    found = Recipe.load("w4a8").with_settings(settings).resolved(on_host=False)
+    assert (found.reconstruction.iterations, found.tuning.iterations) == (3, 7)
+    only_blocks = Recipe.load("w4a8").with_settings([settings[0], settings[2]]).resolved(on_host=True)
+    assert (only_blocks.reconstruction.iterations, only_blocks.tuning.iterations) == (3, 2000)
+
+
+@pytest.mark.parametrize("effort", ["auto", "quick", "standard", "thorough"])
+@pytest.mark.parametrize("iterations", [0, 7])
+def test_iterations_that_are_named_win(effort: str, iterations: int) -> None:
+    settings = [f"reconstruction.effort={effort}", f"reconstruction.iterations={iterations}"]
+    found = Recipe.load("w3a3").with_settings(settings).resolved(on_host=False)
+    assert found.reconstruction.iterations == found.reconstruction.iterations_a_block == iterations
+    assert Recipe.load("fimaq-paper").resolved(on_host=False).reconstruction.iterations == 20_000
+
+
+def test_an_unknown_effort_is_refused() -> None:
+    with pytest.raises(UserError, match=r"field 'reconstruction.effort'.*'thorough'.*got 'lazy'"):
+        Recipe.load("w8a8").with_settings(["reconstruction.effort=lazy"])
