@@ -1,13 +1,13 @@
 """Image files with something beside them that says what they show, place by place: objects, or the class of each pixel.
 
-Each image is resized as a whole to the size that the model reads, and what is said about its places with it: a crop
-would cut objects. Unlike in a folder of classes, a file that cannot be read stops the build, since it is one by name.
+Each image is prepared as the model reads it, like every other one, and what is said about its places goes with it
+(`data.places`). Unlike in a folder of classes, a file that cannot be read stops the build, since it is one by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +20,6 @@ from fimaq_deploy.data.listing import printable
 from fimaq_deploy.data.prepare import Preparation
 from fimaq_deploy.data.source import BATCH_SIZE, Batch, ImageSource, require_positive
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.describe import ModelInfo
 
 Truth: TypeAlias = "Callable[[int], Tensor]"
 """From the number of an image to its labels (1, ...), at the size that the model reads."""
@@ -64,11 +63,6 @@ class Annotated(ImageSource):
             return self.prepare.read(file)
         except Refused as refused:
             raise UserError(f"image {printable(file)}: {refused}; mend it, or take it out") from refused
-
-
-def whole_images(info: ModelInfo) -> Preparation:
-    """Prepares images as the model reads them, but resized as a whole."""
-    return Preparation(replace(info, crop_pct=1.0, crop_mode="squash"))
 
 
 def as_tensor(found: object) -> Tensor:

@@ -1,7 +1,8 @@
 """Objects as COCO annotates them: a JSON file with images, categories and, for each object, a box and maybe a mask.
 
-Boxes and masks are resized with the image. A polygon is filled by Pillow in the image's own pixels, which differs from
-COCO's own filling along the edge; masks as run lengths, compressed or not, are exact before they are resized.
+Boxes and masks are resized, and cropped, with the image. A polygon is filled by Pillow in the image's own pixels, which
+differs from COCO's own filling along the edge; masks as run lengths, compressed or not, are exact before they are
+resized.
 https://cocodataset.org/#format-data
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fimaq_deploy.data.annotated import Annotated, as_tensor, whole_images
+from fimaq_deploy.contract import Contract
+from fimaq_deploy.data.annotated import Annotated, as_tensor
 from fimaq_deploy.data.objects import pack_objects
+from fimaq_deploy.data.places import fitted, place
+from fimaq_deploy.data.prepare import Preparation
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.files.reading import read_text
@@ -28,6 +32,7 @@ from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.paths import kind_of
 
 _MOST_MB = 2048
+_ENDLESS = (1 << 30, 1 << 30)  # an input that no image reaches beyond
 _WANTED = "a file of COCO annotations: JSON with images, annotations and categories"
 
 
@@ -53,10 +58,10 @@ def coco_images(folder: str | Path, annotations: str | Path, info: ModelInfo) ->
     labels, remarks = _labels(document["categories"], info.class_names, str(annotations))
     pictures = _pictures(document, Path(folder), labels, str(annotations))
     _require_possible(pictures, labels, info, str(annotations))
-    remarks = (*remarks, *_resizing(pictures, info))
-    truth = _Truth(pictures, labels, (info.input_shape[1], info.input_shape[2]))
+    remarks = (*remarks, *_unchecked(info), *_resizing(pictures, info), *_cutting(pictures, info, str(annotations)))
+    truth = _Truth(pictures, labels, info.contract())
     files = [picture.file for picture in pictures]
-    source = Annotated(files, whole_images(info), truth, f"{len(files)} images of {annotations}", remarks)
+    source = Annotated(files, Preparation(info), truth, f"{len(files)} images of {annotations}", remarks)
     source.take(1)
     return source
 
@@ -117,6 +122,15 @@ def _require_possible(pictures: Sequence[_Picture], labels: Mapping[Any, int], i
         )
 
 
+def _unchecked(info: ModelInfo) -> tuple[str, ...]:
+    if info.labels is not None or info.class_names:
+        return ()
+    return (
+        "nothing shows how many labels the model has, so that ids which it cannot have were not looked for: look at "
+        "the AP of the original",
+    )
+
+
 def _some(numbers: Sequence[int], most: int = 8) -> str:
     told = ", ".join(map(str, numbers[:most]))
     return told if len(numbers) <= most else f"{told}, … ({len(numbers)} of them, up to {numbers[-1]})"
@@ -130,10 +144,49 @@ def _resizing(pictures: Sequence[_Picture], info: ModelInfo) -> tuple[str, ...]:
     if len(sizes) == 1 and not stretched:
         return ()
     told = f"{len(sizes)} sizes" if len(sizes) > 1 else "one size"
+    told = f"images of {told} (height {_span(h for h, _ in sizes)}, width {_span(w for _, w in sizes)})"
+    if info.crop_mode != "squash":
+        how = "filled up to" if info.crop_mode == "border" else "cropped to"
+        return (f"{told} are resized in proportion and {how} {height}×{width}, with their objects",)
     return (
-        f"images of {told} (height {_span(h for h, _ in sizes)}, width {_span(w for _, w in sizes)}) are resized "
+        f"{told} are resized "
         f"as a whole to {height}×{width}, with their objects: {stretched} of {len(pictures)} change their proportions",
     )
+
+
+def _cutting(pictures: Sequence[_Picture], info: ModelInfo, where: str) -> tuple[str, ...]:
+    """What a crop takes of the objects: none of it where images are resized as a whole.
+
+    Raises:
+        UserError: it takes all of them.
+    """
+    contract, lost, cut, every = info.contract(), 0, 0, 0
+    size = (info.input_shape[1], info.input_shape[2])
+    for picture in pictures:
+        there = place((picture.height, picture.width), contract)
+        boxes = _boxes(picture.objects)
+        found, kept = there.shown(boxes, size)
+        whole, _ = there.shown(boxes, _ENDLESS)
+        every, lost = every + len(boxes), lost + int((~kept).sum())
+        cut += int((found != whole)[kept].any(1).sum())
+    if lost == every:
+        raise UserError(f"{where}: the crop ({_crop(info)}) leaves none of {every} objects: give --crop-mode squash")
+    if not (lost or cut):
+        return ()
+    return (
+        f"of the {every} objects of {where} the crop that the model asks for ({_crop(info)}) leaves {lost} out and "
+        f"cuts {cut}: --crop 1 --crop-mode squash shows it whole images",
+    )
+
+
+def _crop(info: ModelInfo) -> str:
+    return f"{info.crop_mode}, {info.crop_pct:.3g} of the side"
+
+
+def _boxes(objects: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+    """(objects, 4): left, top, right and bottom in the image's pixels."""
+    found = np.array([one["bbox"] for one in objects], np.float64).reshape(-1, 4)
+    return np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1).astype(np.float32)
 
 
 def _span(values: Iterable[int]) -> str:
@@ -210,34 +263,32 @@ def _check_size(picture: _Picture, where: str) -> None:
 
 
 class _Truth:
-    """The objects of an image at the size (height, width) that the model reads."""
+    """The objects of an image where they are in what the model reads."""
 
-    def __init__(self, pictures: Sequence[_Picture], labels: Mapping[Any, int], size: tuple[int, int]) -> None:
-        self._pictures, self._labels, self._size = pictures, labels, size
+    def __init__(self, pictures: Sequence[_Picture], labels: Mapping[Any, int], contract: Contract) -> None:
+        self._pictures, self._labels, self._contract = pictures, labels, contract
         self._most = max(1, *(len(picture.objects) for picture in pictures))
         self._masked = all("segmentation" in one for picture in pictures for one in picture.objects)
 
     def __call__(self, number: int) -> Tensor:
-        picture, (height, width) = self._pictures[number], self._size
-        most = self._most
+        picture, (_, height, width) = self._pictures[number], self._contract.shape
+        most, size = self._most, (picture.height, picture.width)
         boxes, labels = np.zeros((most, 4), np.float32), np.full(most, -1)
         crowd, masks = np.zeros(most, bool), np.zeros((most, height, width), bool)
-        scale = np.array([width / picture.width, height / picture.height] * 2, np.float32)
-        for place, one in enumerate(picture.objects):
-            left, top, wide, high = one["bbox"]
-            boxes[place] = np.array([left, top, left + wide, top + high], np.float32) * scale
-            labels[place], crowd[place] = self._labels[one["category_id"]], bool(one.get("iscrowd"))
+        there, shown_here = place(size, self._contract).shown(_boxes(picture.objects), (height, width))
+        left = [one for one, there_still in zip(picture.objects, shown_here, strict=True) if there_still]
+        boxes[: len(left)] = there[shown_here]
+        for row, one in enumerate(left):
+            labels[row], crowd[row] = self._labels[one["category_id"]], bool(one.get("iscrowd"))
             if self._masked:
-                masks[place] = _resized(decoded_mask(one["segmentation"], picture.height, picture.width), self._size)
+                masks[row] = _prepared(decoded_mask(one["segmentation"], *size), self._contract)
         found = {"boxes": boxes, "labels": labels, "crowd": crowd, **({"masks": masks} if self._masked else {})}
         return as_tensor(pack_objects({name: each[None] for name, each in found.items()})[0])
 
 
-def _resized(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    if mask.shape == size:
-        return mask
-    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image) >= 128
+def _prepared(mask: NDArray[np.bool_], contract: Contract) -> NDArray[np.bool_]:
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(fitted(image, replace(contract, interpolation="bilinear"), fill=0)) >= 128
 
 
 def decoded_mask(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

@@ -1,25 +1,29 @@
 """Images and, in another folder under the same names, maps of the class of each pixel: PNG files of one channel.
 
-A pixel of a map is the number of a class, 255 where nobody said. Maps are resized with their images, to the nearest
-pixel. A palette is only how a map is shown: its numbers are read.
+A pixel of a map is the number of a class, 255 where nobody said. Maps are resized and cropped with their images, to the
+nearest pixel; what lies beside an image is 255. A palette is only how a map is shown: its numbers are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fimaq_deploy.data.annotated import Annotated, as_tensor, whole_images
+from fimaq_deploy.data.annotated import Annotated, as_tensor
 from fimaq_deploy.data.listing import UNREADABLE, image_files, printable
+from fimaq_deploy.data.places import fitted
+from fimaq_deploy.data.prepare import Preparation
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.paths import kind_of
 
+_NOBODY = 255
 _MODES = ("1", "L", "P", "I", "I;16")
 
 
@@ -40,7 +44,7 @@ def mapped_images(folder: str | Path, maps: str | Path, info: ModelInfo) -> Imag
     where = f"folder {printable(Path(folder))} with maps of {printable(Path(maps))}"
     unused = len(beside) - len(images)
     notes = (f"{unused} maps of {printable(Path(maps))} have no image and are not used",) if unused else ()
-    source = Annotated(files, whole_images(info), truth, where, notes)
+    source = Annotated(files, Preparation(info), truth, where, notes)
     source.take(1)
     return source
 
@@ -57,7 +61,7 @@ def _named(folder: str | Path) -> dict[Path, Path]:
 
 class _Truth:
     def __init__(self, pairs: Sequence[tuple[Path, Path]], info: ModelInfo) -> None:
-        self._pairs, self._size = pairs, (info.input_shape[2], info.input_shape[1])
+        self._pairs, self._contract = pairs, replace(info.contract(), interpolation="nearest")
 
     def __call__(self, number: int) -> Tensor:
         file, path = self._pairs[number]
@@ -66,7 +70,7 @@ class _Truth:
             with Image.open(path) as found:
                 found.load()
                 mode, size = found.mode, found.size
-                resized = found.resize(self._size, Image.Resampling.NEAREST)
+                numbers = np.asarray(found)
             with Image.open(file) as image:
                 wanted = image.size
         except UNREADABLE as error:
@@ -77,4 +81,6 @@ class _Truth:
             raise UserError(
                 f"{name} has {size[0]}×{size[1]} pixels, its image {wanted[0]}×{wanted[1]}: expected the same"
             )
-        return as_tensor(np.asarray(resized).astype(np.int64))
+        # Pillow fills and resizes numbers of 32 bits alike, whatever the map was written as.
+        prepared = fitted(Image.fromarray(numbers.astype(np.int32)), self._contract, _NOBODY)
+        return as_tensor(np.asarray(prepared).astype(np.int64))

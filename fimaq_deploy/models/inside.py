@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -27,8 +28,10 @@ from fimaq_deploy.models.families.wrapped import Wrapped
 from fimaq_deploy.models.hugging_face import label_names
 from fimaq_deploy.models.preprocessing import Preprocessing
 from fimaq_deploy.models.readers import reader_of
+from fimaq_deploy.models.trial import try_out
 
 _COMPUTING = ("forward", "get_intermediate_layers")  # how methods begin that run an encoder without calling it
+_UNCROPPED = (1.0, "squash")  # what timm calls crop_pct and crop_mode
 _TOLD = 6  # parts or encoders that a message names
 
 # Of images (N, C, H, W) that an encoder gets: one tensor, several by name, or a dictionary of arrays.
@@ -224,8 +227,10 @@ def describe_whole(
 ) -> ModelInfo:
     """What a model with an encoder inside reads, as `describe_model` says of an encoder.
 
-    torchvision's detection models take pixels in [0, 1] and normalise them themselves. size: (height, width) of images,
-    where the model does not say.
+    torchvision's detection models take pixels in [0, 1] and normalise them themselves. An image is resized as a whole,
+    unless the model's own `pretrained_cfg` says how it is cropped: what is at its edges counts as much as what is in
+    the middle. Only what answers one vector is shown images as the encoder's own classifier was.
+    size: (height, width) of images, where the model does not say.
 
     Raises:
         UserError: nothing says how large images are, or the preprocessing is not for them.
@@ -236,7 +241,10 @@ def describe_whole(
     shape = _shape(inside, config, size)
     names = config.get("label_names") or ()
     info = configured(config, name or config.get("architecture") or type(model).__name__, shape, len(names))
-    info = replace(info, labels=label_range(model))
+    trial = cache(lambda: try_out(model, shape))
+    if (info.crop_pct, info.crop_mode) != _UNCROPPED and not _asks_for_a_crop(model) and trial().about_places:
+        info = replace(info, crop_pct=_UNCROPPED[0], crop_mode=_UNCROPPED[1])
+    info = replace(info, labels=label_range(model) or trial().labels)
     return replace(info, **preprocessing.changes(shape[0])) if preprocessing else info
 
 
@@ -248,6 +256,11 @@ def _config(model: nn.Module, inside: Inside) -> Mapping[str, Any]:
         return {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0, "crop_mode": "squash"}
     encoder = getattr(inside.encoder, "pretrained_cfg", None) or {"crop_pct": 1.0}
     return {**encoder, "label_names": _names(model)}  # those of the encoder's were of its own classifier
+
+
+def _asks_for_a_crop(model: nn.Module) -> bool:
+    own = getattr(model, "pretrained_cfg", None) or {}
+    return "crop_mode" in own or own.get("crop_pct", 1.0) < 1
 
 
 def _names(model: nn.Module) -> list[str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.errors import UserError, shown
-from fimaq_deploy.models.bundled import SHIPPED
+from fimaq_deploy.models.bundled import INSIDE, SHIPPED
 from fimaq_deploy.models.checkpoint import State, read_checkpoint, split_choice
 from fimaq_deploy.models.describe import require_finite, require_supported
 from fimaq_deploy.models.devices import find_device
@@ -96,6 +96,8 @@ def _open_bundled(name: str, weights: Weights, seed: int, _: Sizes) -> Loaded:
     model = seeded(bundled.create, seed)
     half = (0.5,) * bundled.channels
     config = {"architecture": name, "mean": half, "std": half, "crop_pct": 1.0}
+    if name in INSIDE:  # what lies at the edges of a picture is to be found too
+        config["crop_mode"] = "squash"
     model.pretrained_cfg = {**config, "label_names": bundled.class_names}  # type: ignore[assignment]
     if weights == "random":
         return Loaded(model)

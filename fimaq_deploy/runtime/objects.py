@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from fimaq_deploy.data.places import Place
 from fimaq_deploy.errors import UserError, within
 from fimaq_deploy.runtime.artifact import Artifact
 from fimaq_deploy.runtime.head import Answer, load_head
 from fimaq_deploy.runtime.predictor import Array, ImageLike, Predictor
-from fimaq_deploy.runtime.preprocessing import Place
 
 
 @dataclass(frozen=True)

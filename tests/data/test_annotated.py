@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from fixtures import coco
 from PIL import Image
 
-from fimaq_deploy.data.annotated import Annotated, as_tensor, whole_images
+from fimaq_deploy.data.annotated import Annotated, as_tensor
+from fimaq_deploy.data.folder import folder_images
+from fimaq_deploy.data.prepare import Preparation
 from fimaq_deploy.errors import UserError
 
 
@@ -16,7 +19,7 @@ def source(folder: Path, count: int) -> Annotated:
     files = [folder / f"{number}.png" for number in range(count)]
     for number, file in enumerate(files):
         Image.fromarray(np.full((20, 30, 3), 10 * number, np.uint8)).save(file)
-    return Annotated(files, whole_images(coco.info((8, 8))), lambda n: as_tensor(np.full(4, n)), "images")
+    return Annotated(files, Preparation(coco.info((8, 8))), lambda n: as_tensor(np.full(4, n)), "images")
 
 
 def test_labels_go_with_their_images(tmp_path: Path) -> None:
@@ -28,14 +31,13 @@ def test_labels_go_with_their_images(tmp_path: Path) -> None:
     assert batches[0].images[1, 0, 0, 0].item() == pytest.approx(10 / 127.5 - 1)
 
 
-def test_an_image_is_resized_as_a_whole(tmp_path: Path) -> None:
-    """What lies at its edges stays in it, whatever the model's own crop."""
-    pixels = np.zeros((40, 80, 3), np.uint8)
-    pixels[:, :10] = 255
+@pytest.mark.parametrize("crop_mode", ["squash", "center", "border"])
+def test_annotated_images_are_prepared_as_all_others(tmp_path: Path, crop_mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 80, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    found = whole_images(coco.info((8, 8))).read(tmp_path / "x.png")
-    assert found[0, :, 0].min() > 0.6
-    assert found[0, :, 3:].max() < -0.9
+    info = replace(coco.info((8, 8)), crop_mode=crop_mode)
+    annotated = Annotated([tmp_path / "x.png"], Preparation(info), lambda n: as_tensor(np.full(4, n)), "images")
+    assert torch.equal(annotated.take(1), folder_images(tmp_path, info, labelled=False).take(1))
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:

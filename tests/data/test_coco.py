@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fixtures import coco
 from PIL import Image
 
@@ -53,6 +54,60 @@ def test_boxes_and_masks_are_resized_with_the_image(folder: Path) -> None:
     assert np.allclose(*shares, atol=0.01)
 
 
+def wide(folder: Path, crop_mode: str) -> Any:
+    """The middle picture twice as wide, in black; the model reads 48×48."""
+    path = folder / "images" / "001.png"
+    Image.open(path).crop((-48, 0, 144, 96)).save(path)
+
+    def shift(document: Any) -> None:
+        document["images"][1].update(width=192)
+        for one in document["annotations"]:
+            one.pop("segmentation")
+            if one["image_id"] == 101:
+                one["bbox"][0] += 48
+        document["annotations"] += [{"id": 900, "image_id": 101, "category_id": 10, "bbox": [0, 8, 40, 16]}]
+
+    changed(folder, shift)
+    info = replace(coco.info((48, 48)), crop_mode=crop_mode)
+    return coco_images(folder / "images", folder / "annotations.json", info)
+
+
+def test_boxes_are_cropped_with_the_image(tmp_path: Path) -> None:
+    """The crop of the widened picture is the picture as it was, and what was drawn beside it is gone."""
+    for name in ("narrow", "wide"):
+        (tmp_path / name).mkdir()
+        coco.write(tmp_path / name)
+    (narrow,) = opened(tmp_path / "narrow", size=(48, 48)).batches()
+    source = wide(tmp_path / "wide", "center")
+    (found,) = source.batches()
+    assert torch.allclose(found.images[..., 4:-4], narrow.images[..., 4:-4], atol=0.02), "but for its edges"
+    own, true = (one.labels.numpy() for one in (found, narrow))
+    there = labels_of(true[1]) >= 0
+    assert labels_of(own[1])[labels_of(own[1]) >= 0].tolist() == labels_of(true[1])[there].tolist()
+    assert np.allclose(boxes_of(own[1])[: there.sum()], boxes_of(true[1])[there], atol=1e-4)
+    assert any("(center, 1 of the side) leaves 1 out and cuts 0" in one for one in source.notes)
+
+
+def test_boxes_keep_their_place_in_a_filled_image(folder: Path) -> None:
+    source = wide(folder, "border")
+    (found,) = source.batches()
+    box = boxes_of(found.labels.numpy()[1])[labels_of(found.labels.numpy()[1]) >= 0][-1]
+    assert box.tolist() == [0, 12 + 2, 10, 12 + 6], "a quarter of [0, 8, 40, 24], below 12 rows of filling"
+    assert source.notes[0].endswith("are resized in proportion and filled up to 48×48, with their objects")
+
+
+def test_a_crop_that_leaves_no_object_is_refused(folder: Path) -> None:
+    Image.new("RGB", (960, 96)).save(folder / "images" / "001.png")
+
+    def moved(document: Any) -> None:
+        document["images"] = [{**document["images"][1], "width": 960}]
+        document["annotations"] = [{"id": 1, "image_id": 101, "category_id": 10, "bbox": [5, 5, 50, 50]}]
+
+    changed(folder, moved)
+    with pytest.raises(UserError, match=r"\(center, 1 of the side\) leaves none of 1 objects: give --crop-mode"):
+        coco_images(folder / "images", folder / "annotations.json", replace(coco.info(), crop_mode="center"))
+
+
 def test_categories_are_found_by_name_or_taken_by_id(folder: Path) -> None:
     names = ("background", *(name.upper() for name in coco.SILHOUETTES))
     ours, named, numbered = (opened(folder, names=each) for each in (coco.SILHOUETTES, names, ()))
@@ -88,7 +143,9 @@ def test_ids_that_no_label_can_be_are_refused(tmp_path: Path, labels: range, mes
 def test_ids_with_gaps_and_unused_ones_are_taken(tmp_path: Path, labels: range | None) -> None:
     coco.write(tmp_path, 16)
     changed(tmp_path, lambda d: d["categories"].append({"id": 700, "name": "never drawn"}))
-    assert unnamed(tmp_path, labels).count == 16
+    source = unnamed(tmp_path, labels)
+    assert source.count == 16
+    assert any(one.startswith("nothing shows how many labels the model has") for one in source.notes) == (not labels)
 
 
 def test_names_decide_whatever_the_ids_are(tmp_path: Path) -> None:

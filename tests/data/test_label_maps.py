@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,27 @@ def test_a_palette_is_only_how_a_map_is_shown(folder: Path) -> None:
     shown.save(path)
     labels = next(mapped_images(folder / "images", folder / "maps", coco.info()).batches()).labels
     assert labels is not None and np.array_equal(labels[1].numpy(), values)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "border", "squash"])
+def test_a_map_goes_where_its_image_goes(folder: Path, crop_mode: str) -> None:
+    """Of a wide image: its middle, all of it with nobody's pixels above and below, or all of it out of proportion."""
+    for name in ("images", "maps"):
+        shown = np.asarray(Image.open(folder / name / "000.png"))
+        Image.fromarray(shown[:48]).save(folder / name / "000.png")
+    half = np.asarray(Image.open(folder / "maps" / "000.png"))
+    info = replace(coco.info((48, 48)), crop_mode=crop_mode)
+    labels = next(mapped_images(folder / "images", folder / "maps", info).batches()).labels
+    assert labels is not None
+    found = labels[0].numpy()
+    expected = {
+        "center": lambda: half[:, 24:72],
+        "border": lambda: np.full((48, 48), 255),
+        "squash": lambda: np.asarray(Image.fromarray(half).resize((48, 48), Image.Resampling.NEAREST)),
+    }[crop_mode]().astype(np.int64)
+    if crop_mode == "border":
+        expected[12:36] = np.asarray(Image.fromarray(half).resize((48, 24), Image.Resampling.NEAREST))
+    assert np.array_equal(found, expected)
 
 
 def test_a_map_more_is_told(folder: Path) -> None:

@@ -11,6 +11,7 @@ from fixtures.detectors import Segmenter, detector, segmenter, swin_body, vit_bo
 from torch import nn
 
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.models.detectors import label_range
 from fimaq_deploy.models.inside import (
     Standing,
     describe_whole,
@@ -104,6 +105,43 @@ def test_what_a_whole_model_reads() -> None:
     other.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "label_names": ["sky", "sea"]}
     told = describe_whole(other, find_backbone(other), preprocessing=Preprocessing(std=(0.5,)))
     assert (told.mean, told.std, told.class_names) == ((0.5,) * 3, (0.5,) * 3, ("sky", "sea"))
+
+
+class Pooled(nn.Module):
+    """Classes by an encoder's last map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = vit_body(), nn.Linear(32, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(images)[-1].mean((2, 3)))
+
+
+def test_a_model_about_places_is_shown_whole_images() -> None:
+    """Whatever the classifier that its encoder was a part of cut off; of its own configuration what it says."""
+    config = {"crop_pct": 0.9, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    segments, detects, classifies = segmenter(), detector(), Pooled().eval()
+    for model in (segments, detects, classifies):
+        find_backbone(model).encoder.pretrained_cfg = config  # type: ignore[assignment]
+    found = [describe_whole(model, find_backbone(model)) for model in (segments, detects, classifies)]
+    assert [(one.crop_pct, one.crop_mode) for one in found] == [(1.0, "squash"), (1.0, "squash"), (0.9, "center")]
+    assert found[0].mean == found[2].mean == (0.5,) * 3
+    segments.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # says nothing about crops
+    assert describe_whole(segments, find_backbone(segments)).crop_mode == "squash"
+    segments.pretrained_cfg = config
+    asked = describe_whole(segments, find_backbone(segments))
+    assert (asked.crop_pct, asked.crop_mode) == (0.9, "center")
+    told = describe_whole(segments, find_backbone(segments), preprocessing=Preprocessing(crop_mode="border"))
+    assert (told.crop_pct, told.crop_mode) == (0.9, "border")
+
+
+def test_the_labels_of_a_detector_show_in_what_it_answers() -> None:
+    """Where its layers are not those that torchvision comes with: here three scores, the first of the background."""
+    model = detector().eval()
+    assert label_range(model) is None
+    assert describe_whole(model, find_backbone(model)).labels == range(1, 3)
+    assert describe_whole(segmenter(), find_backbone(segmenter())).labels is None
 
 
 def test_names_are_the_models_own_not_those_of_its_encoder() -> None:
