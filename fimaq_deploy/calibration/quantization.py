@@ -64,7 +64,8 @@ def quantize(
     1. copy it, merge adapters, apply the recipe's exact rewrites (chosen by trials where it says `auto`), and plan
        every layer;
     2. prove that the copy, still in full precision, computes what the model computes;
-    3. walk the chain of blocks: search scales, learn, freeze; then tune all blocks together where the recipe says so;
+    3. walk the chain of blocks: search scales, learn, freeze; then tune all blocks together where the recipe says so, which some do only for an
+       encoder inside of a model (`tuning.only_inside`);
     4. look at what came out: how grids are filled, what each layer costs.
 
     Where torch.distributed is initialised, all its processes have to call this alike, with the same images: each learns
@@ -94,7 +95,7 @@ def quantize(
     rules = since(combine(map(find_target, [target] if isinstance(target, str) else target)), sm)
     device = torch.device(device) if device is not None else next(model.parameters()).device
     inside = find_backbone(model, backbone) if backbone is not None or needs_search(model) else Inside("", model)
-    recipe = recipe.resolved(on_host=is_host(device))
+    recipe = recipe.resolved(on_host=is_host(device), inside=inside.encoder is not model)
     group, count = parallel.current(), recipe.reconstruction.images
     source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}

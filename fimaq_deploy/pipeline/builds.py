@@ -249,7 +249,8 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("load"):
         loaded = load(request)
         artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.parameters + _BYTES_ALWAYS)
-        announce(loaded.encoder, loaded.shown(loaded.calibration), request.recipe, runtimes)
+        shown, inside = loaded.shown(loaded.calibration), not loaded.whole.is_encoder
+        announce(loaded.encoder, shown, request.recipe, runtimes, inside=inside)
     mix = None
     if request.budget is not None:
         with steps.step("choose formats") as count:
@@ -272,7 +273,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
             request.opset,
             request.weight_storage,
         )
-        inside = [write_pixels(files.onnx), write_images(files.onnx)] if request.embed_preprocessing else []
+        told = [write_pixels(files.onnx), write_images(files.onnx)] if request.embed_preprocessing else []
     if mix is not None:
         with steps.step("budget"):
             mix = with_built(mix, files.onnx, runtimes)
@@ -321,7 +322,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         grids=grids,
         sensitivity=quantized.sensitivity,
         parity=parity,
-        told=inside,
+        told=told,
         mix=mix,
         choice=quantized.choice,
     )

@@ -30,8 +30,12 @@ _SESSIONS = 3
 _SCORE, _CHANNEL = 5, 12
 
 
-def announce(model: nn.Module, images: ImageSource, recipe: Recipe, runtimes: Sequence[Runtime]) -> None:
+def announce(
+    model: nn.Module, images: ImageSource, recipe: Recipe, runtimes: Sequence[Runtime], *, inside: bool = False
+) -> None:
     """Log about how much memory the build will have at its peak, what that follows from, and what is free.
+
+    inside: the model is an encoder inside of another one, which some recipes tune for longer.
 
     Raises:
         UserError: the model is not understood, or takes no images of this size.
@@ -39,6 +43,7 @@ def announce(model: nn.Module, images: ImageSource, recipe: Recipe, runtimes: Se
     one, device = images.take(1), next(model.parameters()).device
     work, count = work_of(model, one), images.count or recipe.reconstruction.images
     count = min(count, recipe.reconstruction.images) // parallel.current().size
+    recipe = recipe.resolved(on_host=is_host(device), inside=inside)
     learning = work.learning_bytes(recipe, max(1, count), DEFAULT_BUDGET_BYTES)
     running, resident, free = _running_bytes(work, one.shape, runtimes), resident_bytes(), free_host_bytes()
     needed = max(running, learning if is_host(device) else 0)

@@ -116,15 +116,18 @@ class Recipe(Section):
             changes = merged_fields(changes, parsed_setting(setting))
         return self.replace(**changes)
 
-    def resolved(self, *, on_host: bool) -> Recipe:
+    def resolved(self, *, on_host: bool, inside: bool = False) -> Recipe:
         """With the effort and the iterations that are meant on a CPU, or on what is faster. A number stays as it is.
+
+        inside: for an encoder inside of somebody's model.
 
         Joint tuning follows an effort that is named. Without one it stays quick everywhere: it is the slowest part of
         what learns on a GPU, and more of it was worth little where that was measured.
         """
         settings, tuning = self.reconstruction, self.tuning
         if tuning.iterations is None:
-            count = tuning.quick_iterations * EFFORTS.get(settings.effort, 1)
+            meant = inside or not tuning.only_inside
+            count = tuning.quick_iterations * EFFORTS.get(settings.effort, 1) if meant else 0
             tuning = tuning.model_copy(update={"iterations": count})
         if settings.iterations is None:
             if settings.effort == "auto":

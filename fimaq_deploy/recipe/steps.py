@@ -112,7 +112,11 @@ class Tuning(Section):
 
     quick_iterations: Count = Field(default=300, description="Iterations of a quick `reconstruction.effort`.")
     iterations: Number | None = Field(
-        default=None, description="Iterations, whatever the effort; None: as many as that says."
+        default=None, description="Iterations, whatever the effort and the model; None: as many as those say."
+    )
+    only_inside: bool = Field(
+        default=False,
+        description="Only an encoder inside of somebody's model is tuned, a detector's for one; one by itself is not.",
     )
     batch_size: Count = 32
     weight_lr: Positive = Field(default=0.01, description="Steps of the weight grid a learning step moves a weight by.")
@@ -125,5 +129,7 @@ class Tuning(Section):
 
     @property
     def joint_iterations(self) -> int:
-        """As a number: those of a quick effort until a recipe is resolved for a device."""
-        return self.quick_iterations if self.iterations is None else self.iterations
+        """As a number: until a recipe is resolved, those of a quick effort of a model that stands by itself."""
+        if self.iterations is not None:
+            return self.iterations
+        return 0 if self.only_inside else self.quick_iterations

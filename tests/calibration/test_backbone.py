@@ -59,6 +59,24 @@ def test_a_detector_is_quantized_saved_and_put_together(tmp_path: Path) -> None:
         assert all(torch.equal(one["boxes"], other["boxes"]) for one, other in zip(found, again, strict=True))
 
 
+def test_four_bits_tune_an_encoder_inside_and_none_by_itself(tmp_path: Path) -> None:
+    model, images = segmenter(), noise(8, 3, 32, 32)
+    few = [*QUICK[:-1], "reconstruction.iterations=1", "tuning.quick_iterations=2"]
+    recipe = fd.Recipe.load("w4a4").with_settings(few)
+    inside = fd.quantize(model, images, recipe, resume=tmp_path)
+    assert (inside.recipe.tuning.iterations, inside.history[-1].name) == (2, "joint tuning")
+    for plain in (
+        fd.quantize(model, images, recipe.with_settings(["tuning.iterations=0"])),
+        fd.quantize(model.get_submodule("encoder"), images, recipe),
+    ):
+        assert plain.recipe.tuning.iterations == 0
+        assert "joint tuning" not in {record.name for record in plain.history}
+    again = fd.quantize(model, images, inside.recipe, resume=tmp_path)  # the same build: its blocks are taken
+    inside.save(tmp_path / "one")
+    again.save(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
 @torch.no_grad()
 def test_a_segmenter_by_its_path() -> None:
     model, images = segmenter(), noise(8, 3, 32, 32)

@@ -48,6 +48,29 @@ def test_joint_tuning_follows_an_effort_that_is_named(name: str, expected: tuple
         assert own.resolved(on_host=not on_host) == own, "a resolved recipe is the same everywhere"
 
 
+@pytest.mark.parametrize("name", ["w4a4", "w3a3"])
+def test_low_bits_tune_only_an_encoder_inside_of_a_model(name: str) -> None:
+    recipe = Recipe.load(name)
+    thorough = recipe.replace(reconstruction={"effort": "thorough"})
+    for on_host in (True, False):
+        assert recipe.resolved(on_host=on_host).tuning.iterations == 0
+        assert thorough.resolved(on_host=on_host).tuning.iterations == 0
+        inside = recipe.resolved(on_host=on_host, inside=True)
+        assert inside.tuning.iterations == inside.tuning.joint_iterations == 100
+        assert thorough.resolved(on_host=on_host, inside=True).tuning.iterations == 2000
+        assert inside.resolved(on_host=on_host) == inside, "a resolved recipe is the same everywhere"
+        for iterations in (0, 7):
+            named = recipe.with_settings([f"tuning.iterations={iterations}"])
+            found = {named.resolved(on_host=on_host, inside=each).tuning.iterations for each in (False, True)}
+            assert found == {iterations}
+
+
+@pytest.mark.parametrize("name", sorted({*Recipe.presets()} - {"w4a4", "w3a3"}))
+def test_other_presets_tune_alike_wherever_an_encoder_is(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert recipe.resolved(on_host=True) == recipe.resolved(on_host=True, inside=True)
+
+
 def test_iterations_of_joint_tuning_that_are_named_win() -> None:
     settings = ["reconstruction.effort=thorough", "tuning.iterations=7", "reconstruction.iterations=3"]
     found = Recipe.load("w4a8").with_settings(settings).resolved(on_host=False)

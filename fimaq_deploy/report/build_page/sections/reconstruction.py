@@ -13,14 +13,19 @@ from fimaq_deploy.report.schema import Block, Report
 _JOINT_TUNING = "joint tuning"  # the one record of a build that is not of a block
 _ABOUT = (
     "Blocks are learned one after the other, each on the outputs of the quantized blocks before it. Some recipes end "
-    "in a joint tuning of all blocks."
+    "in a joint tuning of all blocks, some only for an encoder inside of a model."
 )
 
 
 def reconstruction(report: Report) -> Section:
     found = (_block_errors(report.blocks), _convergence(report.blocks))
     exhibits = tuple(exhibit for exhibit in found if exhibit is not None)
-    return Section("reconstruction", "Reconstruction", _ABOUT, exhibits)
+    return Section("reconstruction", "Reconstruction", f"{_ABOUT} {_tuned(report.blocks)}", exhibits)
+
+
+def _tuned(blocks: Sequence[Block]) -> str:
+    iterations = sum(block.iterations for block in blocks if block.name == _JOINT_TUNING)
+    return f"Here it took {iterations:,} iterations." if iterations else "Here there was none."
 
 
 def _block_errors(blocks: Sequence[Block]) -> Exhibit | None:

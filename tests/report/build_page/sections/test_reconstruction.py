@@ -65,3 +65,6 @@ def test_some_none_and_not_learned_blocks(full_report: r.Report) -> None:
     assert title(worse) == "Learning lowered the error of no block"
     assert title(idle, tuning) == "No block was learned: these are the errors of the initial scales"
     assert reconstruction(full_report.model_copy(update={"blocks": []})).exhibits == ()
+    tuned = full_report.model_copy(update={"blocks": [better, tuning.model_copy(update={"iterations": 1200})]})
+    assert reconstruction(tuned).text.endswith("Here it took 1,200 iterations.")
+    assert reconstruction(full_report.model_copy(update={"blocks": [better]})).text.endswith("Here there was none.")
