@@ -64,8 +64,8 @@ def quantize(
     1. copy it, merge adapters, apply the recipe's exact rewrites (chosen by trials where it says `auto`), and plan
        every layer;
     2. prove that the copy, still in full precision, computes what the model computes;
-    3. walk the chain of blocks: search scales, learn, freeze; then tune all blocks together where the recipe says so, which some do only for an
-       encoder inside of a model (`tuning.only_inside`);
+    3. walk the chain of blocks: search scales, learn, freeze; then tune all blocks together where the recipe says so,
+       which some do only for an encoder inside of a model (`tuning.only_inside`);
     4. look at what came out: how grids are filled, what each layer costs.
 
     Where torch.distributed is initialised, all its processes have to call this alike, with the same images: each learns
