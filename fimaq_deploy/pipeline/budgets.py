@@ -106,8 +106,7 @@ class Search:
     def run(self) -> schema.Mix:
         formats = self._formats()
         models = {name: self._searched(uniform(self.request.recipe, name), name) for name in formats}
-        image = self.whole.encoder_images(self.images).take(1).to(self.device)
-        options = options_of(models, image, self._bits())
+        options = options_of(models, self._bits())
         if not options:
             raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
         size, costs = self._file(models[formats[0]], formats, options)

@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from fimaq_deploy.calibration.mixing.options import FLOATS, SLOWER_IN_FLOATS, Option, Options
+from fimaq_deploy.calibration.mixing.options import FLOATS, Option, Options
 from fimaq_deploy.engines.runtimes import Runtime, find_runtime
 from fimaq_deploy.measure.gpus import Gpu, find_gpu
 from fimaq_deploy.measure.products import Piece, time_products
@@ -26,6 +26,7 @@ from fimaq_deploy.measure.roofline import FLOAT4, FLOAT8, FLOAT16, INT8, Rates, 
 from fimaq_deploy.target import Target, WeightStorage
 
 WHOLE = 10**9  # the time of all products in floats
+_SLOWER_IN_FLOATS = 2  # tensor cores since Turing multiply eight bits twice as fast as sixteen
 _KINDS = {"w4a8": INT8, "w8a8": INT8, "fp8": FLOAT8, "nvfp4": FLOAT4, FLOATS: FLOAT16}
 _BYTES = {INT8: 1.0, FLOAT8: 1.0, FLOAT4: 9 / 16, FLOAT16: 2.0}  # a number: blocks of 16 have a scale of a byte
 
@@ -100,7 +101,7 @@ def _of(
             pieces, formats, lambda piece, form: roofline(piece, form, card.rates, runtime.target, storage)
         )
     return "types of products, 8 bits twice as fast as 16", _each(
-        pieces, formats, lambda piece, form: piece.operations * (SLOWER_IN_FLOATS if form == FLOATS else 1.0)
+        pieces, formats, lambda piece, form: piece.operations * (_SLOWER_IN_FLOATS if form == FLOATS else 1.0)
     )
 
 

@@ -67,7 +67,7 @@ def test_calls_of_a_layer_add_up_and_costs_are_kept_as_text() -> None:
 
 
 def test_options_get_what_they_cost() -> None:
-    options = {"a": (Option("w8a8", 8, 1, 0.5), Option(FLOATS, 32, 2, 0.0)), "c": (Option("w8a8", 8, 1, 0.5),)}
+    options = {"a": (Option("w8a8", 8, 0.5), Option(FLOATS, 32, 0.0)), "c": (Option("w8a8", 8, 0.5),)}
     costs = Costs({"a": {"w8a8": 300, FLOATS: 1000}}, "told", ())
     found = costs.into(options)
     assert [one.work for one in found["a"]] == [300, 1000] and found["c"][0].work == 0

@@ -1,4 +1,4 @@
-"""What each layer may become: in which format, how many bytes and how much time that takes, and what it loses.
+"""What each layer may become: in which format, how many bytes that takes, and what it loses.
 
 The loss of a layer in a format is measured: the model is quantized in that format whole, scales searched and nothing
 learned, and then every layer is switched on alone (`findings.sensitivity`). That foretells what mixes lose once they
@@ -6,21 +6,18 @@ have learned better than the loss that a layer of a model that learned leaves: s
 (docs/log, budgets again).
 
 Below eight bits activations save neither bytes nor time, for every grid runs in INT8 (`docs/log`): there is no format
-with fewer.
+with fewer. What a layer takes of the time is priced later, by product and runtime (`pipeline.costs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
 
 from fimaq_deploy.calibration.network.plan import LayerGrids
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
-from fimaq_deploy.calibration.quantizers.layers import QuantizedLayer, quantized_layers
+from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.recipe import LayerActivations, LayerOverride, LayerWeights, Recipe
 from fimaq_deploy.target import Format, Target
 
@@ -34,22 +31,19 @@ FORMATS: dict[str, LayerOverride] = {
     FLOATS: LayerOverride(quantize="never"),
 }
 
-# Tensor cores since Turing multiply eight bits twice as fast as sixteen.
-SLOWER_IN_FLOATS = 2
-
 
 @dataclass(frozen=True)
 class Option:
     """A layer in a format.
 
-    bits: that its weights take in the file. work: multiplications an image, counted in those of eight bits. loss: the
-    Fisher loss of the outputs with only this layer quantized.
+    bits: that its weights take in the file. loss: the Fisher loss of the outputs with only this layer quantized. work:
+    its share of the time, in billionths of what all products take in floats; 0 before it is priced.
     """
 
     format: str
     bits: int
-    work: int
     loss: float
+    work: int = 0
 
 
 Options = Mapping[str, tuple[Option, ...]]
@@ -79,26 +73,21 @@ def mixed(recipe: Recipe, formats: Mapping[str, str]) -> Recipe:
     return recipe.replace(layers={name: FORMATS[one].model_dump() for name, one in formats.items()})
 
 
-def options_of(
-    models: Mapping[str, QuantizedModel], image: Tensor, bits: Mapping[str, float]
-) -> dict[str, tuple[Option, ...]]:
+def options_of(models: Mapping[str, QuantizedModel], bits: Mapping[str, float]) -> dict[str, tuple[Option, ...]]:
     """Of every layer that is quantized in integers; those in 4-bit floats where the layer can have them.
 
-    models: by format, each quantized whole in it, with its sensitivity. image: (1, C, H, W). bits: that a weight takes
-    in the file, by format.
+    models: by format, each quantized whole in it, with its sensitivity. bits: that a weight takes in the file, by
+    format.
     """
-    rows = rows_of(next(iter(models.values())).model, image)
     losses = {name: {one.name: one.alone for one in model.sensitivity} for name, model in models.items()}
     found = {}
-    for layer, (count, weights) in rows.items():
+    for layer, module in quantized_layers(next(iter(models.values())).model):
         if any(layer not in losses[name] for name in models if name != NVFP4):
             continue
+        weights = module.q_weight.numel()
         own = [name for name in models if name != NVFP4 or _in_blocks(models[name], layer)]
-        quantized = [
-            Option(name, round(bits[name] * weights), count * weights, max(0.0, losses[name][layer])) for name in own
-        ]
-        floats = Option(FLOATS, round(bits[FLOATS] * weights), SLOWER_IN_FLOATS * count * weights, 0.0)
-        found[layer] = (*quantized, floats)
+        quantized = [Option(name, round(bits[name] * weights), max(0.0, losses[name][layer])) for name in own]
+        found[layer] = (*quantized, Option(FLOATS, round(bits[FLOATS] * weights), 0.0))
     return found
 
 
@@ -110,27 +99,3 @@ def _in_blocks(model: QuantizedModel, layer: str) -> bool:
         and isinstance(found.weights, FloatWeightGrid)
         and found.weights.product == "nvfp4"
     )
-
-
-@torch.no_grad()
-def rows_of(model: nn.Module, image: Tensor) -> dict[str, tuple[int, int]]:
-    """For every quantized layer, how many rows of one image it multiplies by its weights, and how many weights."""
-    layers: dict[str, QuantizedLayer] = dict(quantized_layers(model))
-    found: dict[str, tuple[int, int]] = {}
-    handles = [layer.register_forward_hook(_counting(name, found)) for name, layer in layers.items()]
-    try:
-        model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
-
-
-def _counting(
-    name: str, found: dict[str, tuple[int, int]]
-) -> Callable[[QuantizedLayer, tuple[Tensor, ...], Tensor], None]:
-    def hook(layer: QuantizedLayer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rows = output.numel() // layer.q_scale.shape[-1]
-        found[name] = rows, layer.q_weight.numel()
-
-    return hook

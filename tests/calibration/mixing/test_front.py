@@ -20,9 +20,9 @@ LAYERS = st.lists(
 def options(layers):
     return {
         f"layer{number}": (
-            Option("w4a8", 4 * weights, weights, max(losses)),
-            Option("w8a8", 8 * weights, weights, min(losses)),
-            Option("floats", 32 * weights, 2 * weights, 0.0),
+            Option("w4a8", 4 * weights, max(losses), weights),
+            Option("w8a8", 8 * weights, min(losses), weights),
+            Option("floats", 32 * weights, 0.0, 2 * weights),
         )
         for number, (weights, losses) in enumerate(layers)
     }

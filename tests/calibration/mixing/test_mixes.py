@@ -16,7 +16,7 @@ from fimaq_deploy.calibration.mixing.options import Option
 
 
 def options(**losses: float) -> dict[str, tuple[Option, ...]]:
-    return {name: (Option("w4a8", 4, 1, loss), Option("w8a8", 8, 1, 0.0)) for name, loss in losses.items()}
+    return {name: (Option("w4a8", 4, loss), Option("w8a8", 8, 0.0)) for name, loss in losses.items()}
 
 
 def searched(**spared: float) -> Any:
