@@ -7,9 +7,10 @@
 The encoder inside of each shipped model is quantized, the rest stays as it is. Rows differ from their bits' recipe
 in what their name says: `mse` and `dplr` learn block by block without joint tuning, on what the encoder hands out;
 `divergence` is `dplr` of what the whole model answers (classes and boxes, or the class of each pixel), pulled back
-through the rest. All rows of the first seed come before the others. Prints, for each, box AP, AP50 and mask AP or mIoU,
-in percent, the share of the original's answers that are kept, and seconds of one core; mean and, behind ±, standard
-deviation over seeds. Ends in one JSON line.
+through the rest; `recipe` is the preset as it is, joint tuning too where it has one for an encoder inside. All rows of
+the first seed come before the others. Prints, for each, box AP, AP50 and mask AP or mIoU, in percent, the share of the
+original's answers that are kept, and seconds of one core; mean and, behind ±, standard deviation over seeds. Ends in
+one JSON line.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "mse": ("reconstruction.loss=mse", *BLOCKS_ALONE),
     "dplr": ("reconstruction.loss=dplr", *BLOCKS_ALONE),
     "divergence": ("reconstruction.loss=dplr", *BLOCKS_ALONE),
+    "recipe": (),
 }
 FIXED = ("max calibration", "scale search")  # the seed changes nothing
 Job = tuple[str, str, str, int]
