@@ -30,7 +30,7 @@ from fimaq_deploy.pipeline.rows import Candidate, Done, to_predictions
 from fimaq_deploy.pipeline.spread import Spread
 from fimaq_deploy.pipeline.steps import Counter
 from fimaq_deploy.report import schema
-from fimaq_deploy.report.predictions import Fingerprint, Predictions
+from fimaq_deploy.report.predictions import Fingerprint, LabelFingerprint, Predictions
 
 BATCH = 32  # images that all run before the next ones are read, or as many pixels
 SAMPLE = 64  # images of all that are looked at once more
@@ -78,14 +78,14 @@ def measure_rows(
     Raises:
         UserError: a candidate has other outputs than the original, or a label is not one of the classes.
     """
-    passes, digest, seen, sample = _pass_over(candidates, images, measures, progress, originals)
+    passes, digests, seen, sample = _pass_over(candidates, images, measures, progress, originals)
     done = {name: Done(each.original.finish(), each.neighbour.finish()) for name, each in passes.items()}
     own = _own_figures(candidates, measures, progress, originals)
     first = candidates[0].id
     return Found(
         rows=[to_row(one, first, done.get(one.id), own.get(one.id, {}), done.get(first)) for one in candidates],
         outputs=to_outputs(measures.tasks, passes[first].shapes, [each.original for each in done.values()]),
-        predictions=to_predictions(digest, {name: each.original for name, each in done.items()}),
+        predictions=to_predictions(*digests, {name: each.original for name, each in done.items()}),
         notes=done[first].original.notes,
         glance=seen,
         sample=sample,
@@ -112,11 +112,13 @@ def _is_telling(figure: Figure) -> bool:
 
 def _pass_over(
     candidates: Sequence[Candidate], images: ImageSource, measures: Measures, progress: Counter, kept: Originals | None
-) -> tuple[dict[str, _Passes], str, Glance | None, Tensor]:
-    """What every candidate that runs did, the fingerprint of the images, a glance at the first ones, some of all."""
+) -> tuple[dict[str, _Passes], tuple[str, str], Glance | None, Tensor]:
+    """What every candidate that runs did, the fingerprints of the images and of their labels, a glance at the first
+    ones, some of all.
+    """
     running_ones = [candidate for candidate in candidates if candidate.run is not None]
     tasks, passes = measures.tasks, _passes(running_ones, candidates[0], measures, progress)
-    digest, done, first_seen, spread = Fingerprint(), 0, None, Spread(SAMPLE)
+    digest, truth, done, first_seen, spread = Fingerprint(), LabelFingerprint(), 0, None, Spread(SAMPLE)
     with ExitStack() as stack:
         runs = {one.id: stack.enter_context(_remembered(one, kept)) for one in running_ones}
         if measures.bank is not None:
@@ -124,6 +126,7 @@ def _pass_over(
         for batch in images.batches(images_at_once(images.take(1).shape, BATCH)):
             progress(done, images.count or 0, f"{len(runs)} ways to run it")
             digest.add(batch.images.numpy())
+            truth.add(labels_of(batch))
             spread.add(batch.images)
             seen: dict[str, Outputs] = {}
             for one in running_ones:
@@ -132,7 +135,7 @@ def _pass_over(
                 passes[one.id].add(seen[one.id], first, seen.get(one.compared_to or ""), labels_of(batch))
             first_seen = first_seen or glance(batch.images, seen, tasks)
             done += len(batch.images)
-    return passes, str(digest), first_seen, spread.images
+    return passes, (str(digest), str(truth)), first_seen, spread.images
 
 
 def _passes(

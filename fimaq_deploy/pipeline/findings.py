@@ -71,6 +71,8 @@ def to_data(
         evaluation_images=evaluation.count or len(next(iter(seen.rows.values()), ())),
         labelled=evaluation.labelled or seen.labels is not None,
         bank=None if bank is None else bank.description,
+        images_sha256=seen.images or None,
+        labels_sha256=seen.truth if seen.images else None,
         notes=list(dict.fromkeys((*calibration.notes, *evaluation.notes, *notes))),
     )
 

@@ -47,8 +47,8 @@ class Done:
     neighbour: Evaluation
 
 
-def to_predictions(images: str, evaluations: Mapping[str, Evaluation]) -> Predictions:
-    """What later builds are compared with. images: their fingerprint."""
+def to_predictions(images: str, truth: str, evaluations: Mapping[str, Evaluation]) -> Predictions:
+    """What later builds are compared with. images, truth: the fingerprints of the images and of their labels."""
     labels = next((each.labels for each in evaluations.values() if each.labels is not None), None)
     kept = {Key(row, one.output, one.figure.name): one for row, each in evaluations.items() for one in _kept(each)}
     return Predictions(
@@ -59,6 +59,7 @@ def to_predictions(images: str, evaluations: Mapping[str, Evaluation]) -> Predic
         labels=labels,
         means={key: one.images for key, one in kept.items() if one.images is not None},
         resamples={key: one.replicates for key, one in kept.items() if one.replicates is not None},
+        truth=truth,
     )
 
 

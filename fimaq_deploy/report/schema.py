@@ -59,6 +59,12 @@ class Data(_Part):
     evaluation_images: Count
     labelled: bool = Field(description="Whether the evaluation images have classes, so that accuracy means something.")
     bank: str | None = Field(default=None, description="Labelled images that neighbours vote from, or probes are of.")
+    images_sha256: str | None = Field(
+        default=None, description="Of the evaluation images as the model reads them, and of the bank."
+    )
+    labels_sha256: str | None = Field(
+        default=None, description="Of what they are labelled with: classes, objects or maps; empty where with nothing."
+    )
     notes: list[str] = Field(default=[], description="What a reader should know, such as unreadable images left out.")
 
 

@@ -14,7 +14,7 @@ from fimaq_deploy.pipeline import candidates
 from fimaq_deploy.pipeline.candidates import Found, Originals, measure_rows
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.rows import Candidate
-from fimaq_deploy.report.predictions import Fingerprint
+from fimaq_deploy.report.predictions import Fingerprint, LabelFingerprint
 
 IMAGES = np.random.default_rng(0).normal(size=(70, 6, 2, 2)).astype(np.float32)
 LABELS = IMAGES.mean((2, 3)).argmax(1)
@@ -77,9 +77,11 @@ def test_every_way_sees_every_image_once_in_batches_and_progress_is_told() -> No
 
 
 def test_predictions_are_of_these_images() -> None:
-    found, digest = measured(ways()).predictions, Fingerprint()
+    found, digest, truth = measured(ways()).predictions, Fingerprint(), LabelFingerprint()
     digest.add(IMAGES)
-    assert found.images == str(digest)
+    truth.add(LABELS)
+    assert (found.images, found.truth) == (str(digest), str(truth))
+    assert measured(ways(), labels=(LABELS + 1) % 6).predictions.truth != found.truth
     assert set(found.rows) == {"pytorch", "onnx", "engine"}
     assert found.rows["engine"].tolist() == ((LABELS + 1) % 6).tolist()
 

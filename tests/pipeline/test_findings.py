@@ -128,6 +128,10 @@ def test_an_iterable_is_counted_by_what_was_predicted() -> None:
     seen = Predictions("", {"torch-fp32": np.zeros(2, np.int32)}, labels=np.zeros(2, np.int32))
     found = findings.to_data(source(), source(), predictions=seen)
     assert (found.evaluation_images, found.labelled) == (2, True)
+    assert (found.images_sha256, found.labels_sha256) == (None, None), "nobody looked"
+    seen = Predictions("images", seen.rows, seen.labels, truth="labels")
+    found = findings.to_data(source(), source(), predictions=seen)
+    assert (found.images_sha256, found.labels_sha256) == ("images", "labels")
 
 
 def test_a_step() -> None:

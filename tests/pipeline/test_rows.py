@@ -28,8 +28,8 @@ def passed(own: Any, original: Any = None, labels: Any = None, tasks: Tasks = TA
 
 @pytest.mark.parametrize(("labels", "kept"), [(None, None), (LABELS, LABELS.tolist())], ids=["none", "labelled"])
 def test_predictions_keep_what_builds_are_judged_by(labels: Any, kept: Any) -> None:
-    found = to_predictions("abc", {"engine": passed(OWN, ORIGINAL, labels)})
-    assert found.images == "abc"
+    found = to_predictions("abc", "def", {"engine": passed(OWN, ORIGINAL, labels)})
+    assert (found.images, found.truth) == ("abc", "def")
     assert found.rows["engine"].dtype == np.int32
     assert found.rows["engine"].tolist() == OWN.argmax(1).tolist()
     assert (found.labels if found.labels is None else found.labels.tolist()) == kept
@@ -40,7 +40,7 @@ def test_predictions_keep_what_builds_are_judged_by(labels: Any, kept: Any) -> N
 
 
 def test_a_figure_that_is_no_mean_keeps_its_resamples() -> None:
-    found = to_predictions("abc", {"engine": passed(OWN, ORIGINAL, tasks={"angle": REGRESSION})})
+    found = to_predictions("abc", "def", {"engine": passed(OWN, ORIGINAL, tasks={"angle": REGRESSION})})
     assert (found.rows, found.means) == ({}, {})
     assert set(found.resamples) == {Key("engine", "angle", "concordance")}
 
@@ -48,7 +48,7 @@ def test_a_figure_that_is_no_mean_keeps_its_resamples() -> None:
 def test_what_has_no_prediction_is_kept_as_none() -> None:
     own = OWN.copy()
     own[4] = np.nan
-    assert to_predictions("abc", {"engine": passed(own, ORIGINAL)}).rows["engine"].tolist()[4] == -1
+    assert to_predictions("abc", "def", {"engine": passed(own, ORIGINAL)}).rows["engine"].tolist()[4] == -1
 
 
 def test_a_candidate_is_neither_shipped_nor_the_original_unless_it_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.numpy import save_file
 
 from fimaq_deploy import UserError
 from fimaq_deploy.manifest import write_manifest
-from fimaq_deploy.report.predictions import PREDICTIONS, Fingerprint, Key, Predictions
+from fimaq_deploy.report.predictions import PREDICTIONS, Fingerprint, Key, LabelFingerprint, Predictions
 
 MEAN, OTHER = Key("cpu", "boxes/left", "cosine"), Key("cpu", "boxes/left", "map")
 
@@ -112,3 +113,21 @@ def test_a_fingerprint_is_the_sha_256_however_images_are_batched() -> None:
     turned.add(images[::-1])
     assert str(whole) == str(parts) == hashlib.sha256(images.tobytes()).hexdigest()
     assert str(turned) != str(whole)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.arange(6), np.arange(6 * 4 * 7.0).reshape(6, 4, 7), np.arange(96).reshape(6, 4, 4)]
+)
+def test_a_fingerprint_of_labels_is_of_all_that_they_say(labels: Any) -> None:
+    found = [LabelFingerprint() for _ in range(5)]
+    other = labels.copy()
+    other[(5, *(-1,) * (labels.ndim - 1))] += 1
+    found[0].add(labels)
+    for part in (labels[:1], labels[1:4], labels[4:]):
+        found[1].add(part)
+    found[2].add(other)
+    found[3].add(labels[::-1])
+    found[4].add(None)
+    whole, parts, changed, turned, none = map(str, found)
+    assert whole == parts and len({whole, changed, turned, none}) == 4
+    assert none == ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fimaq_deploy.report.comparison.builds import Build
 from fimaq_deploy.report.comparison.records import Difference, Thresholds
-from fimaq_deploy.report.comparison.sameness import hardware_text, same_hardware
+from fimaq_deploy.report.comparison.sameness import hardware_text, labels_unseen, same_hardware
 from fimaq_deploy.report.figures import held, judged, outputs
 from fimaq_deploy.report.schema import Row
 
@@ -33,6 +33,9 @@ def notes(new: Build, baseline: Build) -> Iterator[str]:
     loose = dict.fromkeys(build.name for build in (new, baseline) if not build.checked)
     if loose:
         yield f"{' and '.join(loose)}: no manifest of a build tells whether the report is what was written"
+    if labels_unseen(new, baseline):
+        unknown = [build.name for build in (new, baseline) if build.report.data.labels_sha256 is None]
+        yield f"{' and '.join(unknown)}: nothing kept tells whether labels are the same, as in builds from before 0.2.0"
     if absent and new.report.data.labelled:
         yield f"{' and '.join(absent)}: no predictions were kept, so accuracy is judged less sharply, unpaired"
 

@@ -26,11 +26,16 @@ def require_comparable(new: Build, baseline: Build) -> None:
             f"{baseline.name} is a build of {_model_text(baseline)} and {new.name} of {_model_text(new)}: "
             "name builds of one model"
         )
+    mine, other = new.report.data, baseline.report.data
     if not _same_images(new, baseline):
-        mine, other = new.report.data, baseline.report.data
         raise UserError(
             f"{baseline.name} was evaluated on other images ({_images_text(other)}) "
             f"than {new.name} ({_images_text(mine)}): build one of them again"
+        )
+    if not _same_labels(new, baseline):
+        raise UserError(
+            f"{baseline.name} was evaluated with other labels ({_labels_text(other)}) of the same images than "
+            f"{new.name} ({_labels_text(mine)}), such as other annotations, maps or classes: build one of them again"
         )
 
 
@@ -51,18 +56,40 @@ def changes(new: Build, baseline: Build) -> Iterator[Change]:
             yield Change(name=name, new=ours.get(name, "none"), baseline=theirs.get(name, "none"))
 
 
+def labels_unseen(new: Build, baseline: Build) -> bool:
+    """Whether labels were used that nothing compares: older builds kept no fingerprint of objects and maps."""
+    mine, other = new.report.data, baseline.report.data
+    numbers = all(one.predictions is not None and one.predictions.labels is not None for one in (new, baseline))
+    return mine.labelled and other.labelled and None in (mine.labels_sha256, other.labels_sha256) and not numbers
+
+
 def _same_images(new: Build, baseline: Build) -> bool:
-    """By their fingerprints and labels; where predictions were not kept, by what the reports say of the images."""
+    """By their fingerprints; where a build kept none, by what the reports say of the images."""
     ours, theirs = new.predictions, baseline.predictions
     if ours and theirs:
-        return ours.images == theirs.images and np.array_equal(_labels(ours), _labels(theirs))
+        return ours.images == theirs.images
     mine, other = new.report.data, baseline.report.data
+    if mine.images_sha256 and other.images_sha256:
+        return mine.images_sha256 == other.images_sha256
     return _images_text(mine) == _images_text(other)
+
+
+def _same_labels(new: Build, baseline: Build) -> bool:
+    """By their fingerprints, and as they are where both builds kept them."""
+    ours, theirs = new.predictions, baseline.predictions
+    if ours and theirs and not np.array_equal(_labels(ours), _labels(theirs)):
+        return False
+    mine, other = new.report.data.labels_sha256, baseline.report.data.labels_sha256
+    return None in (mine, other) or mine == other
 
 
 def _images_text(data: Data) -> str:
     text = f"{data.evaluation_images} from {data.evaluation}"
     return f"{text}, with a bank of {data.bank}" if data.bank else text
+
+
+def _labels_text(data: Data) -> str:
+    return "none" if not data.labelled else f"sha256 {data.labels_sha256[:12]}" if data.labels_sha256 else "as numbers"
 
 
 def _labels(predictions: Predictions) -> Any:

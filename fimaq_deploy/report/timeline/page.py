@@ -11,7 +11,7 @@ from fimaq_deploy.files import write_whole
 from fimaq_deploy.report.page.canvas import BAD, FAINT, GOOD, SERIES, name_axes
 from fimaq_deploy.report.page.html import render
 from fimaq_deploy.report.page.parts import Exhibit, Page, Section
-from fimaq_deploy.report.timeline.records import History, Series
+from fimaq_deploy.report.timeline.records import Change, History, Series
 from fimaq_deploy.report.words import moment_text, number_text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _exhibit(series: Series, name: str) -> Exhibit:
     unit, changes = series.figure.unit, series.changes
     last = series.points[-1].value
     seen = "no change" if not changes else f"{len(changes)} change{'s' if len(changes) > 1 else ''}"
-    told = {change.at: "worse" if change.worse else "better" for change in changes}
+    told = {change.at: _word(change) for change in changes}
     return Exhibit(
         name,
         f"{series.row}, {series.figure.title}: {number_text(last, unit)} now, {seen}",
@@ -76,6 +76,10 @@ def _exhibit(series: Series, name: str) -> Exhibit:
     )
 
 
+def _word(change: Change) -> str:
+    return "other images or labels" if change.moved else "worse" if change.worse else "better"
+
+
 def _paint(series: Series) -> Callable[[Axes], None]:
     def paint(axes: Axes) -> None:
         places = range(1, len(series.points) + 1)
@@ -89,7 +93,12 @@ def _paint(series: Series) -> Callable[[Axes], None]:
             level = sum(point.value for point in series.points[start:end]) / max(end - start, 1)
             axes.hlines(level, start + 0.6, end + 0.4, color=SERIES[1], linewidth=2)
         for change in series.changes:
-            axes.axvline(change.at + 0.5, color=BAD if change.worse else GOOD, linewidth=1.4, linestyle="--")
+            axes.axvline(
+                change.at + 0.5,
+                color=FAINT if change.moved else BAD if change.worse else GOOD,
+                linewidth=1.4,
+                linestyle="--",
+            )
         axes.set_xlim(0.5, len(series.points) + 0.5)
         name_axes(axes, "build, oldest first", series.figure.title)
 

@@ -32,22 +32,27 @@ class Figure(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One build. interval: 95 %, where it is known."""
+    """One build. interval: 95 %, where it is known. measured_on: which images and labels; empty where nobody says."""
 
     build: str
     created: str
     value: float
     interval: tuple[float, float] | None
+    measured_on: str = ""
 
 
 @dataclass(frozen=True)
 class Change:
-    """From the build with this number on. before, after: the means of the two levels."""
+    """From the build with this number on. before, after: the means of the two levels.
+
+    moved: whether it was measured on other images or labels than the build before, so that nothing is said to be worse.
+    """
 
     at: int
     before: float
     after: float
     worse: bool
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,17 @@ class Series:
     def _change(self, at: int, before: float, after: float) -> Change | None:
         if abs(after - before) <= _SMALL.get(self.figure.kind, 0.0) * abs(before):
             return None
-        return Change(at, before, after, worse=(after < before) == self.figure.higher_is_better)
+        old, new = (point.measured_on for point in self.points[at - 1 : at + 1])
+        moved = bool(old and new) and old != new
+        worse = not moved and (after < before) == self.figure.higher_is_better
+        return Change(at, before, after, worse, moved)
 
     def told(self, change: Change) -> str:
         """A change as a sentence."""
         old, new = (number_text(value, self.figure.unit) for value in (change.before, change.after))
         point = self.points[change.at]
-        return f"{self.name}: {old} became {new} with {point.build} ({moment_text(point.created)})"
+        moved = ", evaluated on other images or labels than before" if change.moved else ""
+        return f"{self.name}: {old} became {new} with {point.build} ({moment_text(point.created)}){moved}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,8 @@ class History:
                     "figure": one.figure._asdict(),
                     "points": [point._asdict() for point in one.points],
                     "changes": [
-                        {"at": c.at, "before": c.before, "after": c.after, "worse": c.worse} for c in one.changes
+                        {"at": c.at, "before": c.before, "after": c.after, "worse": c.worse, "moved": c.moved}
+                        for c in one.changes
                     ],
                 }
                 for one in self.series
@@ -136,8 +146,14 @@ def history(paths: str | Path | Sequence[str | Path]) -> History:
         for row in report.deployed:
             for figure, value, interval in _figures(report, row):
                 key = (report.model.name, str(report.recipe.get("name", "")), row.title, figure)
-                found.setdefault(key, []).append(Point(build, report.created, value, interval))
+                found.setdefault(key, []).append(Point(build, report.created, value, interval, _data(report, figure)))
     return History(tuple(Series(*key, tuple(points)) for key, points in found.items()), len(reports))
+
+
+def _data(report: Report, figure: Figure) -> str:
+    """Which images and labels a figure is of; sizes, kernels and times are of none."""
+    known = report.data.images_sha256 if figure.kind == "accuracy" else None
+    return f"{known} {report.data.labels_sha256}" if known else ""
 
 
 def report_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:

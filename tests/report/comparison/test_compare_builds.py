@@ -170,7 +170,10 @@ def bad(built: BuildResult, tmp_path: Path) -> Callable[[str], Path]:
         "foreign": '{"name": "a package"}',
         "later": json.dumps({**document, "schema": "fimaq-deploy/report/2"}),
         "model": json.dumps({**document, "model": {**document["model"], "name": "swin_digits"}}),
-        "images": json.dumps({**document, "data": {**document["data"], "evaluation": "folder elsewhere"}}),
+        "images": json.dumps(
+            {**document, "data": {**document["data"], "evaluation": "folder elsewhere", "images_sha256": "0" * 64}}
+        ),
+        "labels": json.dumps({**document, "data": {**document["data"], "labels_sha256": "0" * 64}}),
     }
 
     def made(name: str) -> Path:
@@ -191,6 +194,7 @@ def bad(built: BuildResult, tmp_path: Path) -> Callable[[str], Path]:
         ("later", "has schema fimaq-deploy/report/2, newer than fimaq-deploy/report/1 here: upgrade fimaq-deploy"),
         ("model", "is a build of vit_digits (1×16×16 inputs, 10 classes, "),
         ("images", "was evaluated on other images (600 from "),
+        ("labels", "was evaluated with other labels (sha256 "),
     ],
 )
 @pytest.mark.parametrize("place", ["new", "baseline"])

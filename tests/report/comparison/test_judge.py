@@ -97,7 +97,7 @@ def test_without_predictions_accuracy_is_judged_less_sharply(make: Make) -> None
     assert (paired.exit_code, unpaired.exit_code) == (1, 0)
     assert figure(unpaired, "top1").p_value is None
     assert figure(unpaired, "top1").verdict == "doubtful"
-    assert only(unpaired).notes == ["new: no predictions were kept, so accuracy is judged less sharply, unpaired"]
+    assert "new: no predictions were kept, so accuracy is judged less sharply, unpaired" in only(unpaired).notes
     assert judged(make("new", range(150), kept=False), make(), max_drop=1).exit_code == 1
 
 

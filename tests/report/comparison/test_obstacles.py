@@ -52,6 +52,13 @@ def test_no_labels_mean_that_accuracy_cannot_be_judged(make: Make) -> None:
     ]
 
 
+def test_labels_that_an_older_build_did_not_keep_are_told(make: Make) -> None:
+    known = make().report.data.model_copy(update={"labels_sha256": "b" * 64})
+    told = "old: nothing kept tells whether labels are the same, as in builds from before 0.2.0"
+    assert told in notes(make("new", data=known), make(kept=False))
+    assert told not in notes(make("new", data=known), make(kept=False, data=known))
+
+
 def test_what_was_not_asked_for_is_no_obstacle(make: Make) -> None:
     assert list(obstacles(make("new"), make(), Thresholds(), [])) == []
 
@@ -90,6 +97,7 @@ def test_notes_say_what_makes_a_comparison_less_sharp(make: Make) -> None:
     other = make().report.environment.model_copy(update={"cpu": "another"})
     assert list(notes(make("new", kept=False, environment=other), make(kept=False))) == [
         "old was measured on other hardware, so latency is shown and not judged",
+        "new and old: nothing kept tells whether labels are the same, as in builds from before 0.2.0",
         "new and old: no predictions were kept, so accuracy is judged less sharply, unpaired",
     ]
     unlabelled = make().report.data.model_copy(update={"labelled": False})

@@ -9,7 +9,13 @@ import pytest
 
 from fimaq_deploy import UserError
 from fimaq_deploy.report.comparison.builds import Build
-from fimaq_deploy.report.comparison.sameness import changes, hardware_text, require_comparable, same_hardware
+from fimaq_deploy.report.comparison.sameness import (
+    changes,
+    hardware_text,
+    labels_unseen,
+    require_comparable,
+    same_hardware,
+)
 from fimaq_deploy.report.predictions import Predictions
 
 Make = Callable[..., Build]
@@ -48,7 +54,32 @@ def test_other_labels_are_other_images(make: Make) -> None:
     old = make()
     assert old.predictions and old.predictions.labels is not None
     relabelled = Predictions(old.predictions.images, old.predictions.rows, (old.predictions.labels + 1) % 10)
-    expect_refusal(make("new"), Build("old", old.report, relabelled), "other images")
+    expect_refusal(make("new"), Build("old", old.report, relabelled), "other labels", "of the same images")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_other_annotations_or_maps_are_refused(make: Make, kept: bool) -> None:
+    """Which no predictions hold: their fingerprints are in the reports."""
+    data = make().report.data
+    new, old, other, none = (
+        make(name, kept=kept, data=data.model_copy(update={"images_sha256": "a" * 64, "labels_sha256": labels}))
+        for name, labels in (("new", "b" * 64), ("old", "b" * 64), ("old", "c" * 64), ("old", ""))
+    )
+    require_comparable(new, old)
+    expect_refusal(new, other, "old was evaluated with other labels (sha256 cccccccccccc) of the same images than new")
+    expect_refusal(new, none, "other labels")
+    if not kept:
+        moved = make(kept=False, data=data.model_copy(update={"images_sha256": "d" * 64, "labels_sha256": "b" * 64}))
+        expect_refusal(new, moved, "old was evaluated on other images")
+
+
+def test_labels_that_nothing_compares_are_known_as_such(make: Make) -> None:
+    """Of a build from before their fingerprints; classes that both kept are compared themselves."""
+    known = make("new", data=make().report.data.model_copy(update={"labels_sha256": "b" * 64}))
+    assert not labels_unseen(known, make())
+    assert labels_unseen(known, make(kept=False))
+    assert not labels_unseen(known, known)
+    require_comparable(known, make(kept=False))
 
 
 def test_what_else_changed_is_listed(make: Make) -> None:

@@ -58,6 +58,21 @@ def test_a_gain_and_a_loss_that_was_mended_are_not_for_the_worse(saved: Save) ->
     assert figure(found, "accuracy").changes[-1].worse is False and found.worse == []
 
 
+def test_what_is_lost_on_other_images_or_labels_is_no_loss(saved: Save) -> None:
+    """As `compare` refuses it; what does not depend on them still is one."""
+    builds = saved((*GOOD, *BAD), sizes=[1_000_000] * 6 + [2_000_000] * 4)
+    for number, file in enumerate(sorted(builds.rglob("report.json"), reverse=True)):
+        document = json.loads(file.read_text())
+        document["data"] |= {"images_sha256": "a" * 64, "labels_sha256": "b" * 64 if number < 6 else "c" * 64}
+        file.write_text(json.dumps(document))
+    found = history(builds)
+    (change,) = figure(found, "accuracy").changes
+    assert (change.at, change.moved, change.worse) == (6, True, False)
+    assert figure(found, "accuracy").told(change).endswith(", evaluated on other images or labels than before")
+    (told,) = found.worse
+    assert "size in MB" in told
+
+
 def test_one_bad_build_is_no_level_but_bytes_are_exact(saved: Save) -> None:
     found = history(saved((*GOOD, 95.0), sizes=[100] * 6 + [101]))
     assert figure(found, "accuracy").changes == ()
