@@ -261,7 +261,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
         earlier = originals.onnx if originals else None
         contract = contract_for(request, loaded.info, loaded.evaluation, loaded.measures)
         head = _write_head(folder, loaded, contract)
-        contract = whole_contract(contract, loaded.whole, quantized.input_shape, loaded.direct, head.facts)
+        contract = whole_contract(contract, loaded.whole, quantized.input_shape, loaded.reads, head.facts)
         files = write_files(
             folder,
             quantized,
@@ -282,7 +282,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("evaluate") as count:
         sources = of_module(loaded.whole.encoder_original, quantized, files)
         variants = load_variants(sources, files, engines)
-        alone = standalone(folder, loaded.whole, head, variants.loaded, loaded.evaluation.take(1))
+        alone = standalone(folder, loaded.whole, head, variants.loaded, loaded.evaluation.take(1), loaded.reads)
         ways = (*loaded.whole.candidates(variants.candidates), *alone.candidates)
         found = measure_rows(ways, loaded.evaluation, loaded.measures, count, originals)
         found.predictions.save(folder / PREDICTIONS)
@@ -296,7 +296,7 @@ def _make(request: Request, folder: Path, steps: Steps, originals: Originals | N
     with steps.step("latency"):
         rows = findings.with_speed(found.rows, {**measure_speed(variants.loaded), **alone.speed()})
     doubts = findings.label_notes(found.predictions, loaded.info.classes)
-    whole = loaded.whole.note(ONNX, _outputs(files), loaded.direct, [one.title for one in alone.candidates])
+    whole = loaded.whole.note(ONNX, _outputs(files), loaded.reads is not None, [one.title for one in alone.candidates])
     report = make_report(
         request,
         loaded.info,
@@ -366,11 +366,11 @@ def _quantize(request: Request, loaded: Loaded, folder: Path, count: Counter) ->
 
 
 def _write_head(folder: Path, loaded: Loaded, contract: Contract) -> Written:
-    """What stands behind the encoder, where that reads the images themselves."""
+    """What stands behind the encoder, where that reads images that a runtime can make."""
     if loaded.whole.is_encoder:
         return Written()
-    if not loaded.direct:
-        return Written(None, f"{HEAD} was left out: the encoder reads what only the model makes of images")
+    if isinstance(loaded.how_read, str):
+        return Written(None, f"{HEAD} was left out: {loaded.how_read}")
     shown = loaded.shown(loaded.evaluation).take(HEAD_IMAGES)
     kind = next(iter(loaded.measures.tasks.values())).kind
     return write_head(folder, loaded.whole, contract.shape[1:], shown, kind, contract.classes)

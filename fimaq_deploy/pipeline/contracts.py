@@ -13,6 +13,7 @@ from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.families.maps import Maps
 from fimaq_deploy.pipeline.measures import Measures
+from fimaq_deploy.pipeline.normalisation import Normalisation
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.whole import Whole
 
@@ -28,28 +29,33 @@ def contract_for(request: Request, info: ModelInfo, evaluation: ImageSource, mea
 
 
 def whole_contract(
-    contract: Contract, whole: Whole, shape: tuple[int, int, int], direct: bool, head: Head | None = None
+    contract: Contract, whole: Whole, shape: tuple[int, int, int], reads: Normalisation | None, head: Head | None = None
 ) -> Contract:
     """Of the encoder's file, where it is inside of a model: what it reads there, and that it answers maps.
 
-    shape: of what it reads. direct: whether that is the model's images. head: of what stands behind it.
+    shape: of what it reads. reads: what is done to the model's images on their way to it; None where it does
+    not read images. head: of what stands behind it.
     """
     if whole.is_encoder:
         return contract
     family = whole.inside.family
     maps = family.outputs(whole.encoder) if isinstance(family, Maps) else ("",)
     outputs = tuple(Output(kind="dense") for _ in maps)
+    direct = reads is not None
     part = replace(contract, shape=shape, outputs=outputs, classes=(), part=whole.place, direct=direct, head=head)
-    if direct:
-        return part
+    if reads is not None:
+        mean, std = reads.behind(contract)
+        return replace(part, mean=mean, std=std)
     mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
     return replace(part, resize=shape[1:], crop_mode="squash", mean=mean, std=std)
 
 
 def file_info(info: ModelInfo, contract: Contract) -> ModelInfo:
     """What the file of a build reads, where that is not what its model reads."""
-    if not contract.part or contract.direct:
+    if not contract.part:
         return info
+    if contract.direct:
+        return replace(info, mean=contract.mean, std=contract.std)
     shape, mean, std = contract.shape, contract.mean, contract.std
     return replace(info, input_shape=shape, mean=mean, std=std, crop_pct=1.0, crop_mode=contract.crop_mode)
 

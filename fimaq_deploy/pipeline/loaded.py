@@ -14,9 +14,10 @@ from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.load import open_model
 from fimaq_deploy.pipeline.measures import Measures, choose_measures
+from fimaq_deploy.pipeline.normalisation import Normalisation
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.sources import evaluation_and_bank
-from fimaq_deploy.pipeline.whole import Whole, reads_directly
+from fimaq_deploy.pipeline.whole import Whole, how_read
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,17 @@ class Loaded:
         return self.whole.encoder_images(images)
 
     @cached_property
-    def direct(self) -> bool:
-        """Whether that is the images themselves."""
-        return self.whole.is_encoder or reads_directly(self.whole, self.calibration)
+    def how_read(self) -> Normalisation | str:
+        """How that comes of the images, or why a file that reads images cannot do it."""
+        channels = self.info.input_shape[0]
+        if self.whole.is_encoder:
+            return Normalisation((0.0,) * channels, (1.0,) * channels)
+        return how_read(self.whole, self.calibration)
+
+    @property
+    def reads(self) -> Normalisation | None:
+        """What is done to images on their way to the encoder; None where that is more than a normalisation."""
+        return self.how_read if isinstance(self.how_read, Normalisation) else None
 
     @property
     def parameters(self) -> int:

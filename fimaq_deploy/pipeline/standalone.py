@@ -20,6 +20,7 @@ from fimaq_deploy.engines.runner import Runner
 from fimaq_deploy.engines.runtimes import REFERENCE
 from fimaq_deploy.models.detectors import is_detection
 from fimaq_deploy.pipeline.heads import Written
+from fimaq_deploy.pipeline.normalisation import Normalisation
 from fimaq_deploy.pipeline.rows import Candidate
 from fimaq_deploy.pipeline.speed import Speed, measure_latency
 from fimaq_deploy.pipeline.variants import FP_ROW, LoadedFile
@@ -44,10 +45,18 @@ class Standalone:
         return measure_latency(self.runners, batch_sizes=[1]) if self.runners else {}
 
 
-def standalone(folder: Path, whole: Whole, written: Written, loaded: Sequence[LoadedFile], image: Tensor) -> Standalone:
+def standalone(
+    folder: Path,
+    whole: Whole,
+    written: Written,
+    loaded: Sequence[LoadedFile],
+    image: Tensor,
+    reads: Normalisation | None = None,
+) -> Standalone:
     """Encoders in ONNX Runtime with the build's head behind each.
 
-    image: one of the whole model's, (1, C, H, W), which tells how many objects the model has places for.
+    image: one of the whole model's, (1, C, H, W), which tells how many objects the model has places for. reads: what
+        is done to it on its way to the encoder, which the encoder's own contract says to a runtime.
     """
     if written.facts is None:
         return Standalone()
@@ -55,7 +64,7 @@ def standalone(folder: Path, whole: Whole, written: Written, loaded: Sequence[Lo
     head, places = HeadRunner(path), _places(whole, image)
     files = {one.row: one for one in loaded}
     runners = {
-        row: _behind(files[encoder].runner, head, places, title)
+        row: _behind(files[encoder].runner, head, places, title, reads)
         for row, encoder, title in ((FP_WHOLE, FP_ROW, "FP32"), (WHOLE, REFERENCE, "quantized"))
     }
     candidates = (
@@ -80,11 +89,11 @@ def _places(whole: Whole, image: Tensor) -> int:
     return int(answer["boxes"].shape[1]) if is_detection(answer) else 0
 
 
-def _behind(encoder: Runner, head: HeadRunner, places: int, title: str) -> Runner:
+def _behind(encoder: Runner, head: HeadRunner, places: int, title: str, reads: Normalisation | None) -> Runner:
     """The encoder with the head behind it, as an engine of its own."""
 
     def outputs(images: Array) -> dict[str, Array]:
-        answers = head(encoder.outputs(images))
+        answers = head(encoder.outputs(images if reads is None else reads(images)))
         if places and is_about_objects(answers[0]):
             answers = [_filled(one, places) for one in answers]
         return {name: np.stack([one[name] for one in answers]) for name in answers[0]}

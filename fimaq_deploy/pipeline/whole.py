@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.backbone import encoder_inputs
@@ -21,6 +20,7 @@ from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.detectors import Arranged
 from fimaq_deploy.models.inside import Inside, describe_whole, find_backbone, needs_search, splice
 from fimaq_deploy.models.preprocessing import Preprocessing
+from fimaq_deploy.pipeline.normalisation import Normalisation, find_normalisation
 from fimaq_deploy.pipeline.rows import Candidate
 
 Size = tuple[int, int]
@@ -129,8 +129,22 @@ class Reaching(ImageSource):
             yield Batch(found, None)
 
 
-def reads_directly(whole: Whole, images: ImageSource) -> bool:
-    """Whether the encoder gets the model's images as they are."""
+def how_read(whole: Whole, images: ImageSource) -> Normalisation | str:
+    """What is done to the model's images before its encoder gets them, or why no file that reads images can do it."""
     first: Tensor = images.take(1)
     found = whole.encoder_images(images).take(1)
-    return first.shape == found.shape and bool(torch.equal(first, found))
+    reads = find_normalisation(whole.model, first, found)
+    if reads is not None:
+        return reads
+    given, reached = ("×".join(map(str, one.shape[2:])) for one in (first, found))
+    if given != reached:
+        asked = reached.replace("×", "x")
+        return (
+            f"the model makes {reached} of images of {given} before its encoder: --image-size {asked} leaves it "
+            "nothing to resize, where it has that size itself"
+        )
+    told = f"the model changes images of {given} before its encoder by more than a mean and a std of each channel"
+    if not hasattr(getattr(whole.model, "transform", None), "fixed_size"):
+        return told
+    height, width = first.shape[2:]
+    return f"{told}: torchvision's fixed_size=({width}, {height}) keeps its transform from resizing them"

@@ -12,7 +12,12 @@ from fimaq_deploy.pipeline.request import Request
 
 def test_a_classifier_is_its_own_encoder() -> None:
     found = load(Request.of("vit_digits", targets="onnxruntime-cpu"))
-    assert found.whole.is_encoder and found.direct and found.encoder is found.whole.model
+    assert (
+        found.whole.is_encoder
+        and found.reads is not None
+        and found.reads.changes_nothing
+        and found.encoder is found.whole.model
+    )
     assert found.parameters == sum(one.numel() for one in found.encoder.parameters())
     images = found.calibration.take(2)
     assert images.shape[1:] == found.info.input_shape

@@ -17,8 +17,9 @@ import fimaq_deploy as fd
 from fimaq_deploy.data.intake import as_source
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families import family_of
+from fimaq_deploy.pipeline.normalisation import Normalisation
 from fimaq_deploy.pipeline.rows import Candidate
-from fimaq_deploy.pipeline.whole import Whole, reads_directly
+from fimaq_deploy.pipeline.whole import Whole, how_read
 from fimaq_deploy.runtime.artifact import open_artifact
 from fimaq_deploy.runtime.predictor import Predictor
 
@@ -58,7 +59,8 @@ def test_every_row_but_the_original_has_something_else_in_the_encoders_place() -
     assert torch.equal(same.run(shown), expected)  # type: ignore[operator, misc]
     assert not torch.equal(other.run(shown), expected)  # type: ignore[operator, misc]
     assert absent.run is None
-    assert reads_directly(whole, images)
+    reads = how_read(whole, images)
+    assert isinstance(reads, Normalisation) and reads.changes_nothing
 
 
 def test_what_the_encoder_gets_is_a_source_of_its_own() -> None:
@@ -67,10 +69,40 @@ def test_what_the_encoder_gets_is_a_source_of_its_own() -> None:
     assert (shown.count, shown.labelled, shown.skipped) == (8, False, ())
     assert shown.description == images.description
     assert [tuple(batch.images.shape) for batch in shown.batches(5)] == [(5, 3, 32, 32), (3, 3, 32, 32)]
-    assert not reads_directly(whole, images)  # torchvision normalises
+    assert how_read(whole, images) == Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's
     (note,) = whole.note("model.onnx", ["a", "b"], False)
     assert "'backbone.body' (FeatureListNet)" in note
     assert "with the outputs a, b; it reads what the model makes of images" in note
+
+
+def test_why_no_file_can_read_images_is_one_line() -> None:
+    """Where the model resizes them, or does anything else."""
+    model: Any = detector()
+    whole = Whole.of(model, "backbone")
+    assert how_read(whole, as_source(np.random.default_rng(0).random((1, 3, 40, 40), np.float32))) == (
+        "the model makes 32×32 of images of 40×40 before its encoder: --image-size 32x32 leaves it nothing to resize, "
+        "where it has that size itself"
+    )
+    model.transform.min_size, model.transform.max_size = (24,), 30
+    assert how_read(whole, as_source(pixels())) == (
+        "the model changes images of 32×32 before its encoder by more than a mean and a std of each channel: "
+        "torchvision's fixed_size=(32, 32) keeps its transform from resizing them"
+    )
+    model.transform.fixed_size = (32, 32)
+    assert isinstance(how_read(whole, as_source(pixels())), Normalisation)
+    told = how_read(Whole.of(Squaring().eval()), as_source(pixels()))
+    assert told == "the model changes images of 32×32 before its encoder by more than a mean and a std of each channel"
+
+
+class Squaring(nn.Module):
+    """Reads squares of pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = segmenter()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.inner(images.square())
 
 
 @pytest.fixture
@@ -82,10 +114,9 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "place", "direct", "kind"),
-    [("detector", "backbone.body", False, "detection"), ("segmenter", "encoder", True, "dense")],
+    ("name", "place", "kind"), [("detector", "backbone.body", "detection"), ("segmenter", "encoder", "dense")]
 )
-def test_a_build(name: str, place: str, direct: bool, kind: str, own_models: None, tmp_path: Path) -> None:
+def test_a_build(name: str, place: str, kind: str, own_models: None, tmp_path: Path) -> None:
     options: dict[str, Any] = {"recipe": "w8a8", "settings": QUICK, "targets": ["onnxruntime-cpu", "openvino-cpu"]}
     result = fd.build(f"own_detectors:{name}", images=pixels(), eval_images=pixels(4), out="built", **options)
     assert result is not None
@@ -98,18 +129,20 @@ def test_a_build(name: str, place: str, direct: bool, kind: str, own_models: Non
     assert fd.verify_artifact("built").good
     assert not fd.parity("built").partings
     contract = open_artifact("built").contract
-    assert (contract.part, contract.direct, len(contract.outputs)) == (place, direct, 2)
-    if direct:
-        found = Predictor("built").outputs(np.zeros((32, 32, 3), np.uint8))
-        assert list(found) == ["blocks_0", "blocks_1"]
-    else:
-        with pytest.raises(UserError, match=r"is the encoder 'backbone.body' of a model, which prepares its images"):
-            Predictor("built")
+    assert (contract.part, contract.direct, len(contract.outputs)) == (place, True, 2)
+    assert len(Predictor("built").outputs(np.zeros((32, 32, 3), np.uint8))) == 2
     # The runtime's glue: the engine in the place of the encoder of the user's own model.
-    model = detector() if name == "detector" else segmenter()
+    model = detector().eval() if name == "detector" else segmenter()
+    image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    shown = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         whole = fd.splice(model, fd.load_engine("built/model.onnx"))
         assert len(whole(torch.from_numpy(pixels(2)))) == 2
+        if name == "detector":  # without torch, from an image to the same objects
+            (expected,) = whole(shown)
+            found = fd.Detector("built").predict(image, score=0.0)
+            assert [one.label for one in found] == expected["labels"].tolist()
+            assert np.allclose([one.box for one in found], expected["boxes"].numpy(), atol=1e-2)
 
 
 @pytest.mark.slow
