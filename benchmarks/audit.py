@@ -25,7 +25,8 @@ from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.describe import describe_model
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log, builder_log, kernel_counts
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log, kernel_counts
+from fimaq_deploy.verify.layer_audit import builder_log
 
 TARGET = "tensorrt-rtx"
 MODELS = ("deit_s", "vit_s", "swin_t", "vit_b", "swin_s", "vit_base_patch16_384")

@@ -39,7 +39,8 @@ from fimaq_deploy.graph_calibration.intake import read_network
 from fimaq_deploy.graph_calibration.quantization import quantize_network
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import image_shape
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log, builder_log
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log
+from fimaq_deploy.verify.layer_audit import builder_log
 
 Array = np.ndarray
 Make = Callable[[Path], Path]

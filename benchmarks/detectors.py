@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import fimaq_deploy as fd
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.models.inside import find_backbone
-from fimaq_deploy.verify.layer_audit import kernel_counts
+from fimaq_deploy.verify.block_plan import kernel_counts
 
 TARGET = "tensorrt-rtx"
 SHORT = ("reconstruction.iterations=1", "reconstruction.images=2", "reconstruction.batch_size=1",

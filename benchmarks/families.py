@@ -41,7 +41,8 @@ from fimaq_deploy.engines.runtimes import find_runtime
 from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.families import family_of
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log, builder_log, kernel_counts
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log, kernel_counts
+from fimaq_deploy.verify.layer_audit import builder_log
 
 TARGET, GPU = "tensorrt-rtx", (8, 9)
 LEAST = {"w8a8": 0.999, "w4a8": 0.99}

@@ -39,7 +39,8 @@ from fimaq_deploy.export import export_fp_onnx, export_onnx
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import image_shape
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log, builder_log, kernel_counts
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log, kernel_counts
+from fimaq_deploy.verify.layer_audit import builder_log
 
 TARGET = "tensorrt-rtx"
 MAX = ("scale_search.candidates=1", "reconstruction.iterations=0", "tuning.iterations=0")

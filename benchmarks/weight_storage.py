@@ -26,7 +26,7 @@ from fimaq_deploy.export import Traced, export_fp_onnx, trace
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.describe import describe_model
 from fimaq_deploy.target import WeightStorage
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log
 
 ENGINE = "tensorrt-rtx"
 CAPABILITY = (8, 9)

@@ -14,7 +14,8 @@ from fimaq_deploy.cli.console import print_failure, stdout
 from fimaq_deploy.cli.options import JsonOption, write_document
 
 if TYPE_CHECKING:
-    from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
+    from fimaq_deploy.verify.block_plan import BlockPlan
+    from fimaq_deploy.verify.layer_audit import EngineAudit
 
 # What a column counts of a block. Floats of 8 and 4 bits have one where there are any: a terminal has 80 characters.
 _COLUMNS: dict[str, Callable[[BlockPlan], object]] = {

@@ -11,7 +11,9 @@ from fimaq_deploy.errors import UserError
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.pipeline.exports import Files
 from fimaq_deploy.pipeline.steps import Counter
-from fimaq_deploy.verify.layer_audit import EXPECTED, EngineAudit, audit_log, broken_promises, kernel_counts
+from fimaq_deploy.verify.block_plan import audit_log, kernel_counts
+from fimaq_deploy.verify.layer_audit import EngineAudit
+from fimaq_deploy.verify.promises import EXPECTED, broken_promises
 
 
 @dataclass(frozen=True)

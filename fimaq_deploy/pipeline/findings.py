@@ -34,7 +34,8 @@ from fimaq_deploy.report import schema
 from fimaq_deploy.report.comparison.statistics import paired_interval, replicate_interval
 from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.verify.block_parity import Comparison
-from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
+from fimaq_deploy.verify.block_plan import BlockPlan
+from fimaq_deploy.verify.layer_audit import EngineAudit
 from fimaq_deploy.verify.stages import StageParity
 
 

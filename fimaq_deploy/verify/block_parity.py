@@ -31,7 +31,8 @@ from fimaq_deploy.manifest import origin as manifest_origin
 from fimaq_deploy.models.inside import describe_whole, encoder_at
 from fimaq_deploy.models.load import load_model
 from fimaq_deploy.models.preprocessing import Preprocessing, image_size
-from fimaq_deploy.verify.stages import ParityReport, compare_stages, differing_weights
+from fimaq_deploy.verify.stages import ParityReport, compare_stages
+from fimaq_deploy.verify.stored_weights import differing_weights
 
 QUANTIZED = "quantized.safetensors"
 AS_WRITTEN = "onnx-reference"

@@ -7,7 +7,7 @@ import pytest
 from fixtures.commands import document, refused, run
 
 from fimaq_deploy import audit
-from fimaq_deploy.verify.layer_audit import EXPECTED
+from fimaq_deploy.verify.promises import EXPECTED
 
 TARGET = ("--target", "tensorrt-rtx", "--sm", 89)
 

@@ -10,7 +10,8 @@ from fixtures.commands import refused
 from fimaq_deploy.cli.console import stdout
 from fimaq_deploy.cli.parity import _print
 from fimaq_deploy.verify.block_parity import Comparison, Outcome
-from fimaq_deploy.verify.stages import AS_WRITTEN, FUSED, Flips, ParityReport, StageParity
+from fimaq_deploy.verify.flips import Flips
+from fimaq_deploy.verify.stages import AS_WRITTEN, FUSED, ParityReport, StageParity
 
 BLOCK = StageParity("blocks.0", 0.00123, 0.5, 0.25, 0.5, Flips(3, 0.0125, 0.0))
 HEAD = StageParity("head", 0.5, 0.5, 0.0, 1.0)

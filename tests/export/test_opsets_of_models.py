@@ -28,7 +28,8 @@ from fimaq_deploy.export.opset import DEFAULT_OPSET, FLOAT4_OPSET, OPSETS
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.report.load import load_report
 from fimaq_deploy.target import Target, find_target
-from fimaq_deploy.verify.layer_audit import audit_log, builder_log
+from fimaq_deploy.verify.block_plan import audit_log
+from fimaq_deploy.verify.layer_audit import builder_log
 
 pytestmark = pytest.mark.slow
 

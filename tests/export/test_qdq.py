@@ -23,7 +23,7 @@ from fimaq_deploy.graph.inspection import check_grids, integer_weights
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.verify.stages import differing_weights
+from fimaq_deploy.verify.stored_weights import differing_weights
 
 # Between fake-quant and the file with optimisations off: float sums in another order.
 EXACT = 1e-5

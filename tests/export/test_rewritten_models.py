@@ -14,7 +14,7 @@ from fimaq_deploy.engines.tensorrt import build_engine
 from fimaq_deploy.export import export_onnx
 from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.graph.structure import read_structure
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log
 
 TARGET = "tensorrt-rtx"
 SWITCHES = {

@@ -20,9 +20,10 @@ from fimaq_deploy.export.passes.guards import guard_split_products
 from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.target import find_target
-from fimaq_deploy.verify.layer_audit import BlockPlan, audit_log, broken_promises, kernel_counts
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log, kernel_counts
 from fimaq_deploy.verify.layer_plan import read_plan
-from fimaq_deploy.verify.stages import differing_weights
+from fimaq_deploy.verify.promises import broken_promises
+from fimaq_deploy.verify.stored_weights import differing_weights
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -23,7 +23,9 @@ from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.describe import image_shape
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.target import Target, find_target
-from fimaq_deploy.verify.layer_audit import EXPECTED, BlockPlan, audit_log, broken_promises, builder_log, kernel_counts
+from fimaq_deploy.verify.block_plan import BlockPlan, audit_log, kernel_counts
+from fimaq_deploy.verify.layer_audit import builder_log
+from fimaq_deploy.verify.promises import EXPECTED, broken_promises
 
 pytest.importorskip("tensorrt_rtx")
 

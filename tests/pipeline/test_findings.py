@@ -28,8 +28,10 @@ from fimaq_deploy.pipeline.steps import Step
 from fimaq_deploy.report import schema
 from fimaq_deploy.report.predictions import Predictions
 from fimaq_deploy.verify.block_parity import Comparison
-from fimaq_deploy.verify.layer_audit import BlockPlan, EngineAudit
-from fimaq_deploy.verify.stages import AS_WRITTEN, Flips, ParityReport, StageParity
+from fimaq_deploy.verify.block_plan import BlockPlan
+from fimaq_deploy.verify.flips import Flips
+from fimaq_deploy.verify.layer_audit import EngineAudit
+from fimaq_deploy.verify.stages import AS_WRITTEN, ParityReport, StageParity
 
 INFO = ModelInfo("mine", (3, 8, 9), (0.5,), (0.5,), "bicubic", 1.0, "center", 7)
 LATENCY = Latency("engine", 8, 1.0, 2.0, 3.0, 4.0, 5.0, (6.0, 7.0))

@@ -18,7 +18,8 @@ from fimaq_deploy.engines.load import load_engine
 from fimaq_deploy.runtime.onnx_metadata import contract_in
 from fimaq_deploy.runtime.replay import REPLAY, Replay
 from fimaq_deploy.verify.block_parity import Comparison, Outcome, parity
-from fimaq_deploy.verify.stages import AS_WRITTEN, FUSED, Flips, ParityReport, StageParity
+from fimaq_deploy.verify.flips import Flips
+from fimaq_deploy.verify.stages import AS_WRITTEN, FUSED, ParityReport, StageParity
 
 Made: TypeAlias = tuple[Path, Any]
 Output: TypeAlias = pytest.CaptureFixture[str]

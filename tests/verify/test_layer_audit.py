@@ -1,4 +1,4 @@
-"""Stages, promises and the command. What placements compile to: tests/export/test_tensorrt_twin.py."""
+"""The function and the command. What placements compile to: tests/export/test_tensorrt_twin.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from fimaq_deploy.cli import main
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.verify.layer_audit import PROMISES, audit, parse_promises, stage_of
+from fimaq_deploy.verify.layer_audit import audit
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -23,31 +23,6 @@ def test_nodes_without_names_are_found(model_path):
     (found,) = audit(model_path, TARGET, compute_for=[(8, 9)])
     (block,) = found.blocks
     assert (block.name, block.gemms, block.int8_gemms, block.attention) == ("model", 1, 1, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "stage"),
-    [
-        ("blocks.10.attn.qkv/MatMul", "blocks.10"),
-        ("layers.1.blocks.0/Add", "layers.1.blocks.0"),
-        ("layers.2.downsample.norm/LayerNormalization", "layers.2.downsample"),
-        ("patch_embed.proj/Conv", "patch_embed"),
-        ("fc_norm/LayerNormalization", "head"),
-        ("norm/LayerNormalization", "head"),
-        ("/layers/layers.0/blocks/blocks.1/attn/qkv/MatMul", "layers.0.blocks.1"),
-        ("/blocks/blocks.3/mlp/fc1/MatMul", "blocks.3"),
-        ("node_MatMul_12", None),
-    ],
-)
-def test_stages_are_read_from_names(name, stage):
-    assert stage_of(name) == stage
-
-
-def test_promises_are_checked_for_spelling():
-    assert parse_promises(" fused-attention, int8-gemms=all,") == ("fused-attention", "int8-gemms=all")
-    with pytest.raises(UserError, match=r"unknown promise 'int8-gems'.*int8-gemms=all"):
-        parse_promises("int8-gems")
-    assert set(parse_promises(",".join(PROMISES))) == set(PROMISES)
 
 
 def test_only_compiled_targets_have_a_plan(model_path):
@@ -86,9 +61,3 @@ def test_a_broken_promise_is_exit_code_1(model_path, tmp_path, capsys):
     (found,) = json.loads(captured.out)["audits"]
     assert found["blocks"][0]["int8_gemms"] == 0
     assert "broken: tensorrt-rtx, compute capability 8.9: model: quantized, but compiled to" in captured.err
-
-
-@pytest.mark.parametrize("text", ["", ",", " , ", "\t"])
-def test_a_list_of_no_promises_is_refused_as_it_would_hold_whatever_came(text: str) -> None:
-    with pytest.raises(UserError, match="asks for nothing"):
-        parse_promises(text)

@@ -22,7 +22,8 @@ from fimaq_deploy.export.passes.nvfp4 import VENDOR_OPERATOR, dynamic_spelled_ou
 from fimaq_deploy.export.qdq import Traced
 from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.recipe import Recipe
-from fimaq_deploy.verify.stages import compare_stages, differing_weights
+from fimaq_deploy.verify.stages import compare_stages
+from fimaq_deploy.verify.stored_weights import differing_weights
 
 RTX = "tensorrt-rtx"
 
