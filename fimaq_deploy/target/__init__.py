@@ -1,5 +1,6 @@
 """What runtimes can execute, as data: formats of numbers, the products that have kernels, and targets made of them."""
 
+from fimaq_deploy.target.combined import combine, since
 from fimaq_deploy.target.kernels import (
     CHANNEL,
     FLOATS,
@@ -23,10 +24,8 @@ from fimaq_deploy.target.table import (
     Target,
     WeightStorage,
     add_target,
-    combine,
     find_target,
     load_guests,
-    since,
 )
 
 __all__ = [

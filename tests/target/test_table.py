@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.target import PRODUCTS, TARGETS, Kernel, Operator, ProductName, Shapes, Target, combine, find_target
+from fimaq_deploy.target import PRODUCTS, TARGETS, Kernel, Operator, ProductName, Shapes, Target, find_target
 
 
 def test_the_promised_targets_exist() -> None:
@@ -16,35 +16,6 @@ def test_the_promised_targets_exist() -> None:
 def test_an_unknown_target_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown target 'tensorflow'.*tensorrt-rtx"):
         find_target("tensorflow")
-
-
-def test_one_target_combines_to_its_own_rules() -> None:
-    target = find_target("onnxruntime-cpu")
-    assert combine([target]) == target
-
-
-def test_several_targets_combine_to_what_all_of_them_execute() -> None:
-    both = combine([find_target("onnxruntime-cpu"), find_target("tensorrt")])
-    assert both.integers.zero_points == "none" and both.integers.least_size == 16 and not both.integers.pooled
-    attention, own = both.kernel("int", "attention"), find_target("tensorrt").kernel("int", "attention")
-    assert attention and own and attention.shapes == own.shapes
-    assert attention.faster, "TensorRT's attention is faster in integers"
-    blocks = both.kernel("int4", "layer")
-    assert blocks and blocks.blocks == {64, 128}
-    assert both.high_precision == "float32"
-    assert both.name == "onnxruntime-cpu+tensorrt"
-    assert combine([find_target("onnxruntime-cpu"), find_target("openvino-cpu")]).integers.zero_points == "costly"
-
-
-def test_integers_are_clipped_only_where_all_can() -> None:
-    rtx, other = find_target("tensorrt-rtx"), find_target("tensorrt")
-    assert (rtx.clip, combine([rtx]).clip, combine([rtx, other]).clip) == ("integers", "integers", "floats")
-    assert combine([rtx, find_target("onnxruntime-cpu")]).splits_products
-
-
-def test_no_target_is_an_error() -> None:
-    with pytest.raises(UserError, match="no target"):
-        combine([])
 
 
 @pytest.mark.parametrize(
@@ -138,15 +109,10 @@ def test_a_format_and_operator_have_one_kernel() -> None:
 
 
 def test_kernels_are_everywhere_only_where_the_oldest_gpu_is_said() -> None:
-    rtx, cpu = find_target("tensorrt-rtx"), find_target("onnxruntime-cpu")
+    rtx = find_target("tensorrt-rtx")
     said = {sm: replace(rtx, compute_capability=sm).executes_everywhere("fp8", "attention") for sm in ((8, 6), (8, 9))}
     assert said == {(8, 6): False, (8, 9): True}
     assert not rtx.executes_everywhere("fp8", "attention"), "nobody said so"
-    both = combine(
-        [replace(rtx, compute_capability=(12, 0)), replace(find_target("tensorrt"), compute_capability=(8, 9))]
-    )
-    assert both.compute_capability == (8, 9) and both.executes_everywhere("fp8", "layer")
-    assert combine([rtx, cpu]).floats == ()
 
 
 def test_nvfp4_is_of_the_gpus_that_each_compiler_has() -> None:
