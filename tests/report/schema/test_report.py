@@ -37,21 +37,6 @@ def test_the_schema_refuses_what_the_model_refuses(full_report: r.Report, change
         VALIDATOR.validate({**json.loads(full_report.to_json()), **change})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_difference_that_is_not_finite_is_null_and_reads_back(value: float) -> None:
-    found = r.Comparison(to="x", agreement=100.0, largest_difference=value)
-    assert found.largest_difference is None
-    assert r.Comparison.model_validate_json(found.model_dump_json()) == found
-
-
-@pytest.mark.parametrize(
-    ("row_id", "precision"),
-    [("pytorch-fp32", "FP32"), ("tensorrt-fp16", "FP16"), ("tensorrt-bf16", "BF16"), ("tensorrt", "quantized")],
-)
-def test_the_id_of_a_row_tells_its_precision(row_id: str, precision: str) -> None:
-    assert r.Row(id=row_id, title="").precision == precision
-
-
 def test_json_reads_back_as_itself_and_carries_its_schema(small_report: Callable[..., r.Report]) -> None:
     report = small_report()
     text = report.to_json()
