@@ -12,7 +12,10 @@ from typing import Any
 from fimaq_deploy.calibration.rest import Whole as Divergence
 from fimaq_deploy.calibration.rest import find_divergence
 from fimaq_deploy.data.intake import Images
+from fimaq_deploy.engines.runner import ComputeCapability
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
+from fimaq_deploy.engines.tensorrt_library import FAMILY, not_for
+from fimaq_deploy.engines.versions import generation as in_words
 from fimaq_deploy.errors import UserError, shown, within
 from fimaq_deploy.export.opset import check_storage
 from fimaq_deploy.measure.gpus import find_gpu
@@ -238,10 +241,25 @@ def channels(given: object) -> int:
     return number
 
 
-def generation(given: object) -> int:
+def generation(given: object, targets: Sequence[str]) -> int:
+    """The oldest GPU generation of engines.
+
+    Raises:
+        UserError: no such generation, or one that a target compiles nothing for.
+    """
     number = whole_number("--sm", given, LATEST_SM)
     if number < OLDEST_SM:
         raise UserError(f"--sm {number}: expected a GPU generation such as 89, which is compute capability 8.9")
+    capability: ComputeCapability = divmod(number, 10)
+    for name in targets:
+        refusal = not_for(name, capability) if name in FAMILY else None
+        if refusal:
+            fitting = [one for one in FAMILY if not_for(one, capability) is None]
+            other = f", or name --target {' or '.join(fitting)} on such a GPU" if fitting else ""
+            raise UserError(
+                f"--sm {number}: target {name} makes no engine for compute capability {in_words(capability)}, "
+                f"{refusal}: name one of these as the oldest{other}"
+            )
     return number
 
 

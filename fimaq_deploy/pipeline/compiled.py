@@ -77,13 +77,13 @@ def _generations(runtime: Runtime, sm: int | None) -> list[ComputeCapability] | 
     """Those from the oldest on that was asked for.
 
     Raises:
-        UserError: the compiler knows none.
+        UserError: the compiler does not know the oldest.
     """
     if sm is None or runtime.generations is None:
         return None
     known = runtime.generations()
     found = [each for each in known if each >= divmod(sm, 10)]
-    if not found:
+    if divmod(sm, 10) not in known:  # an engine for later ones would not run on what was asked for
         listed = ", ".join(f"{first}{second}" for first, second in known)
         raise UserError(f"--sm {sm}: {runtime.title} compiles for {listed}")
     return found

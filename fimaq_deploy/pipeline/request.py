@@ -147,7 +147,8 @@ class Request:
         chosen, budget = recipe_of(recipe, settings), budget_of(recipe, size_budget, speed_budget, max_drop)
         require_bank(bank, bank_maps)
         require_decided(chosen, onnx=is_onnx(model), budget=budget is not None)
-        where, oldest = resolve_targets(targets), None if sm is None else generation(sm)
+        where = resolve_targets(targets)
+        oldest = None if sm is None else generation(sm, where)
         return cls(
             model=model,
             weights=path_text("--weights", weights) or "",

@@ -159,6 +159,24 @@ def test_the_settings_of_a_recipe_make_it_again_layers_and_all(preset: str) -> N
     assert Recipe.load(preset).with_settings(changed_settings(changed)) == changed
 
 
+GENERATIONS = (75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)  # from Turing to Blackwell, of cards, Jetsons and racks
+
+
+@pytest.mark.parametrize("sm", GENERATIONS)
+@pytest.mark.parametrize("target", [each.name for each in every_runtime()])
+def test_a_gpu_that_a_target_makes_no_engine_for_is_refused_first(sm: int, target: str) -> None:
+    """TensorRT-RTX compiles for a list; an engine for later GPUs does not run on the one that was asked for."""
+    if target != "tensorrt-rtx" or sm in (75, 80, 86, 89, 120, 121):
+        assert Request.of("vit_digits", sm=sm, targets=target).sm == sm
+        return
+    with pytest.raises(UserError) as refused:
+        Request.of("vit_digits", sm=sm, targets=("onnxruntime-cpu", target))
+    assert str(refused.value) == (
+        f"--sm {sm}: target tensorrt-rtx makes no engine for compute capability {sm / 10:.1f}, it compiles for 7.5, "
+        "8.0, 8.6, 8.9, 12.0, 12.1 only: name one of these as the oldest, or name --target tensorrt on such a GPU"
+    )
+
+
 def test_the_oldest_gpu_is_a_generation_and_part_of_the_command() -> None:
     asked = Request.of("vit_digits", sm=89)
     assert asked.sm == 89 and "--sm 89" in asked.command() and asked.as_dict()["sm"] == 89
