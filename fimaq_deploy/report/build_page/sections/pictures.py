@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from fimaq_deploy.report.page.canvas import FONT_SIZE, INK, SERIES, SURFACE, WIDTH
 from fimaq_deploy.report.page.parts import Exhibit, Panel, Section
-from fimaq_deploy.report.schema import Answer, Picture, Report, Row
+from fimaq_deploy.report.schema import Answer, Object, Picture, Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ _ABOUT = (
 )
 _PADDING = 0.02  # of a picture's side, for the lines of boxes at its edge
 _MASK = 0.45  # how much of an image a mask covers
+_SAME = 0.5  # the overlap of two boxes of one object
 
 
 def pictures(report: Report) -> Section:
@@ -40,7 +42,7 @@ def _exhibits(report: Report) -> tuple[Exhibit, ...]:
             () if mapped else ("picture", *(row.title for row in rows)),
             () if mapped else tuple(_line(number, picture, rows) for number, picture in enumerate(report.pictures, 1)),
             panels=tuple(
-                Panel(f"{row.title}, picture {number}", _painter(picture, _answer(picture, row)), _height(picture))
+                Panel(f"{row.title}, picture {number}", _painter(picture, rows[0], row), _height(picture))
                 for number, picture in enumerate(report.pictures, 1)
                 for row in rows
             ),
@@ -83,16 +85,17 @@ def _height(picture: Picture) -> float:
     return WIDTH * (picture.height / picture.width + 2 * _PADDING) / (1 + 2 * _PADDING)
 
 
-def _painter(picture: Picture, answer: Answer | None) -> Callable[[Axes], None]:
-    """One picture, one unit wide, and what was found in it."""
-    high = picture.height / picture.width
+def _painter(picture: Picture, original: Row, row: Row) -> Callable[[Axes], None]:
+    """One picture, one unit wide, and what a row found in it, in the colours that the original's objects have."""
+    high, answer = picture.height / picture.width, _answer(picture, row)
+    colours = _colours(_objects(answer), _objects(_answer(picture, original)))
 
     def paint(axes: Axes) -> None:
         axes.imshow(_opened(picture.image), extent=(0, 1, high, 0), aspect="auto", interpolation="nearest")
-        for over in _overlays(answer):
+        for over in _overlays(answer, colours):
             axes.imshow(over, extent=(0, 1, high, 0), aspect="auto", interpolation="nearest")
-        for number, one in enumerate(answer.objects if answer else ()):
-            _paint_object(axes, one.box, f"{one.label} {one.score:.2f}", picture.width, SERIES[number % len(SERIES)])
+        for one, colour in zip(_objects(answer), colours, strict=True):
+            _paint_object(axes, one.box, f"{one.label} {one.score:.2f}", picture.width, colour)
         axes.set_xlim(-_PADDING, 1 + _PADDING)
         axes.set_ylim(high + _PADDING, -_PADDING)
         axes.set_aspect("equal")
@@ -101,10 +104,40 @@ def _painter(picture: Picture, answer: Answer | None) -> Callable[[Axes], None]:
     return paint
 
 
-def _overlays(answer: Answer | None) -> list[Any]:
+def _objects(answer: Answer | None) -> Sequence[Object]:
+    return answer.objects if answer else ()
+
+
+def _colours(objects: Sequence[Object], original: Sequence[Object]) -> list[str]:
+    """A colour for each object: that of the original's object of the same label that overlaps most, else one left."""
+    near = sorted(
+        (
+            (-overlap, number, other)
+            for number, one in enumerate(objects)
+            for other, theirs in enumerate(original)
+            if one.label == theirs.label and (overlap := _overlap(one.box, theirs.box)) > _SAME
+        ),
+    )
+    taken: dict[int, int] = {}
+    for _, number, other in near:
+        if number not in taken and other not in taken.values():
+            taken[number] = other
+    left = (place for place in count() if place not in taken.values())
+    return [SERIES[(taken[number] if number in taken else next(left)) % len(SERIES)] for number in range(len(objects))]
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Of two boxes, their intersection over their union."""
+    width, height = (min(one[side + 2], other[side + 2]) - max(one[side], other[side]) for side in (0, 1))
+    shared = max(width, 0.0) * max(height, 0.0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
+def _overlays(answer: Answer | None, colours: Sequence[str]) -> list[Any]:
     if answer is None:
         return []
-    masks = [_masked(answer.masks)] if answer.masks else []
+    masks = [_masked(answer.masks, colours)] if answer.masks and colours else []
     return [*masks, *([_coloured(answer.classes)] if answer.classes else [])]
 
 
@@ -128,13 +161,13 @@ def _opened(encoded: str) -> Any:
         return np.asarray(image)
 
 
-def _masked(encoded: str) -> Any:
+def _masked(encoded: str, colours: Sequence[str]) -> Any:
     """Which object each pixel is of as the colour of its box with alpha; none is left clear."""
     import numpy as np
     from matplotlib.colors import to_rgba_array
 
     whose = _opened(encoded)
-    shown = to_rgba_array(SERIES)[(whose.astype(int) - 1) % len(SERIES)]
+    shown = to_rgba_array(colours)[(whose.astype(int) - 1) % len(colours)]
     shown[..., 3] = np.where(whose == 0, 0.0, _MASK)
     return shown
 

@@ -19,13 +19,18 @@ def results(report: Report) -> Section:
 def _about(report: Report) -> str:
     data = report.data
     labels = "" if data.labelled else " They have no labels, so accuracy is not known."
-    notes = "".join(f" {note[:1].upper()}{note[1:]}." for note in data.notes)
+    notes = "".join(f" {_begun(note)}." for note in data.notes)
     bank = f" Neighbours and probes are of {data.bank}." if data.bank else ""
     kept = f" {report.predictions} holds what every row did with each image." if report.predictions else ""
     return (
         f"Calibrated on {data.calibration_images:,} images ({data.calibration}), evaluated on "
         f"{data.evaluation_images:,} ({data.evaluation}).{_kinds(report)}{bank}{labels}{notes}{kept}"
     )
+
+
+def _begun(note: str) -> str:
+    """As a sentence begins; the name of a file stays as it is."""
+    return note if "." in note.partition(" ")[0] else f"{note[:1].upper()}{note[1:]}"
 
 
 def _kinds(report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,26 @@ def test_masks_lie_under_their_boxes(full_report: r.Report) -> None:
     (bare,) = shown(full_report, picture("pytorch-fp32", full_report.deployed[0].id))
     assert with_mask != drawn(bare)[0]
     assert without == drawn(bare)[1]
+
+
+def test_an_object_keeps_its_colour_whatever_its_place_in_the_list(full_report: r.Report) -> None:
+    boxes = {"ring": [0.0, 0.0, 4.0, 4.0], "star": [4.0, 4.0, 8.0, 8.0]}
+    found = picture("pytorch-fp32", full_report.deployed[0].id)
+
+    def painted(*names: str) -> list[str]:
+        """The colours of what is deployed, beside a ring and a star."""
+        listed = [
+            [Object(box=[side + 0.1 for side in boxes[label]], label=label, score=0.9) for label in labels]
+            for labels in (("ring", "star"), names)
+        ]
+        answers = [one.model_copy(update={"objects": has}) for one, has in zip(found.answers, listed, strict=True)]
+        (exhibit,) = shown(full_report, found.model_copy(update={"answers": answers}))
+        return re.findall(r"stroke: var\(--(series-\d)\)", drawn(exhibit)[1])
+
+    assert painted("ring", "star") == ["series-1", "series-2"]
+    assert painted("star", "ring") == ["series-2", "series-1"]
+    assert painted("star") == ["series-2"]
+    assert painted("star", "star") == ["series-2", "series-1"], "one object of the original is one object"
 
 
 def test_maps_lie_over_their_images(full_report: r.Report) -> None:

@@ -21,6 +21,8 @@ def test_the_images_are_told_with_their_notes(full_report: r.Report) -> None:
         "Calibrated on 1,024 images (folder my images), evaluated on 50,000 (folder validation). 2 unreadable images "
         "were left out. predictions.safetensors holds what every row did with each image."
     )
+    named = full_report.data.model_copy(update={"notes": ["model.onnx is the encoder"]})
+    assert ". model.onnx is the encoder." in results(full_report.model_copy(update={"data": named})).text
     data = full_report.data.model_copy(update={"labelled": False, "notes": []})
     bare = results(full_report.model_copy(update={"data": data, "predictions": None}))
     assert bare.text.endswith("(folder validation). They have no labels, so accuracy is not known.")
