@@ -26,7 +26,13 @@ if no_gpu():
 collect_ignore = elsewhere()
 
 # Files that take a minute or more start first: where several processes share the suite, none of them comes last.
-LONG = ("test_documents.py", "test_other_devices.py", "test_parallel.py", "test_whole_models.py", "test_builds.py")
+LONG = (
+    "test_documents.py",
+    "test_other_devices.py",
+    "test_parallel.py",
+    "test_whole_models.py",
+    "test_module_builds.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

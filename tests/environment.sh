@@ -57,7 +57,7 @@ if [ "$kind" = bare ]; then # these compare with scikit-learn, SciPy, jsonschema
 fi
 code="$(git rev-parse --short HEAD) $({ git diff HEAD && git ls-files --others --exclude-standard; } | cksum)"
 failed=0
-for part in test_package.py recipe test_reference.py pipeline/test_builds.py measure report data graph engines \
+for part in test_package.py recipe test_reference.py pipeline/test_module_builds.py measure report data graph engines \
     calibration/quantizers calibration/rewrites export models; do
     grep -qs "^$code · tests/$part · passed" "$folder/$kind.results" && continue
     log="$folder/$kind.${part//\//-}.log"

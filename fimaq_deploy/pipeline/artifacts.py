@@ -34,6 +34,9 @@ from fimaq_deploy.manifest import MANIFEST
 
 STATE = "resume"
 REQUEST_FILE = MARK
+# Float and quantized ONNX, half-precision files, engines and safetensors stay below it.
+_BYTES_PER_PARAMETER = 20
+_BYTES_ALWAYS = 16 * 2**20
 _BUSY = "{out} is being built by {owner}: wait for it, or name another folder with --out"
 
 
@@ -78,12 +81,13 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise UserError(f"{out} exists: name another folder with --out, or replace it with --overwrite")
 
 
-def check_space(folder: Path, needed_bytes: int) -> None:
-    """Refuse to start what cannot fit.
+def require_space(folder: Path, parameters: int) -> None:
+    """Refuse to build a model of so many parameters where its files cannot fit.
 
     Raises:
         UserError: the disk has less free space than the artifacts will take.
     """
+    needed_bytes = _BYTES_PER_PARAMETER * parameters + _BYTES_ALWAYS
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise UserError(

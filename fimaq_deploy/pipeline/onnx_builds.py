@@ -2,7 +2,7 @@
 
 1. the file is read, refused in a line or brought into a clean form, and proved to compute the same;
 2. it is quantized layer by layer through ONNX Runtime (`graph_calibration`);
-3. everything behind that is the road of `builds`: files of every target, engines, rows, latencies, the report.
+3. everything behind that is the road of `module_builds`: files of every target, engines, rows, latencies, the report.
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ from fimaq_deploy.runtime.replay import REPLAY
 GIVEN = "given-fp32"
 _PROOF_IMAGES = 4
 _LOOKED_AT = 32  # calibration images that grids are looked at with
-_BYTES_PER_PARAMETER = 20
-_BYTES_ALWAYS = 16 * 2**20
 NO_PARITY = (
     "blocks were not compared one by one: that needs the PyTorch model, whose fake-quant is the yardstick; the rows "
     "compare the file as written with every runtime instead"
@@ -69,7 +67,7 @@ def make_from_onnx(request: Request, folder: Path, steps: Steps, originals: Orig
     runtimes = [find_runtime(name) for name in request.targets]
     with steps.step("load"):
         loaded = _load(request)
-        artifacts.check_space(folder, _BYTES_PER_PARAMETER * loaded.network.parameters + _BYTES_ALWAYS)
+        artifacts.require_space(folder, loaded.network.parameters)
     with steps.step("quantize") as count:
         quantized = quantize_network(
             loaded.network,

@@ -9,7 +9,7 @@ import pytest
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.manifest import MANIFEST, sha256, write_manifest
-from fimaq_deploy.pipeline.artifacts import REQUEST_FILE, STATE, check_space, staged
+from fimaq_deploy.pipeline.artifacts import REQUEST_FILE, STATE, require_space, staged
 
 REQUEST = {"model": "swin_digits", "seed": 0}
 
@@ -129,6 +129,6 @@ def test_other_errors_keep_their_type(tmp_path: Path) -> None:
 
 
 def test_too_little_space_is_refused_before_the_work(tmp_path: Path) -> None:
-    check_space(tmp_path, 1)
+    require_space(tmp_path, 1)
     with pytest.raises(UserError, match="MB are free"):
-        check_space(tmp_path, 10**18)
+        require_space(tmp_path, 10**17)
