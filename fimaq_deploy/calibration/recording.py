@@ -40,17 +40,13 @@ class _Call(NamedTuple):
     into: bool | None = None
 
 
-class _Recorder(TorchDispatchMode):
+class _Notes:
     """Notes what is called, and keeps it all: memory is one call's, an identity one tensor's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[_Call] = []
         self.paused = False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nobody compiles here, and asking takes as long as an operator
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,6 +72,10 @@ class _Recorder(TorchDispatchMode):
             return function(*args)
         finally:
             self.paused = before
+
+
+class _Recorder(_Notes, TorchDispatchMode):
+    """Inherits its dispatch: torch guards a mode's own against its compiler, which takes as long as an operator."""
 
 
 class _Program:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
+from fimaq_deploy.calibration.learning.grid_errors import WORTH_SORTING, Sorted
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike
-from fimaq_deploy.calibration.quantizers.grid import AnyWeightGrid
+from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, AnyWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
     activation_quantizers,
@@ -81,7 +82,7 @@ def search_activations(quantizers: Sequence[ActivationQuantizer], values: Sequen
     lengths = [len(x) if is_host(x.device) else max(map(len, values)) for x in values]
     for length in dict.fromkeys(lengths):
         own = [n for n, other in enumerate(lengths) if other == length]
-        size = max(1, _values_at_once(values[0].device) // (candidates * length))
+        size = max(1, _together(quantizers[own[0]], length, candidates, values[0].device))
         for some in (own[start : start + size] for start in range(0, len(own), size)):
             # A zero is on every grid: it adds nothing to an error.
             rows = nn.utils.rnn.pad_sequence([values[n] for n in some], batch_first=True)
@@ -90,18 +91,18 @@ def search_activations(quantizers: Sequence[ActivationQuantizer], values: Sequen
 
 def _search_rows(quantizers: Sequence[ActivationQuantizer], x: Tensor, candidates: int) -> None:
     """x: (quantizers, values). Everything in between is (quantizers, candidates)."""
-    one = quantizers[0]
+    one, trial = quantizers[0], _Trial(quantizers[0], x)
     shrink = one.shrunken(candidates, x.device)
     lows, highs = x.amin(1, keepdim=True).clamp(max=0) * shrink, x.amax(1, keepdim=True).clamp(min=0) * shrink
-    low, high = _best(one, x, lows, highs)
+    low, high = trial.best(lows, highs)
     if one.offset_is_free:
         # A search beside a bound that has not moved since the last one would find the same again.
-        low, high = _best(one, x, low.expand_as(highs), highs)
-        first, (low, high) = low, _best(one, x, lows, high.expand_as(lows))
+        low, high = trial.best(low.expand_as(highs), highs)
+        first, (low, high) = low, trial.best(lows, high.expand_as(lows))
         if not _same(low, first):
-            second, (low, high) = high, _best(one, x, low.expand_as(highs), highs)
+            second, (low, high) = high, trial.best(low.expand_as(highs), highs)
             if not _same(high, second):
-                low, high = _best(one, x, lows, high.expand_as(lows))
+                low, high = trial.best(lows, high.expand_as(lows))
     scales, offsets = one.fit_bounds(low[:, 0], high[:, 0])
     torch._foreach_copy_([each.scale for each in quantizers], list(scales.unbind()))
     torch._foreach_copy_([each.offset for each in quantizers], list(offsets.unbind()))
@@ -112,14 +113,48 @@ def _same(bounds: Tensor, before: Tensor) -> bool:
     return is_host(bounds.device) and torch.equal(bounds, before)
 
 
-def _best(quantizer: ActivationQuantizer, x: Tensor, lows: Tensor, highs: Tensor) -> tuple[Tensor, Tensor]:
-    """The pair of bounds of each row, out of many, with the least squared error on it; each (rows, 1)."""
-    scale, offset = (t[..., None] for t in quantizer.fit_bounds(lows, highs))
-    x = x[:, None]
-    steps = quantizer.on_grid(x / scale, offset).mul_(scale)
-    best = steps.sub_(x).square_().mean(-1).argmin(1, keepdim=True)
-    # Fetching the numbers would wait for a GPU.
-    return lows.gather(1, best), highs.gather(1, best)
+def _together(quantizer: ActivationQuantizer, length: int, candidates: int, device: torch.device) -> int:
+    """How many quantizers of one grid are searched at once."""
+    if _sorts(quantizer, length, device):
+        return _HOST_VALUES // (candidates * quantizer.top)
+    return _values_at_once(device) // (candidates * length)
+
+
+def _sorts(quantizer: ActivationQuantizer, length: int, device: torch.device) -> bool:
+    """Whether sorted values rule candidates out; elsewhere the host would have to wait to learn which are left."""
+    few = isinstance(quantizer.grid, ActivationGrid) and quantizer.top * WORTH_SORTING <= length
+    return few and is_host(device)
+
+
+class _Trial:
+    """Tries bounds of quantizers of one grid on a sample of what each of them sees, (quantizers, values)."""
+
+    def __init__(self, quantizer: ActivationQuantizer, x: Tensor) -> None:
+        self._quantizer, self._x = quantizer, x
+        self._sorted = Sorted(x) if _sorts(quantizer, x.shape[1], x.device) else None
+
+    def best(self, lows: Tensor, highs: Tensor) -> tuple[Tensor, Tensor]:
+        """The pair of bounds of each row, out of many, with the least squared error on it; each (rows, 1)."""
+        scale, offset = self._quantizer.fit_bounds(lows, highs)
+        best = self._errors(scale, offset).argmin(1, keepdim=True)
+        # Fetching the numbers would wait for a GPU.
+        return lows.gather(1, best), highs.gather(1, best)
+
+    def _errors(self, scale: Tensor, offset: Tensor) -> Tensor:
+        """(rows, candidates), infinite for those that others are sure to beat."""
+        if self._sorted is None:
+            return self._tried(self._x[:, None], scale, offset)
+        errors = torch.full_like(scale, torch.inf)
+        left = self._sorted.near_best(scale, offset, self._quantizer.top).nonzero()
+        for rows, which in (part.unbind(1) for part in left.split(max(1, _HOST_VALUES // self._x.shape[1]))):
+            errors[rows, which] = self._tried(self._x[rows], scale[rows, which], offset[rows, which])
+        return errors
+
+    def _tried(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        """The mean squared error of each scale and offset, beside the values that it is tried on in the last axis."""
+        scale, offset = scale[..., None], offset[..., None]
+        steps = self._quantizer.on_grid(x / scale, offset).mul_(scale)
+        return steps.sub_(x).square_().mean(-1)
 
 
 def _values_at_once(device: torch.device) -> int:
