@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
-from fimaq_deploy.calibration.learning.objectives import HOST_VALUES
+from fimaq_deploy.calibration.learning.measurements import HOST_VALUES
 from fimaq_deploy.calibration.learning.tune import images_tuned_at_once
 from fimaq_deploy.calibration.memory import free_host_bytes
 from fimaq_deploy.calibration.network.attentions import Seen, attention_inputs, attentions_of

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fimaq_deploy.calibration.operators import copied, operator
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 # Numbers that go into a step for which this is worth the memory: as long as it is recorded, nothing that it computes is
 # freed. Larger ones are bound by their arithmetic.
@@ -78,14 +79,16 @@ class _Recorder(_Notes, TorchDispatchMode):
     """Inherits its dispatch: torch guards a mode's own against its compiler, which takes as long as an operator."""
 
 
-class _Program:
+class Tape:
     """What was called, as calls without arguments; `calls` is None where it cannot be called again."""
 
     def __init__(self, calls: list[_Call]) -> None:
         self.calls: list[Callable[[], Any]] | None = []
+        self._before: list[int] = []  # of each call that was recorded, how many of those without arguments
         self._given: dict[int, Tensor] = {}  # gradients by what autograd made of them for their parameters
         empty: _Call | None = None
         for number, call in enumerate(calls):
+            self._before.append(len(self.calls))
             following = calls[number + 1] if number + 1 < len(calls) else None
             if call.function is torch.ops.aten.new_empty_strided.default and self._gives(call, following):
                 empty = call
@@ -94,6 +97,12 @@ class _Program:
             elif not self._take(call):
                 self.calls = None
                 break
+
+    def part(self, first: int, last: int | None = None) -> list[Callable[[], Any]]:
+        """From one place of the recording (`here`) to another, or to its end."""
+        assert self.calls is not None
+        before = [*self._before, len(self.calls)]
+        return self.calls[before[first] : before[-1 if last is None else last]]
 
     def _gives(self, empty: _Call, copy: _Call | None) -> bool:
         """Whether a call copies a gradient for its parameter, which autograd hands on where nobody looks at it."""
@@ -166,8 +175,13 @@ def once(function: F) -> F:
     return call  # type: ignore[return-value]
 
 
-def recorded(step: Callable[[], tuple[Any, ...]]) -> tuple[tuple[Any, ...], Callable[[], tuple[Any, ...]] | None]:
-    """Run a step. Returns its results, and what runs it again, or None: it asks for numbers or shapes of tensors."""
+def here() -> int:
+    """The place that a recording has come to; asked from inside of the step."""
+    return len(_active[-1].calls)
+
+
+def taped(step: Callable[[], T]) -> tuple[T, Tape]:
+    """Run a step. Returns its results, and its calls, which cannot be called again if it asks for tensors' numbers."""
     recorder = _Recorder()
     _active.append(recorder)
     try:
@@ -175,16 +189,26 @@ def recorded(step: Callable[[], tuple[Any, ...]]) -> tuple[tuple[Any, ...], Call
             results = step()
     finally:
         _active.remove(recorder)
-    program = _Program(recorder.calls)
-    calls = program.calls
+    return results, Tape(recorder.calls)
+
+
+def run(calls: list[Callable[[], Any]]) -> None:
+    """Call what a tape holds, or a part of it."""
+    with torch.inference_mode():  # which lets operators skip what they do for autograd
+        for call in calls:
+            call()
+
+
+def recorded(step: Callable[[], tuple[Any, ...]]) -> tuple[tuple[Any, ...], Callable[[], tuple[Any, ...]] | None]:
+    """Run a step. Returns its results, and what runs it again, or None: it asks for numbers or shapes of tensors."""
+    results, tape = taped(step)
+    calls = tape.calls
     if calls is None:
         return results, None
-    theirs = [program.meant(each) for each in results]
+    theirs = [tape.meant(each) for each in results]
 
     def again() -> tuple[Any, ...]:
-        with torch.inference_mode():  # which lets operators skip what they do for autograd
-            for call in calls:
-                call()
+        run(calls)
         with torch.no_grad():
             return tuple(each.clone() for each in theirs)
 

@@ -14,6 +14,7 @@ from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
 from fimaq_deploy.calibration.device import place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
+from fimaq_deploy.calibration.learning.chain_gradients import ChainGradients
 from fimaq_deploy.calibration.learning.outputs import Divergence, Outputs
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord, Limits, reconstruct_block
 from fimaq_deploy.calibration.learning.scale_search import search_stage
@@ -55,6 +56,7 @@ class Walk:
         if guide is not None:
             self.references = store.collect(numbered(logits, recipe.reconstruction.batch_size), len(logits))
         self._warm = False  # no block has learned yet
+        self._gradients = ChainGradients(self.stages, recipe.reconstruction.temperature, self.guide)
 
     def blocks(self, checkpoints: Checkpoints) -> Iterator[BlockRecord]:
         """The record of every block, as it is finished."""
@@ -74,6 +76,7 @@ class Walk:
             if position:
                 self.store.release(fp_in, q_in)
             fp_in, q_in = z, q_out
+        self._gradients.forget()
 
     def _learn(self, position: int, boundary: tuple[Tensor, Tensor], z: Tensor) -> BlockRecord:
         search, settings = self.recipe.scale_search, self.recipe.reconstruction
@@ -84,7 +87,7 @@ class Walk:
         if search.softmax == "products":
             search_softmax(module, sample, search.candidates)
         group.broadcast(list(module.parameters()))
-        limits = Limits(self.at_once, warm=self._warm)
+        limits = Limits(self.at_once, self._warm, self._gradients)
         record = reconstruct_block(
             self.stages, position, boundary, z, self.references, settings, self.store, self.guide, limits
         )

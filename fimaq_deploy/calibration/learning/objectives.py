@@ -9,10 +9,7 @@ Nothing here fetches a number from the device: that would make the host wait for
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,115 +17,9 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.learning import fisher
-from fimaq_deploy.calibration.learning import outputs as model_outputs
-from fimaq_deploy.calibration.learning.activations import ActivationStore
-from fimaq_deploy.calibration.learning.gradients import Suffix, divergence_gradient
 from fimaq_deploy.calibration.learning.low_rank import LowRank as LowRankCost
+from fimaq_deploy.calibration.learning.measurements import BlockContext, CurrentOutputs, Held, Mean, measurement
 from fimaq_deploy.calibration.learning.minibatches import Rows
-from fimaq_deploy.calibration.learning.replay import Replay
-from fimaq_deploy.recipe import Reconstruction
-
-T = TypeVar("T")
-
-# Of a block's output that are pulled through the suffix at a time in host memory. The graph of Swin-B keeps a hundred
-# times as many: 0.9 GiB instead of the 5.4 of 32 images.
-HOST_VALUES = 2**21
-
-# The block's current quantized outputs for the first so many images of the reconstruction set, in batches.
-CurrentOutputs = Callable[[int], Iterator[Tensor]]
-
-
-@dataclass(frozen=True)
-class BlockContext:
-    """What an objective may look at. `z` and `logits` cover the whole reconstruction set, in full precision.
-
-    suffix: the blocks after this one; features: the same up to the penultimate feature. divergence: of two outputs.
-    pulled: images whose graph through the suffix may be in memory together. near: whether all that a measurement reads
-    lies on the device, so that it can be recorded. warm: whether the like of it has run there before. depth: how many
-    stages a measurement runs.
-    """
-
-    z: Tensor | Rows
-    logits: Tensor | Rows
-    suffix: Suffix
-    features: Suffix
-    settings: Reconstruction
-    store: ActivationStore
-    divergence: model_outputs.Divergence = fisher.kl_divergence
-    pulled: int = sys.maxsize
-    near: bool = False
-    warm: bool = False
-    depth: int = 1
-
-    def sample(self, measurements: int) -> int:
-        """How many images each of a block's measurements takes for statistics over images: at least a minibatch."""
-        share = -(-self.settings.fisher_images // max(measurements, 1))
-        return min(max(share, self.settings.batch_size), len(self.z))
-
-    def deviations(self, outputs: CurrentOutputs, count: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """For each batch its place in the set, the current output ẑ and the deviation d = ẑ - z as (B, a)."""
-        start = 0
-        for output in outputs(count):
-            where = slice(start, start + output.shape[0])
-            yield where, output, (output - self.z[where].to(output.device)).flatten(1)
-            start = where.stop
-
-    def gradient(self, where: slice, output: Tensor) -> Tensor:
-        """g for one batch as (B, a)."""
-        logits, size = self.logits[where].to(output.device), self._pulled_at_once(output)
-        gradients = (
-            divergence_gradient(self.suffix, *part, self.settings.temperature, self.divergence)
-            for part in zip(output.split(size), logits.split(size), strict=True)
-        )
-        return torch.cat(list(gradients)).flatten(1)
-
-    def _pulled_at_once(self, output: Tensor) -> int:
-        """Images whose graph is in memory together; a GPU takes the whole batch."""
-        whole = len(output) if not is_host(output.device) else max(1, HOST_VALUES // output[0].numel())
-        return min(whole, self.pulled)
-
-    def repeated(self, measure: Callable[[], T], images: int) -> Replay[T]:
-        """Of a measurement that is taken several times on the same images; the next one overwrites its results."""
-        values = self.z.tensor[0].numel() * images * self.depth if isinstance(self.z, Rows) else sys.maxsize
-        return Replay(measure, self.z.device, record=self.near, warm_up=0 if self.warm else 1, values=values)
-
-    def keep(self, batches: Iterable[Tensor]) -> Rows:
-        """Store a measurement that has one row per image."""
-        return self.store.rows(self.store.collect(batches, len(self.z)), self.z.device)
-
-
-class _Mean:
-    """Means over samples of several losses whose batch means come one after another; never zero, to divide by."""
-
-    def __init__(self) -> None:
-        self._total: Tensor | None = None
-        self._count = 0
-
-    def add(self, size: int, *losses: Tensor) -> None:
-        total = torch.stack(losses) * size
-        self._total = total if self._total is None else total + self._total
-        self._count += size
-
-    def result(self) -> tuple[Tensor, ...]:
-        assert self._total is not None
-        return parallel.current().mean(self._total / self._count).clamp(min=1e-20).unbind()
-
-
-class _Held:
-    """Measured tensors that stay where they are: new numbers are written over the old ones."""
-
-    def __init__(self) -> None:
-        self._tensors: tuple[Tensor, ...] = ()
-
-    def hold(self, *tensors: Tensor) -> None:
-        if [each.shape for each in tensors] != [each.shape for each in self._tensors]:
-            self._tensors = tuple(each.clone() for each in tensors)
-            return
-        for old, new in zip(self._tensors, tensors, strict=True):
-            old.copy_(new)
-
-    def __getitem__(self, number: int) -> Tensor:
-        return self._tensors[number]
 
 
 class Objective:
@@ -167,7 +58,7 @@ class Brecq(Objective):
     refreshes = 1
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context, mean = self.context, _Mean()
+        context, mean = self.context, Mean()
 
         def gradients() -> Iterator[Tensor]:
             for where, output, d in context.deviations(outputs, len(context.z)):
@@ -185,20 +76,6 @@ class Brecq(Objective):
         self.context.store.release(self.g.tensor)
 
 
-def _measurement(
-    context: BlockContext, images: int, outputs: CurrentOutputs
-) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
-    """Of the means of |g| and of |d| over a sample, each (a,), and all d, (B, a)."""
-
-    def measure() -> tuple[Tensor, Tensor, Tensor]:
-        batches = list(context.deviations(outputs, images))
-        gradients = (context.gradient(where, output).abs().sum(0) for where, output, _ in batches)
-        d = torch.cat([each for _, _, each in batches])
-        return sum(gradients, torch.zeros((), device=d.device)) / len(d), d.abs().mean(0), d
-
-    return measure
-
-
 class Dplr(Objective):
     """FIMA-Q as published: batch means of |g| and |d|, k refreshes, both parts restarting at one."""
 
@@ -207,19 +84,18 @@ class Dplr(Objective):
         self.refreshes = context.settings.rank
         self.gradients: list[Tensor] = []
         self.deviations: list[Tensor] = []
-        self.latest, self.factor, self.starts = (_Held() for _ in range(3))
-        self._again: Replay[tuple[Tensor, Tensor, Tensor]] | None = None
+        self.latest, self.factor, self.starts = (Held() for _ in range(3))
+        self._again: Callable[[], tuple[Tensor, Tensor, Tensor]] | None = None
 
     def refresh(self, outputs: CurrentOutputs) -> None:
         if self._again is None:
-            images = self.context.sample(self.refreshes)
-            self._again = self.context.repeated(_measurement(self.context, images, outputs), images)
+            self._again = measurement(self.context, self.context.sample(self.refreshes), outputs)
         mean, (gradient, deviation, d) = parallel.current().mean, self._again()
         self.gradients.append(mean(gradient.clone()))
         self.deviations.append(mean(deviation.clone()))
         self.latest.hold(self.gradients[-1])
         self.factor.hold(self._factor())
-        starts = _Mean()
+        starts = Mean()
         starts.add(len(d), self._low_rank(d), self._diagonal(d))
         self.starts.hold(*starts.result())
 
@@ -267,7 +143,7 @@ class LeastSquares(Objective):
     refreshes = 1
 
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context, fit, mean = self.context, fisher.LeastSquaresFit(), _Mean()
+        context, fit, mean = self.context, fisher.LeastSquaresFit(), Mean()
         batches = list(context.deviations(outputs, context.sample(self.refreshes)))
         for where, output, d in batches:
             fit.add(d, context.gradient(where, output))
@@ -288,7 +164,7 @@ class Feature(Objective):
 
     @torch.no_grad()
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context, mean = self.context, _Mean()
+        context, mean = self.context, Mean()
         whole = context.deviations(outputs, len(context.z))
         self.reference = context.keep(context.features(context.z[w].to(o.device)) for w, o, _ in whole)
         for where, output, d in context.deviations(outputs, context.sample(self.refreshes)):
@@ -324,7 +200,7 @@ class Divergence(HeadDivergence):
 
     @torch.no_grad()
     def refresh(self, outputs: CurrentOutputs) -> None:
-        context, mean = self.context, _Mean()
+        context, mean = self.context, Mean()
         for where, output, d in context.deviations(outputs, context.sample(self.refreshes)):
             mean.add(len(d), self.divergence(output, context.logits[where]), fisher.mse(d))
         self.starts = mean.result()

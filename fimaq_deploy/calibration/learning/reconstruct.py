@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -25,16 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
-from fimaq_deploy.calibration.device import of, place_of
+from fimaq_deploy.calibration.device import is_host, of, place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.adam import Optimiser, adam
 from fimaq_deploy.calibration.learning.arithmetic import matmul_precision
 from fimaq_deploy.calibration.learning.batches import merged, minibatches
+from fimaq_deploy.calibration.learning.chain_gradients import ChainGradients
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.gradients import answer_of, features_of
+from fimaq_deploy.calibration.learning.measurements import BlockContext
 from fimaq_deploy.calibration.learning.minibatches import Rows
-from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, BlockContext, HeadDivergence, Objective
+from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, HeadDivergence, Objective
 from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.calibration.learning.passes import error_of_passes, minibatch_outputs
 from fimaq_deploy.calibration.learning.replay import Replay
@@ -64,10 +67,12 @@ class Limits:
     """What a block may take. at_once: images that are computed together at most while it learns.
 
     warm: a block before it has learned on the same images, so that libraries have set up what measurements need.
+    gradients: what blocks of one chain share.
     """
 
     at_once: int = EVERY_IMAGE
     warm: bool = False
+    gradients: ChainGradients | None = None
 
 
 @dataclass(frozen=True)
@@ -322,23 +327,13 @@ def reconstruct_block(
         last = position == len(stages) - 1
         suffix, features = answer_of(stages[position + 1 :], stage.tap), features_of(stages[position + 1 :])
         fp_in, q_in, z_rows, references = (store.rows(each, device) for each in (*boundary, z, logits))
-        near = parallel.current().size == 1 and not any(each.ahead for each in (q_in, z_rows, references))
         recordable = getattr(divergence, "recordable", True)
-        near = near and recordable
-        pulled = max(1, at_once // len(stages))
-        context = BlockContext(
-            z_rows,
-            references,
-            suffix,
-            features,
-            settings,
-            store,
-            divergence,
-            pulled,
-            near,
-            limits.warm,
-            len(stages) - position,
-        )
+        far = parallel.current().size > 1 or any(each.ahead for each in (q_in, z_rows, references))
+        near = recordable and not far
+        pull = partial(limits.gradients.at, position) if near and limits.gradients and is_host(device) else None
+        reads = z_rows, references, suffix, features, settings, store, divergence
+        pulled, depth = max(1, at_once // len(stages)), len(stages) - position
+        context = BlockContext(*reads, pulled, near, limits.warm, depth, pull)
         objective = (HeadDivergence if last else OBJECTIVES[settings.loss])(context)
         learner = BlockLearner(stage.module, objective, (fp_in, q_in), settings, at_once, recordable)
         stopped = learner.learn()
