@@ -4,10 +4,11 @@
     python benchmarks/budgets.py --models vit_shapes --seeds 0 --images 128 --state cells.jsonl
     python benchmarks/budgets.py --state cells.jsonl --only-told
 
-For each seed: presets, and `auto` with sizes between those of w4a8 (patch embedding and head in 8 bits) and w8a8.
-Beside each of these stand mixes of the same budget that nobody measured for: 8 bits for the first, the last, or random
-layers of the model as far as the bytes go. Every row learns alike; figures are those of model.onnx in ONNX Runtime on
-test images, of which the generator draws any number. What each image came to is kept, so differences are paired.
+For each seed: the preset w4a8, others if asked, and `auto` with sizes between those of w4a8 (patch embedding and head
+in 8 bits) and w8a8. Beside each of these stand mixes of the same budget that nobody measured for: 8 bits for the first,
+the last, or random layers of the model as far as the bytes go. Every row learns alike; figures are those of model.onnx
+in ONNX Runtime on test images, of which the generator draws any number. What each image came to is kept, so that
+differences are paired.
 
 Each finished row is a line of --state at once, with its images in the folder beside it, and is not computed again.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -140,17 +141,16 @@ class Case:
 
         return self.cells.of(key, compute)
 
-    def narrow(self, names: Iterable[str]) -> Row:
-        """What the file takes with 4 bits everywhere."""
+    def size(self, label: str, recipe: fd.Recipe) -> int:
+        """What a file takes, of a model that has not learned."""
 
         def compute() -> Row:
-            formats = dict.fromkeys(names, "w4a8")
             unlearned = ("reconstruction.iterations=0", "tuning.iterations=0", "reconstruction.images=16")
-            recipe = with_formats(self.preset("w4a8").with_settings(unlearned), formats)
-            size = export_onnx(self.quantized(recipe), self.folder / "narrow.onnx", target=TARGET).stat().st_size
-            return {"mix": "4 bits everywhere", "size": size}
+            file = self.folder / "unlearned.onnx"
+            export_onnx(self.quantized(recipe.with_settings(unlearned)), file, target=TARGET)
+            return {"mix": label, "size": file.stat().st_size}
 
-        return self.cells.of(f"{self.key}: 4 bits everywhere, not learned", compute)
+        return int(self.cells.of(f"{self.key}: {label}, not learned", compute)["size"])
 
     def chosen(self, label: str, budget: float) -> Row:
         """What `--recipe auto` chooses for so many bytes."""
@@ -175,17 +175,21 @@ class Case:
         return self.cells.of(f"{self.key}: choice of {label}", compute)
 
     def rows(self) -> None:
-        rows = {name: self.measured(name, self.preset(name)) for name in ("w4a8", "w8a8", *self.args.presets)}
-        weights = rows["w4a8"]["weights"]
-        narrow, base = self.narrow(weights)["size"], self.preset("w4a8")
+        base = self.preset("w4a8")
+        smallest = self.measured("w4a8", base)
+        weights = smallest["weights"]
+        narrow = self.size("4 bits everywhere", with_formats(base, dict.fromkeys(weights, "w4a8")))
+        largest = self.size("w8a8", self.preset("w8a8"))
         for share in self.args.shares:
-            budget = rows["w4a8"]["bytes"] + share * (rows["w8a8"]["bytes"] - rows["w4a8"]["bytes"])
-            for which in self.args.naive:
-                formats = naive(ordered(which, list(weights), self.seed), weights, budget - narrow)
-                self.measured(f"{which} layers {share:g}", base, {name: formats[name] for name in weights})
+            budget = smallest["bytes"] + share * (largest - smallest["bytes"])
             if not self.args.no_auto:
                 formats = self.chosen(f"auto {share:g}", budget)["formats"]
                 self.measured(f"auto {share:g}", base, formats)
+            for which in self.args.naive:
+                formats = naive(ordered(which, list(weights), self.seed), weights, budget - narrow)
+                self.measured(f"{which} layers {share:g}", base, {name: formats[name] for name in weights})
+        for name in self.args.presets:
+            self.measured(name, self.preset(name))
 
 
 def case_key(name: str, seed: int, args: argparse.Namespace) -> str:
@@ -292,7 +296,7 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=50_000, help="test images")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the recipe")
     parser.add_argument("--shares", nargs="*", type=float, default=[0.25], help="of the way to w8a8's size")
-    parser.add_argument("--presets", nargs="*", default=[], help="beside w4a8 and w8a8")
+    parser.add_argument("--presets", nargs="*", default=[], help="beside w4a8")
     kinds = ["first", "last", *RANDOM]
     parser.add_argument("--naive", nargs="*", default=kinds, choices=kinds)
     parser.add_argument("--no-auto", action="store_true", help="only the rows beside it")

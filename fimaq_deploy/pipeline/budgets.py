@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from fimaq_deploy.calibration.mixing.options import (
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.state import fingerprint
+from fimaq_deploy.contract import Contract
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
@@ -41,13 +42,14 @@ from fimaq_deploy.export.opset import DEFAULT_OPSET, FLOAT4_OPSET, check_storage
 from fimaq_deploy.files import write_whole
 from fimaq_deploy.measure.accuracy import evaluate
 from fimaq_deploy.measure.own import own_figures
-from fimaq_deploy.measure.products import Piece, pieces_of
+from fimaq_deploy.measure.products import Piece
 from fimaq_deploy.models.families import family_of
 from fimaq_deploy.pipeline.arguments import Budget
 from fimaq_deploy.pipeline.costs import WHOLE, Costs, costs_of
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.request import Request
 from fimaq_deploy.pipeline.steps import Counter
+from fimaq_deploy.pipeline.weighing import bits_of, file_bits, weigh
 from fimaq_deploy.pipeline.whole import Whole
 from fimaq_deploy.recipe import Recipe
 from fimaq_deploy.report import schema
@@ -56,6 +58,8 @@ from fimaq_deploy.target import combine, find_target, since
 IMAGES = 64  # on which layers are compared
 _APART, _JUDGED = 4, 256  # one calibration image of four is kept to judge by, as far as that many
 _PROBES = 4
+_TRIES = 2  # of a budget of bytes: again where what learned takes more than what has not
+_SPARE = 300  # bytes: equal scales are stored once, and which ones are equal is known when all has been learned
 _POINTS = 33  # of the front that are told, and among which a budget of accuracy is searched
 
 
@@ -64,7 +68,8 @@ class Search:
     """What a budget is kept with: `request.budget`, or --max-drop where that names none.
 
     model: as the user has it; of one with an encoder inside, that encoder gets the formats. images, evaluation: the
-    whole model's. state: a folder that keeps what was found, for a build that goes on.
+    whole model's. state: a folder that keeps what was found, for a build that goes on. contract: what the file of a
+    quantized model will say of its input, which takes bytes too; None is what the model says.
     """
 
     request: Request
@@ -74,6 +79,7 @@ class Search:
     measures: Measures
     state: Path
     count: Counter
+    contract: Callable[[QuantizedModel], Contract | None] = field(default=lambda _: None)
     tried: int = field(default=0, init=False)
 
     @property
@@ -106,22 +112,29 @@ class Search:
     def run(self) -> schema.Mix:
         formats = self._formats()
         models = {name: self._searched(uniform(self.request.recipe, name), name) for name in formats}
-        options = options_of(models, self._bits())
+        options: Options = options_of(models, self._bits())
         if not options:
             raise UserError("--recipe auto: no layer of this model can be quantized for the target, so there is no mix")
-        size, costs = self._file(models[formats[0]], formats, options)
-        options, rest = costs.into(options), size - sum(each[0].bits for each in options.values())
+        weighed = weigh(models, options, self._write)
+        costs = self._costs(weighed.pieces, formats)
+        options, rest = costs.into(weighed.options), weighed.rest
         if self.budget.megabytes is None and self.budget.speed is None:
             return self._smallest_that_keeps(options, rest, costs)
         if self.budget.megabytes is not None:  # floats would take time, which nobody offered
             options = {name: tuple(one for one in each if one.format != FLOATS) for name, each in options.items()}
-        limit, cost = self._limit(options, rest, costs)
-        tries = self._settled(options, cost, limit)
+        for _ in range(_TRIES):
+            limit, cost = self._limit(options, rest, costs)
+            tries, size = self._settled(options, cost, limit)
+            rest = size - bits_of(options, tries[-1].mix.formats)
+            if self.budget.megabytes is None or size <= 8e6 * self.budget.megabytes:
+                break
         probes = [self._probe(one.mix, options, rest, one.loss) for one in tries]
         return self._record(tries[-1].mix, options, rest, cost, probes, costs)
 
-    def _settled(self, options: Options, cost: Callable[[Option], int], limit: float) -> list[Tried]:
-        """Mixes that learn from the first calibration images, and are judged on the others."""
+    def _settled(self, options: Options, cost: Callable[[Option], int], limit: float) -> tuple[list[Tried], int]:
+        """Mixes that learn from the first calibration images, and are judged on the others; the bits of the best's
+        file, in which what learned has no more numbers in common.
+        """
         original, encoder, wanted = self.whole.encoder_original, self.whole.encoder, self.request.recipe.reconstruction
         shown = self.whole.encoder_images(self.images).take(wanted.images)
         learned = len(shown) - max(1, len(shown) // _APART)
@@ -130,10 +143,15 @@ class Search:
         judge = outputs_loss(original, family_of(encoder).classes(encoder), apart, at_once)
         base = self.request.recipe.replace(reconstruction={"images": max(1, learned)})
 
-        def learn(formats: dict[str, str]) -> QuantizedModel:
-            return self._quantized(mixed(base, formats), "part")
+        sizes = dict[tuple[str, ...], int]()
 
-        return settled(options, cost, limit, self._search, learn, judge)
+        def learn(formats: dict[str, str]) -> QuantizedModel:
+            learned = self._quantized(mixed(base, formats), "part")
+            sizes[tuple(formats.values())] = file_bits(learned, self._write)
+            return learned
+
+        tries = settled(options, cost, limit, self._search, learn, judge)
+        return tries, sizes[tuple(tries[-1].mix.formats.values())]
 
     def _formats(self) -> list[str]:
         """Those of the target. NVFP4 saves time alone: model.onnx holds its values in bytes, beside its scales."""
@@ -148,13 +166,9 @@ class Search:
         packed = check_storage(self.request.weight_storage, opset) != "int8"
         return {"w4a8": 4 if packed else 8, "w8a8": 8, "fp8": 8, NVFP4: 8.5, FLOATS: 32}
 
-    def _file(self, smallest: QuantizedModel, formats: Sequence[str], options: Options) -> tuple[int, Costs]:
-        """What model.onnx takes as the smallest mix makes it, whose graph has the most nodes, and what layers cost."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            trace(smallest).write(path, opset=self.request.opset, weight_storage=self.request.weight_storage)
-            size = 8 * sum(file.stat().st_size for file in Path(folder).iterdir())
-            return size, self._costs([piece for piece in pieces_of(path) if piece.layer in options], formats)
+    def _write(self, model: QuantizedModel, path: Path) -> None:
+        traced = trace(model, contract=self.contract(model))
+        traced.write(path, opset=self.request.opset, weight_storage=self.request.weight_storage)
 
     def _costs(self, pieces: Sequence[Piece], formats: Sequence[str]) -> Costs:
         """Kept, so that a search that goes on chooses by what it has measured."""
@@ -217,11 +231,12 @@ class Search:
     def _limit(self, options: Options, rest: int, costs: Costs) -> tuple[float, Callable[[Option], int]]:
         """What the budget leaves for the layers, in units of their cost."""
         if self.budget.megabytes is not None:
-            limit = 8e6 * self.budget.megabytes - rest
+            limit = 8e6 * self.budget.megabytes - 8 * _SPARE - rest
             least = sum(min(one.bits for one in each) for each in options.values())
             if limit < least:
+                needed = ceil((least + rest) / 8e3 + _SPARE / 1e3) / 1e3
                 raise UserError(
-                    f"--size-budget {self.budget.megabytes:g}: the smallest mix takes {(least + rest) / 8e6:.3g} MB "
+                    f"--size-budget {self.budget.megabytes:g}: the smallest mix takes {needed:g} MB "
                     f"({rest / 8e6:.3g} of them are no weights of layers that can be quantized); allow at least that"
                 )
             return limit, _bits
@@ -313,9 +328,7 @@ def _thinned(mixes: list[Mix]) -> list[Mix]:
 
 
 def _point(mix: Mix, options: Options, rest: int) -> schema.MixPoint:
-    taken = [one for name, each in options.items() for one in each if one.format == mix.formats[name]]
+    work = sum(one.work for name, each in options.items() for one in each if one.format == mix.formats[name])
     return schema.MixPoint(
-        megabytes=(sum(one.bits for one in taken) + rest) / 8e6,
-        speed=WHOLE / max(1, sum(one.work for one in taken)),
-        loss=mix.loss,
+        megabytes=(bits_of(options, mix.formats) + rest) / 8e6, speed=WHOLE / max(1, work), loss=mix.loss
     )

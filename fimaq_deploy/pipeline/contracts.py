@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.contract import Contract, Head, Output
 from fimaq_deploy.data.class_maps import read_class_map
 from fimaq_deploy.data.folder import Folder
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.models.families.maps import Maps
+from fimaq_deploy.pipeline.heads import HEAD
+from fimaq_deploy.pipeline.loaded import Loaded
 from fimaq_deploy.pipeline.measures import Measures
 from fimaq_deploy.pipeline.normalisation import Normalisation
 from fimaq_deploy.pipeline.request import Request
@@ -48,6 +51,14 @@ def whole_contract(
         return replace(part, mean=mean, std=std)
     mean, std = (0.0,) * shape[0], (1.0,) * shape[0]
     return replace(part, resize=shape[1:], crop_mode="squash", mean=mean, std=std)
+
+
+def foretold_contract(request: Request, loaded: Loaded) -> Callable[[QuantizedModel], Contract]:
+    """What the file of a quantized model will say, before a head is written: what that answers is not named yet."""
+    own, whole = contract_for(request, loaded.info, loaded.evaluation, loaded.measures), loaded.whole
+    kind = next((task.kind for task in loaded.measures.tasks.values()), "")
+    head = None if whole.is_encoder or not loaded.direct else Head(HEAD, kind, classes=own.classes)
+    return lambda quantized: whole_contract(own, whole, quantized.input_shape, loaded.direct, head)
 
 
 def file_info(info: ModelInfo, contract: Contract) -> ModelInfo:

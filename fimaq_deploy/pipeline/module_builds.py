@@ -27,7 +27,7 @@ from fimaq_deploy.pipeline.budgets import Search
 from fimaq_deploy.pipeline.built_mix import with_built
 from fimaq_deploy.pipeline.candidates import Originals, measure_rows
 from fimaq_deploy.pipeline.compiled import compile_engines
-from fimaq_deploy.pipeline.contracts import contract_for, file_info, whole_contract
+from fimaq_deploy.pipeline.contracts import contract_for, file_info, foretold_contract, whole_contract
 from fimaq_deploy.pipeline.exports import Files, write_files
 from fimaq_deploy.pipeline.foresight import announce
 from fimaq_deploy.pipeline.heads import IMAGES as HEAD_IMAGES
@@ -152,6 +152,7 @@ def _choose(request: Request, loaded: Loaded, folder: Path, count: Counter) -> t
         loaded.measures,
         folder / artifacts.STATE / "mix",
         count,
+        foretold_contract(request, loaded),
     )
     recipe, record = search.chosen()
     return replace(request, recipe=recipe), record

@@ -72,7 +72,7 @@ def test_a_file_within_its_budget_and_its_recipe_makes_it_again(tmp_path: Path) 
     result = fd.build("vit_digits", recipe="auto", settings=QUICK, size_budget=budget, out=tmp_path / "auto", **common)
     mix = mix_of(result)
     file = tmp_path / "auto" / "model.onnx"
-    assert file.stat().st_size <= 1e6 * mix.chosen.megabytes <= 1e6 * budget
+    assert file.stat().st_size <= 1e6 * budget and abs(file.stat().st_size - 1e6 * mix.chosen.megabytes) < 300
     assert set(mix.formats.values()) == {"w4a8", "w8a8"} and 1 <= len(mix.probes) <= 2
     assert mix.built is not None and 1e6 * mix.built.megabytes == file.stat().st_size
     assert [one.target for one in mix.built.times] == ["onnxruntime-cpu"]

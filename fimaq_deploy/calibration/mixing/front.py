@@ -3,14 +3,13 @@
 Losses of layers add up: to second order the divergence of the outputs is a quadratic form of all deviations, and what
 is left out are the products between layers, which a second look at a mix corrects (`mixes`).
 
-The result is exact where all costs are multiples of one number that goes into them at most `CELLS` times, as they are
-in transformers, whose layers have few sizes. Elsewhere costs are rounded up to `CELLS` steps, so that no budget is
-exceeded.
+A mix that another one beats in both cost and loss is left out as soon as it arises; what is left has few members where
+layers have few sizes, as in transformers, and there the result is exact. Beyond `POINTS` of them the best of each of so
+many steps of cost goes on.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from fimaq_deploy.calibration.mixing.options import Option, Options
 
-CELLS = 50_000
+POINTS = 50_000
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,14 @@ class Mix:
 
 def front(options: Options, cost: Callable[[Option], int]) -> list[Mix]:
     """The least loss for every cost, from the cheapest mix to the one with the least loss."""
-    costs = {name: [cost(one) for one in each] for name, each in options.items()}
-    least = {name: min(each) for name, each in costs.items()}
-    extra = {name: [one - least[name] for one in each] for name, each in costs.items()}
-    unit = _unit([one for each in extra.values() for one in each], sum(map(max, extra.values())))
-    cells = sum(-(-max(each) // unit) for each in extra.values()) + 1
-    best, taken = np.zeros(1), []
-    for name, each in options.items():
-        best, picks = _extended(best, [-(-one // unit) for one in extra[name]], [one.loss for one in each], cells)
-        taken.append(picks)
-    falling = [cell for cell in range(len(best)) if cell == 0 or best[cell] < best[:cell].min()]
-    return [_traced(cell, options, costs, extra, taken, unit) for cell in falling]
+    costs, losses, taken = np.zeros(1, np.int64), np.zeros(1), []
+    for each in options.values():
+        own, lost = np.array([cost(one) for one in each], np.int64), np.array([one.loss for one in each])
+        costs, losses = (costs[:, None] + own).ravel(), (losses[:, None] + lost).ravel()
+        best = _best(costs, losses)
+        costs, losses = costs[best], losses[best]
+        taken.append(best)
+    return [_traced(point, options, int(costs[point]), float(losses[point]), taken) for point in range(len(costs))]
 
 
 def cheapest_within(found: list[Mix], budget: float) -> Mix | None:
@@ -50,37 +46,24 @@ def cheapest_within(found: list[Mix], budget: float) -> Mix | None:
     return next((mix for mix in reversed(found) if mix.cost <= budget), None)
 
 
-def _unit(costs: list[int], total: int) -> int:
-    """What costs are counted in."""
-    divisor = math.gcd(*costs) or 1
-    return divisor if total // divisor <= CELLS else -(-total // CELLS)
+def _best(costs: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Where the mixes are that no other one beats, by rising cost; `POINTS` at most."""
+    rising = np.lexsort((losses, costs))
+    falling = losses[rising]
+    kept = rising[falling < np.minimum.accumulate(np.concatenate([[np.inf], falling[:-1]]))]
+    if len(kept) <= POINTS:
+        return kept
+    # The last of a step, which is the best of it: costs stay what they are, so no budget is exceeded.
+    steps = (costs[kept] - costs[kept[0]]) * POINTS // (costs[kept[-1]] - costs[kept[0]] + 1)
+    ends = np.append(steps[1:] != steps[:-1], True)
+    ends[0] = True  # the cheapest one stays, whatever is better
+    return kept[ends]
 
 
-def _extended(best: np.ndarray, steps: list[int], losses: list[float], cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """The least loss for each number of steps with one layer more, and which of its options that takes."""
-    length = min(cells, len(best) + max(steps))
-    extended, picks = np.full(length, np.inf), np.zeros(length, np.int8)
-    for pick, (step, loss) in enumerate(zip(steps, losses, strict=True)):
-        with_it = np.full(length, np.inf)
-        with_it[step : step + len(best)] = (best + loss)[: length - step]
-        better = with_it < extended
-        extended[better], picks[better] = with_it[better], pick
-    return extended, picks
-
-
-def _traced(
-    cell: int,
-    options: Options,
-    costs: dict[str, list[int]],
-    extra: dict[str, list[int]],
-    taken: list[np.ndarray],
-    unit: int,
-) -> Mix:
-    """The options that lead to a cell."""
-    formats, cost, loss = {}, 0, 0.0
-    for name, picks in zip(reversed(list(options)), reversed(taken), strict=True):
-        pick = int(picks[cell])
-        formats[name] = options[name][pick].format
-        cost, loss = cost + costs[name][pick], loss + options[name][pick].loss
-        cell -= -(-extra[name][pick] // unit)
+def _traced(point: int, options: Options, cost: int, loss: float, taken: list[np.ndarray]) -> Mix:
+    """The options that lead to a point. taken: for each layer, where its points were among points × options before."""
+    formats = {}
+    for (name, each), origins in zip(reversed(list(options.items())), reversed(taken), strict=True):
+        point, pick = divmod(int(origins[point]), len(each))
+        formats[name] = each[pick].format
     return Mix(dict(reversed(formats.items())), cost, loss)

@@ -36,8 +36,8 @@ FORMATS: dict[str, LayerOverride] = {
 class Option:
     """A layer in a format.
 
-    bits: that its weights take in the file. loss: the Fisher loss of the outputs with only this layer quantized. work:
-    its share of the time, in billionths of what all products take in floats; 0 before it is priced.
+    bits: that it takes in the file. loss: the Fisher loss of the outputs with only this layer quantized. work: its share
+    of the time, in billionths of what all products take in floats; 0 before it is priced.
     """
 
     format: str
@@ -77,7 +77,7 @@ def options_of(models: Mapping[str, QuantizedModel], bits: Mapping[str, float]) 
     """Of every layer that is quantized in integers; those in 4-bit floats where the layer can have them.
 
     models: by format, each quantized whole in it, with its sensitivity. bits: that a weight takes in the file, by
-    format.
+    format; of an option they are those of its weights alone.
     """
     losses = {name: {one.name: one.alone for one in model.sensitivity} for name, model in models.items()}
     found = {}

@@ -49,7 +49,7 @@ def test_it_rises_in_cost_and_falls_in_loss(layers) -> None:
 
 
 def test_where_costs_have_no_common_measure_no_budget_is_exceeded(monkeypatch) -> None:
-    monkeypatch.setattr(module, "CELLS", 20)
+    monkeypatch.setattr(module, "POINTS", 20)
     given_ = options([(7 * n + 1, [0.1 * n, 0.01 * n]) for n in range(1, 9)])
     smallest = sum(each[0].bits for each in given_.values())
     for budget in range(smallest, 3 * smallest, 97):
