@@ -57,8 +57,8 @@ def foretold_contract(request: Request, loaded: Loaded) -> Callable[[QuantizedMo
     """What the file of a quantized model will say, before a head is written: what that answers is not named yet."""
     own, whole = contract_for(request, loaded.info, loaded.evaluation, loaded.measures), loaded.whole
     kind = next((task.kind for task in loaded.measures.tasks.values()), "")
-    head = None if whole.is_encoder or not loaded.direct else Head(HEAD, kind, classes=own.classes)
-    return lambda quantized: whole_contract(own, whole, quantized.input_shape, loaded.direct, head)
+    head = None if whole.is_encoder or loaded.reads is None else Head(HEAD, kind, classes=own.classes)
+    return lambda quantized: whole_contract(own, whole, quantized.input_shape, loaded.reads, head)
 
 
 def file_info(info: ModelInfo, contract: Contract) -> ModelInfo:

@@ -36,8 +36,8 @@ FORMATS: dict[str, LayerOverride] = {
 class Option:
     """A layer in a format.
 
-    bits: that it takes in the file. loss: the Fisher loss of the outputs with only this layer quantized. work: its share
-    of the time, in billionths of what all products take in floats; 0 before it is priced.
+    bits: that it takes in the file. loss: the Fisher loss of the outputs with only this layer quantized. work: its
+    share of the time, in billionths of what all products take in floats; 0 before it is priced.
     """
 
     format: str
