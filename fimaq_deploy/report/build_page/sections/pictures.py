@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from fimaq_deploy.report.page.canvas import FONT_SIZE, INK, SERIES, SURFACE, WIDTH
+from fimaq_deploy.report.page.boxed import Box, label_boxes
+from fimaq_deploy.report.page.canvas import SERIES, WIDTH
 from fimaq_deploy.report.page.parts import Exhibit, Panel, Section
 from fimaq_deploy.report.schema import Answer, Object, Picture, Report, Row
 
@@ -94,12 +95,11 @@ def _painter(picture: Picture, original: Row, row: Row) -> Callable[[Axes], None
         axes.imshow(_opened(picture.image), extent=(0, 1, high, 0), aspect="auto", interpolation="nearest")
         for over in _overlays(answer, colours):
             axes.imshow(over, extent=(0, 1, high, 0), aspect="auto", interpolation="nearest")
-        for one, colour in zip(_objects(answer), colours, strict=True):
-            _paint_object(axes, one.box, f"{one.label} {one.score:.2f}", picture.width, colour)
         axes.set_xlim(-_PADDING, 1 + _PADDING)
         axes.set_ylim(high + _PADDING, -_PADDING)
         axes.set_aspect("equal")
         axes.set_axis_off()
+        label_boxes(axes, _labels(picture, _objects(answer), colours))
 
     return paint
 
@@ -141,16 +141,13 @@ def _overlays(answer: Answer | None, colours: Sequence[str]) -> list[Any]:
     return [*masks, *([_coloured(answer.classes)] if answer.classes else [])]
 
 
-def _paint_object(axes: Axes, box: Sequence[float], text: str, width: int, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    near = box[0] / width, box[1] / width
-    size = (box[2] - box[0]) / width, (box[3] - box[1]) / width
-    for line, wide in ((SURFACE, 3.6), (colour, 1.8)):
-        axes.add_patch(Rectangle(near, *size, fill=False, edgecolor=line, linewidth=wide))
-    label = {"boxstyle": "square,pad=0.15", "facecolor": SURFACE, "edgecolor": "none", "alpha": 0.8}
-    place = max(near[0], 0.0), max(near[1], 0.06)  # inside of the picture, whatever lies at its upper edge
-    axes.text(*place, text, fontsize=0.9 * FONT_SIZE, color=INK, va="bottom", clip_on=True, bbox=label)
+def _labels(picture: Picture, objects: Sequence[Object], colours: Sequence[str]) -> list[tuple[Box, str, str]]:
+    """Boxes in parts of the picture's width, what is written at them, and their colours."""
+    found = []
+    for one, colour in zip(objects, colours, strict=True):
+        left, top, right, bottom = (edge / picture.width for edge in one.box)
+        found.append(((left, top, right, bottom), f"{one.label} {one.score:.2f}", colour))
+    return found
 
 
 def _opened(encoded: str) -> Any:
