@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 
 import torch
+from accuracy import top1
 
 import fimaq_deploy as fd
 from fimaq_deploy.data.bundled import bundled_images
@@ -74,8 +75,7 @@ def run_cell(model: str, bits: str, row: str, seed: int, settings: Sequence[str]
     started = time.process_time()
     quantized = fd.quantize(network, calibration, recipe, target="tensorrt", seed=seed)
     seconds = time.process_time() - started
-    accuracy = fd.evaluate(quantized, bundled_images(task, "test", tests), batch_size=100)
-    return Cell(model, bits, row, seed, float(accuracy.top1), seconds)
+    return Cell(model, bits, row, seed, top1(quantized, bundled_images(task, "test", tests)), seconds)
 
 
 def run_all(args: argparse.Namespace) -> list[Cell]:
@@ -119,8 +119,7 @@ def print_table(cells: Sequence[Cell], full_precision: dict[str, float]) -> None
 
 
 def full_precision_top1(model: str, tests: int) -> float:
-    accuracy = fd.evaluate(fd.load_model(model), bundled_images(BUNDLED[model].task, "test", tests), batch_size=100)
-    return float(accuracy.top1)
+    return top1(fd.load_model(model), bundled_images(BUNDLED[model].task, "test", tests))
 
 
 def main() -> None:

@@ -211,7 +211,7 @@ def _reader(images: ImageSource) -> Any:
 
     batches = iter([{"x": batch.images.numpy()} for batch in images.batches(32)])
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it comes without types
+    class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(batches, None)
 

@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -185,7 +186,7 @@ class Chaos:
             for step in (step for _ in range(rounds if disk else 0) for step in STEPS):
                 assert disk
                 out = self.earlier("full", disk)
-                trial = Trial(self.build(out), lambda disk=disk: os.environ.update(TMPDIR=str(disk)))
+                trial = Trial(self.build(out), partial(os.environ.__setitem__, "TMPDIR", str(disk)))
                 if step != STEPS[0]:
                     trial.wait_for(STEPS[STEPS.index(step) - 1])
                 fill(disk / "filler")
@@ -199,9 +200,7 @@ class Chaos:
         found = Found()
         for limit in (limit for _ in range(rounds) for limit in LIMITS):
             out = self.earlier("limited")
-            trial = Trial(
-                self.build(out), lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            )
+            trial = Trial(self.build(out), partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)))
             trial.finish()
             self.judged(found, trial, out, 2, f"files of {limit} bytes at most")
         return found

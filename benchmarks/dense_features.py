@@ -51,7 +51,7 @@ class Remembered:
     """Tokens of images that were seen are not computed again: they are judged twice, as vectors and as maps."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.known = model, {}
+        self.model, self.known = model, dict[str, NDArray[np.float32]]()
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         key = hashlib.sha256(images.tobytes()).hexdigest()
@@ -108,25 +108,26 @@ class Labelled(NamedTuple):
     patches: Tensor
 
 
-def of_fashion(args: argparse.Namespace) -> tuple[nn.Module, Labelled, Tensor, Labelled]:
+def of_fashion(args: argparse.Namespace) -> tuple[Any, Labelled, Tensor, Labelled]:
     """The encoder, the bank, what calibrates, and what is measured."""
     (train, classes), (tests, truth) = (read_set(args.images, part) for part in ("train", "t10k"))
     bank, shown = (
         Labelled(prepared(images, args.size), labels.long(), silhouettes(images, labels, args.size))
         for images, labels in ((train[: args.bank], classes[: args.bank]), (tests[: args.tests], truth[: args.tests]))
     )
-    model = dinov2(args.weights)
+    model: Any = dinov2(args.weights)
     model.set_input_size((args.size, args.size))
     return model, bank, prepared(train[args.bank : args.bank + args.calibration], args.size), shown
 
 
-def of_shapes(args: argparse.Namespace) -> tuple[nn.Module, Labelled, Tensor, Labelled]:
+def of_shapes(args: argparse.Namespace) -> tuple[Any, Labelled, Tensor, Labelled]:
     def some(part: Any, start: int, stop: int) -> Labelled:
         batches = list(shipped_images(args.model, part, stop).batches())
-        images, labels = (torch.cat([batch[place] for batch in batches])[start:stop] for place in (0, 1))
+        images = torch.cat([batch.images for batch in batches])[start:stop]
+        labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])[start:stop]
         return Labelled(images, labels, (images.mean(1) > 0).long())
 
-    model = fd.load_model(args.model)
+    model: Any = fd.load_model(args.model)
     model.reset_classifier(0)
     images = some("calibration", args.bank, args.bank + args.calibration).images
     return model, some("calibration", 0, args.bank), images, some("test", 0, args.tests)
@@ -166,7 +167,7 @@ def main() -> None:
     for run in args.runs:
         if {"run": run, **sizes} in done:
             continue
-        own, figures = Remembered(of(run)), {}
+        own, figures = Remembered(of(run)), dict[str, Any]()
         for name, task in (("classes", "embedding"), ("patches", "dense")):
             mine, theirs = getattr(own, name), getattr(original, name)
             labels, known = getattr(tests, name), getattr(shelf, name)

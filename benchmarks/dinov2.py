@@ -19,6 +19,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -94,7 +95,7 @@ def answers(model: nn.Module, images: Tensor, device: torch.device, batch: int =
     return torch.cat([model(prepared(part, device)).float() for part in images.split(batch)])
 
 
-def with_classifier(encoder: nn.Module, images: Tensor, labels: Tensor, device: torch.device) -> None:
+def with_classifier(encoder: Any, images: Tensor, labels: Tensor, device: torch.device) -> None:
     """Fit the head on the features."""
     features = answers(encoder, images, device).clone()
     mean, std = features.mean(0), features.std(0)

@@ -106,7 +106,8 @@ def drawn(create: Callable[[], nn.Module], seed: int) -> Any:
 
 def measured(name: str, create: Callable[[], nn.Module], iterations: int, seed: int = 0) -> Row:
     """Everything that can be said of one instance, as far as it goes."""
-    started, known = time.perf_counter(), {"name": name}
+    started = time.perf_counter()
+    known: dict[str, Any] = {"name": name}
     try:
         for part in _steps(drawn(create, seed), iterations):
             known |= part

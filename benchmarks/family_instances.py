@@ -73,11 +73,12 @@ def _rfdetr() -> nn.Module:
 def _maskformer() -> nn.Module:
     from transformers.models.maskformer.modeling_maskformer_swin import MaskFormerSwinBackbone
 
-    return MaskFormerSwinBackbone(hf.MaskFormerSwinConfig(**_HF_WINDOWS, out_features=["stage1", "stage2"]))
+    return MaskFormerSwinBackbone(hf.MaskFormerSwinConfig(**{**_HF_WINDOWS, "out_features": ["stage1", "stage2"]}))
 
 
 def _eomt() -> nn.Module:
-    made = hf.EomtForUniversalSegmentation(hf.EomtConfig(**_HF, num_blocks=1, num_queries=16, num_labels=20))
+    settings = {**_HF, "num_blocks": 1, "num_queries": 16, "num_labels": 20}
+    made = hf.EomtForUniversalSegmentation(hf.EomtConfig(**settings))
     made.attn_mask_probs.zero_()
     return made
 
@@ -96,7 +97,7 @@ INSTANCES: dict[str, Callable[[], nn.Module]] = {
         **{**_TIMM, "num_classes": 0, "init_values": 0.5, "reg_tokens": 4, "no_embed_class": True}
     ),
     "timm VisionTransformer, SwiGLU and RMSNorm": lambda: vit.VisionTransformer(
-        **_TIMM, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU, norm_layer=RmsNorm
+        **{**_TIMM, "mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "norm_layer": RmsNorm}
     ),
     "timm VisionTransformer, SigLIP": lambda: vit.VisionTransformer(
         **{**_TIMM, "num_classes": 0}, class_token=False, global_pool="map"

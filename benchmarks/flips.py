@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,10 @@ class Reader:
     run: Callable[[Path], Said]
 
 
+def _loaded(name: str, at: Path) -> object:
+    return load_engine(at / name)
+
+
 def readers(built: Path, images: Path) -> Iterator[Reader]:
     """built: the build as it should be. images: a folder of image files, for what takes them."""
     names = frozenset(path.name for path in built.iterdir())
@@ -60,7 +65,7 @@ def readers(built: Path, images: Path) -> Iterator[Reader]:
 
     quick = ("--rounds", "1", "--seconds", "0.01", "--batch", "1")
     for name in (*graphs, *engines):
-        yield call(f"load_engine {name}", {name}, lambda at, name=name: load_engine(at / name))
+        yield call(f"load_engine {name}", {name}, partial(_loaded, name))
         yield reader(f"bench {name}", {name}, "bench", f"@/{name}", *quick)
     for name in graphs:
         target = "tensorrt-rtx" if "rtx" in name or "fp16" in name else "onnxruntime-cpu"

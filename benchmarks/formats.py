@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from cells import keep, kept
@@ -104,7 +105,8 @@ def task_of(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, Ten
     if name in BUNDLED:
         task = BUNDLED[name].task
         tests = [*bundled_images(task, "test", args.tests).batches(args.tests)]
-        images, labels = torch.cat([one.images for one in tests]), torch.cat([one.labels for one in tests])
+        images = torch.cat([one.images for one in tests])
+        labels = torch.cat([one.labels for one in tests if one.labels is not None])
         return fd.load_model(name), bundled_images(task, "calibration", args.images).take(args.images), images, labels
     return *on_photographs(args.weights, args.images, args.tests), None
 
@@ -162,9 +164,9 @@ def _mean(values: list[float]) -> str:
     return f"{mean:.5g}{spread}"
 
 
-def vit(size: int, patch: int, width: int, heads: int, **changes: object) -> VisionTransformer:
-    sizes = {"img_size": size, "patch_size": patch, "embed_dim": width, "num_heads": heads, "depth": 2, **changes}
-    return VisionTransformer(**sizes).eval()
+def vit(size: int, patch: int, width: int, heads: int, **changes: Any) -> VisionTransformer:
+    sizes = {"img_size": size, "patch_size": patch, "embed_dim": width, "num_heads": heads, "depth": 2}
+    return VisionTransformer(**{**sizes, **changes}).eval()
 
 
 PLANNED: dict[str, Callable[[], nn.Module]] = {

@@ -113,8 +113,10 @@ def answer(question: Question, train: Path, validation: Path, out: Path, device:
 
 
 def accuracy(model: Any, images: ImageSource) -> float:
-    found = fd.evaluate(model, images, task="classes")
-    return float(found.value("top1"))
+    found = fd.evaluate(model, images, task="classes").top1
+    if found is None:
+        raise UserError(f"{images.description} has no labels: give a folder for each class")
+    return found
 
 
 def kept(file: Path, question: Question) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ def in_transformers(name: str) -> Logits:
 def _vit(ours: Any) -> nn.Module:
     import transformers
 
-    config = transformers.ViTConfig(
+    settings = dict[str, Any](
         image_size=ours.patch_embed.img_size[0],
         patch_size=ours.patch_embed.patch_size[0],
         num_channels=ours.patch_embed.proj.in_channels,
@@ -50,7 +50,7 @@ def _vit(ours: Any) -> nn.Module:
         layer_norm_eps=ours.norm.eps,
         num_labels=ours.num_classes,
     )
-    made: nn.Module = transformers.ViTForImageClassification(config)
+    made: nn.Module = transformers.ViTForImageClassification(transformers.ViTConfig(**settings))
     return made
 
 
@@ -58,7 +58,7 @@ def _swin(ours: Any) -> nn.Module:
     import transformers
 
     first = [stage.blocks[0] for stage in ours.layers]
-    config = transformers.SwinConfig(
+    settings = dict[str, Any](
         image_size=ours.patch_embed.img_size[0],
         patch_size=ours.patch_embed.patch_size[0],
         num_channels=ours.patch_embed.proj.in_channels,
@@ -69,7 +69,7 @@ def _swin(ours: Any) -> nn.Module:
         layer_norm_eps=ours.norm.eps,
         num_labels=ours.num_classes,
     )
-    made: nn.Module = transformers.SwinForImageClassification(config)
+    made: nn.Module = transformers.SwinForImageClassification(transformers.SwinConfig(**settings))
     return made
 
 

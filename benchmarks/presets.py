@@ -20,10 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from accuracy import agreement, top1
 
 import fimaq_deploy as fd
 from fimaq_deploy.data.bundled import bundled_images
-from fimaq_deploy.measure.accuracy import agreement
 from fimaq_deploy.models.bundled import BUNDLED
 
 PRESETS = ("w8a8", "w6a6", "w4a8", "w4a16", "w4a4", "w3a3")
@@ -71,8 +71,8 @@ def run_preset(model: str, recipe: str, full_precision: float, args: argparse.Na
         recipe,
         full_precision,
         float(torch_.top1 or 0),
-        agreement(torch_.predictions, off.predictions),
-        agreement(off.predictions, on.predictions),
+        agreement(torch_, off),
+        agreement(off, on),
         seconds,
     )
 
@@ -99,7 +99,7 @@ def main() -> None:
     rows = []
     for model in args.models:
         tests = bundled_images(BUNDLED[model].task, "test", args.tests)
-        full_precision = float(fd.evaluate(fd.load_model(model), tests, batch_size=100).top1 or 0)
+        full_precision = top1(fd.load_model(model), tests)
         for recipe in args.recipes:
             with TemporaryDirectory() as folder:
                 rows.append(run_preset(model, recipe, full_precision, args, Path(folder)))

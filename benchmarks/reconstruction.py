@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accuracy import agreement
 from reference_loop import published, reconstruct_plainly
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -44,7 +45,6 @@ from fimaq_deploy.data.bundled import bundled_images
 from fimaq_deploy.data.choose import generated_images
 from fimaq_deploy.data.folder import folder_images
 from fimaq_deploy.data.source import ImageSource
-from fimaq_deploy.measure.accuracy import agreement
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.models.describe import describe_model
 from fimaq_deploy.models.devices import find_device
@@ -123,7 +123,7 @@ def run(job: Job) -> Result:
         peak_bytes=peak[0],
         top1=own.top1,
         full_precision_top1=original.top1,
-        agreement=agreement(own.predictions, original.predictions),
+        agreement=agreement(own, original),
         stages=stages,
         flops_per_second=learning_rate(job, model, images[:1], stages) if job.method == OURS else None,
     )
@@ -152,8 +152,8 @@ def sources(job: Job, model: nn.Module) -> tuple[ImageSource, ImageSource]:
 
 def run_ours(job: Job, model: nn.Module, images: Tensor) -> tuple[nn.Module, dict[str, tuple[float, int]]]:
     recipe = fd.Recipe.load(job.recipe).with_settings([*job.settings, f"reconstruction.images={job.images}"])
-    budget = {"memory_bytes": 2**20} if job.streamed else {}
-    quantized = fd.quantize(model, images, recipe, target=_TARGET, seed=job.seed, **budget)
+    budget = 2**20 if job.streamed else None
+    quantized = fd.quantize(model, images, recipe, target=_TARGET, seed=job.seed, memory_bytes=budget)
     return quantized, {record.name: (record.seconds, record.iterations) for record in quantized.history}
 
 
@@ -273,7 +273,8 @@ def varied(job: Job, kind: str, value: int) -> Job:
 
 def run_all(jobs: Sequence[Job], workers: int) -> list[Result]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+    one_each: dict[str, Any] = {"max_tasks_per_child": 1}  # Python 3.11 and newer
+    with ProcessPoolExecutor(workers, context, **one_each) as pool:
         results = []
         for result in pool.map(run, jobs):
             results.append(result)

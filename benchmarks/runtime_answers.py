@@ -82,7 +82,7 @@ def main() -> None:
     report = load_report(arguments.build)
     row = next(one for one in report.rows if one.id == TARGET)
     own = figures(arguments.build, arguments.count)
-    told = {one.name: round(one.value, 3) for one in row.labelled}
+    told = {one.name: round(one.value, 3) for one in row.labelled if one.value is not None}
     print(f"{'':<12}{'report':>10}{'without torch':>15}")
     for name, value in own.items():
         print(f"{name:<12}{told.get(name, float('nan')):>10.2f}{value:>15.2f}")

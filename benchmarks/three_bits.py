@@ -23,6 +23,7 @@ from typing import Any
 import dinov2
 import timm
 import torch
+from accuracy import top1
 from cells import keep, kept
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class Task:
     def top1(self, model: Any) -> float:
         """In percent of the test images."""
         if not self._fitted:
-            return float(fd.evaluate(model, self._data, batch_size=100).top1)
+            return top1(model, self._data)
         found = dinov2.answers(model, self._pictures, torch.device("cpu"), batch=32).argmax(1)
         return 100 * float((found == self._labels).float().mean())
 
@@ -94,7 +95,7 @@ class Task:
 def on_fashion(args: argparse.Namespace) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
     """The encoder with its classifier, calibration images, and test pictures with their labels."""
     dinov2.SIZE, cpu = args.size, torch.device("cpu")
-    model = timm.create_model(dinov2.NAME, img_size=224, num_classes=0).eval()
+    model: Any = timm.create_model(dinov2.NAME, img_size=224, num_classes=0).eval()
     model.load_state_dict({name: value.float() for name, value in load_file(args.weights).items()})
     model.set_input_size((args.size, args.size))
     train, labels = dinov2.read_set(args.images, "train")

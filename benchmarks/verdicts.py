@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 FACTORIES = Path(__file__).stem  # models of this file, as `--model` names them
-VIT = {"img_size": 64, "embed_dim": 96, "depth": 3, "num_heads": 3}
-SWIN = {"img_size": 64, "embed_dim": 48, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
+VIT: dict[str, Any] = {"img_size": 64, "embed_dim": 96, "depth": 3, "num_heads": 3}
+SWIN: dict[str, Any] = {"img_size": 64, "embed_dim": 48, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
 QUICK = ["reconstruction.images=32", "tuning.iterations=0"]
 RUINED = ("w3a3", [*QUICK, "scale_search.candidates=1", "reconstruction.iterations=0"])
 GOOD = ("w8a8", [*QUICK, "reconstruction.iterations=5"])
@@ -75,7 +76,7 @@ class Heads(nn.Module):
 
 
 def two_heads() -> nn.Module:
-    model = VisionTransformer(**VIT, num_classes=20)
+    model: Any = VisionTransformer(**VIT, num_classes=20)
     model.head = Heads()
     return spread(model)
 

@@ -21,12 +21,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fimaq_deploy.data import digits, shapes
+from fimaq_deploy.data.bundled import Split
 from fimaq_deploy.models.bundled import BUNDLED, HERE, Task
 
 DEFAULT_STEPS = {"vit_digits": 2500, "swin_digits": 2500, "vit_shapes": 3500, "swin_shapes": 4200}
 
 
-def load_split(task: Task, split: str, count: int) -> tuple[Tensor, Tensor]:
+def load_split(task: Task, split: Split, count: int) -> tuple[Tensor, Tensor]:
     """Images in [-1, 1] and labels."""
     images, labels = digits.load(split) if task == "digits" else shapes.generate(split, count)
     return torch.from_numpy(images), torch.from_numpy(labels)

@@ -61,7 +61,7 @@ def maskrcnn_loss(model: nn.Module, images: Tensor, found: scenes.Scenes) -> Ten
                 "masks": torch.from_numpy(masks[is_object].astype(np.uint8)),
             }
         )
-    return sum(model(list(images), targets).values())  # type: ignore[return-value]
+    return sum(model(list(images), targets).values())
 
 
 def detr_loss(model: nn.Module, images: Tensor, found: scenes.Scenes) -> Tensor:
@@ -154,7 +154,7 @@ def in_bfloat16(module: nn.Module) -> None:
         found.feature_maps = tuple(each.float() for each in found.feature_maps)
         return found
 
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
 
 
 def train(name: str, steps: int, batch: int, lr: float, seed: int, pictures: int, out: Path, minutes: float) -> None:
