@@ -67,6 +67,8 @@ class StepLine:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
+        if self._log.is_alive():
+            self._log.join()  # no line of a step behind what comes next
         _LOGGER.removeHandler(_HANDLER)
         _LOGGER.setLevel(self._before)
         if self._bar.live.is_started:

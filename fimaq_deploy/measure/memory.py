@@ -25,7 +25,8 @@ _RUNS = 2
 def peak_memory_bytes(path: str | Path, target: str, batch: int = 1, threads: int | None = None) -> int | None:
     """Run a file alone and say how much memory was resident at most.
 
-    None where the system does not tell, or a target is registered in no module that another process can import.
+    None where the system does not tell or ends the process, as where memory is short, or a target is registered in no
+    module that another process can import.
 
     Raises:
         RuntimeError: the process failed although this one could load the file.
@@ -34,6 +35,8 @@ def peak_memory_bytes(path: str | Path, target: str, batch: int = 1, threads: in
     request = {"path": str(path), "target": target, "home": runtime.module, "batch": batch, "threads": threads}
     command = [sys.executable, "-m", "fimaq_deploy.measure.memory", json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    if done.returncode < 0:  # a signal: the figure is missing, and what was built is not worse for it
+        return None
     if done.returncode:
         raise RuntimeError(f"running {path} alone failed: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -45,3 +45,12 @@ def test_a_file_that_fails_alone_is_our_bug_and_says_which(tmp_path: Path) -> No
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(RuntimeError, match=r"running .*broken\.onnx alone failed"):
         peak_memory_bytes(tmp_path / "broken.onnx", "onnxruntime-cpu")
+
+
+def test_a_process_that_the_system_ends_leaves_the_figure_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does where memory is short: a build that is finished but for this is not lost."""
+    ended = tmp_path / "python"
+    ended.write_text("#!/bin/sh\nkill -9 $$\n")
+    ended.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(ended))
+    assert peak_memory_bytes(scaled(tmp_path / "1.onnx", 1), "onnxruntime-cpu") is None

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,13 @@ from fimaq_deploy.errors import shown
 
 Refusal = Callable[..., str]
 
+# Counts what it waits: how long imports and weights take is the machine's affair.
 IN_A_PROCESS_OF_ITS_OWN = """
+import time
+
+sleep, waited = time.sleep, []
+time.sleep = lambda seconds: (waited.append(seconds), sleep(min(seconds, 0.1)))[1]
+
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.load import load_model
 
@@ -30,6 +35,7 @@ for name in ("deit_t", "hf-hub:me/absent", "hf-hub:a/b/c", "hf-hub:", "hf-hub:me
         load_model(name)
     except UserError as error:
         print(error)
+print(sum(waited))
 """
 
 
@@ -66,7 +72,6 @@ def hub_cache(tmp_path: Path) -> Path:
 
 def test_the_cache_is_enough_and_without_it_the_failure_is_quick_and_says_the_fix(hub_cache: Path) -> None:
     closed = {"HF_HUB_CACHE": str(hub_cache), "HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "*"}
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN],
         capture_output=True,
@@ -74,7 +79,7 @@ def test_the_cache_is_enough_and_without_it_the_failure_is_quick_and_says_the_fi
         check=True,
         env={**os.environ, **closed},
     )
-    timms, mine, again, theirs, absent, unknown, malformed, empty, half = done.stdout.splitlines()
+    timms, mine, again, theirs, absent, unknown, malformed, empty, half, waited = done.stdout.splitlines()
     assert timms == "[0.25]"
     assert mine == "hf_hub:me/vit [0.5] [0.1, 0.2, 0.3]"
     assert again == "hf-hub:me/vit@main [0.5] [0.1, 0.2, 0.3]"
@@ -84,7 +89,7 @@ def test_the_cache_is_enough_and_without_it_the_failure_is_quick_and_says_the_fi
         assert "pass --weights PATH" in text
     assert malformed.startswith("'a/b/c' is no name on the hub")
     assert empty.startswith("'' is no name on the hub")
-    assert time.perf_counter() - started < 60
+    assert float(waited) < 5, "seconds of waiting for another try, of a hub that answers nothing"
 
 
 def test_name_without_pretrained_weights(refusal: Refusal) -> None:
