@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from fimaq_deploy.data.batches import images_at_once
 from fimaq_deploy.data.source import ImageSource
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.measure.accuracy import Pass, Predict, labels_of
 from fimaq_deploy.measure.banks import OpenBank, open_bank
-from fimaq_deploy.measure.outputs import running
+from fimaq_deploy.measure.outputs import Outputs, running
 from fimaq_deploy.measure.own import OwnFunction, own_figures
-from fimaq_deploy.measure.tasks import Tasks, find_tasks, traits_of
+from fimaq_deploy.measure.tasks import Tasks, Traits, find_tasks, nothing_told, traits_of
 from fimaq_deploy.models.factory import current_directory_importable, find_function
 from fimaq_deploy.pipeline.request import Request
 
@@ -26,6 +27,7 @@ class Measures:
     tasks: Tasks
     own: OwnFunction | None = None
     bank: OpenBank | None = None
+    notes: tuple[str, ...] = ()
 
     def of(self, predict: Predict, title: str) -> Tasks:
         """How the outputs of another way to run the model are measured, which may see the bank first."""
@@ -33,9 +35,13 @@ class Measures:
 
 
 def choose_measures(
-    request: Request, original: Predict, images: ImageSource, bank: ImageSource | None = None
+    request: Request,
+    original: Predict,
+    images: ImageSource,
+    bank: ImageSource | None = None,
+    traits: Traits | None = None,
 ) -> Measures:
-    """From a first look at a few images, and at the whole bank.
+    """From a first look at a few images, and at the whole bank. traits: what is known of an original that is no module.
 
     Raises:
         UserError: an output is not of the kind that was asked for, a threshold applies to none of them, or the user's
@@ -46,7 +52,9 @@ def choose_measures(
     with running(original) as run:
         outputs = run(batch.images)
         labels = labels_of(batch) if bank is None else None  # with a bank they are no classes that the model outputs
-        tasks = find_tasks(outputs, traits_of(original), request.task, labels)
+        traits = traits or traits_of(original)
+        tasks = find_tasks(outputs, traits, request.task, labels)
+        doubts = tuple(_doubts(outputs, traits, labels, request)) if bank is None else ()
         if bank is not None:
             opened = open_bank(bank, run, tasks, images_at_once(bank.take(1).shape, _IMAGES))
             tasks = opened.tasks
@@ -58,7 +66,18 @@ def choose_measures(
         raise UserError(problem)
     if own is not None:
         own_figures(own, original)
-    return Measures(tasks, own, opened)
+    return Measures(tasks, own, opened, doubts)
+
+
+def _doubts(outputs: Outputs, traits: Traits, labels: Any, request: Request) -> Iterator[str]:
+    """What was taken for no classes although it may be."""
+    asked = request.task or {}
+    for name, found in outputs.items():
+        if not asked and nothing_told(name, found, traits, labels):
+            yield (
+                f"nothing says that the {found.shape[1]:,} numbers of output {name} are classes, so they are compared "
+                "as vectors: give --task classes if they are, for agreement and accuracy"
+            )
 
 
 def load_function(evaluate: str | OwnFunction | None) -> OwnFunction | None:

@@ -29,6 +29,7 @@ from fimaq_deploy.graph_calibration.intake import Network, read_network
 from fimaq_deploy.graph_calibration.proof import require_same
 from fimaq_deploy.graph_calibration.quantization import QuantizedGraph, quantize_network
 from fimaq_deploy.graph_calibration.usage import clipped_shares, grid_use
+from fimaq_deploy.measure.tasks import Traits
 from fimaq_deploy.models.describe import ModelInfo
 from fimaq_deploy.pipeline import artifacts, findings
 from fimaq_deploy.pipeline.candidates import Originals, measure_rows
@@ -152,7 +153,7 @@ def _load(request: Request) -> LoadedOnnx:
     )
     evaluation, bank = evaluation_and_bank(request, info, calibration)
     require_same(network, given, calibration.take(_PROOF_IMAGES).numpy())
-    measures = choose_measures(request, given, evaluation, bank)
+    measures = choose_measures(request, given, evaluation, bank, traits_of_file(network))
     return LoadedOnnx(network, given, info, calibration, evaluation, measures)
 
 
@@ -184,6 +185,14 @@ def describe_network(network: Network, request: Request) -> ModelInfo:
         bit_depth=told.bit_depth if told else None,
     )
     return replace(info, **said.changes(network.shape[0]))
+
+
+def traits_of_file(network: Network) -> Traits:
+    """What the contract in a file says of its outputs; nothing where it has none."""
+    contract = network.contract
+    if contract is None:
+        return Traits()
+    return Traits(len(contract.classes) or None, kinds={one.name: one.kind for one in contract.outputs if one.kind})
 
 
 def _classes(network: Network) -> int:

@@ -57,7 +57,7 @@ def make_report(
     said of floats.
     """
     calibration, evaluation = images
-    notes = (*notes, *_float_notes(files, engines), *told)
+    notes = (*notes, *measures.notes, *_float_notes(files, engines), *told)
     return schema.Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=request.command(),

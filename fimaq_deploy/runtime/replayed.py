@@ -2,13 +2,14 @@
 
 Two runtimes never compute the same floats. So an output is judged by how far the ways to run the model were from each
 other in the build: it may be twice as far from the build's as those were, and at least `FLOOR`. Distance is the root
-mean square of the difference of one image's output over the standard deviation of that output in the build. Where all
-ways of the build gave an image the same class, it has to have that class here.
+mean square of the difference of one image's output over the standard deviation of that output in the build; of one
+that is a single number throughout, such as of a ruined model, over that number. Where all ways of the build gave an
+image the same class, it has to have that class here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +28,7 @@ FLOOR = 0.02
 AS_WRITTEN = "onnx-reference"  # the row of the file computed node by node
 
 _ROUNDS, _SECONDS = 20, 3.0
+_ROUNDING = 1e-6  # of an output's largest number: float32 tells no more apart
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Replayed:
     latency_ms: float | None = None
     built_ms: float | None = None
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_again(
@@ -84,7 +87,18 @@ def run_again(
         latency_ms=ms[0].p50_ms if ms else None,
         built_ms=artifact.latency_ms(runtime.name),
         problems=tuple(problems),
+        notes=tuple(_constant(built, beside)),
     )
+
+
+def _constant(built: Mapping[str, Array], beside: str) -> Iterator[str]:
+    """Outputs of which equality says next to nothing."""
+    for name, found in built.items():
+        if found.size > 1 and not _varies(found):
+            yield (
+                f"output {name} of {beside} is {float(found.reshape(-1)[0]):.3g} throughout, on every image of the "
+                "build: that it is the same here says little; its model may be ruined"
+            )
 
 
 def _judged(
@@ -102,9 +116,20 @@ def _judged(
 
 def _distances(own: Array, theirs: Array) -> Array:
     """Of each image: the root mean square of the difference over the output's standard deviation."""
-    count, scale = len(theirs), max(float(theirs.astype(np.float64).std()), 1e-12)
-    difference = (own.astype(np.float64) - theirs.astype(np.float64)).reshape(count, -1)
-    return np.sqrt((difference**2).mean(axis=1)) / scale
+    difference = (own.astype(np.float64) - theirs.astype(np.float64)).reshape(len(theirs), -1)
+    return np.sqrt((difference**2).mean(axis=1)) / _scale(theirs)
+
+
+def _scale(theirs: Array) -> float:
+    """What a difference is large or small beside."""
+    found = theirs.astype(np.float64)
+    return float(found.std()) if _varies(theirs) else float(np.abs(found).mean()) or 1.0
+
+
+def _varies(theirs: Array) -> bool:
+    """Whether an output has more than one number, but for rounding. What is not finite is told elsewhere."""
+    found = theirs.astype(np.float64)
+    return not np.isfinite(found).all() or bool(found.std() > _ROUNDING * np.abs(found).max(initial=0.0))
 
 
 def _spreads(replay: Replay) -> list[float]:

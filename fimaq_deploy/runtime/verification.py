@@ -196,6 +196,7 @@ def _replays(
             continue
         found.done.append(one)
         found.problems += one.problems
+        found.notes += [note for note in one.notes if note not in found.notes]
     if not found.done and not found.problems and not damaged:
         found.problems.append("no target of the build runs here: install one of its engines, see `doctor`")
     return found

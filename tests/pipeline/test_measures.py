@@ -34,6 +34,17 @@ def test_a_first_look_tells_the_kind_of_each_output() -> None:
     assert {name: task.kind for name, task in found.tasks.items()} == {"logits": "classes", "map": "dense"}
 
 
+def test_vectors_that_may_be_classes_are_told() -> None:
+    (note,) = chosen().notes
+    assert note == (
+        "nothing says that the 3 numbers of output output are classes, so they are compared as vectors: give --task "
+        "classes if they are, for agreement and accuracy"
+    )
+    assert not chosen(task="embedding").notes and not chosen(task="classes").notes
+    assert not chosen(labels=CLASSES[:70]).notes
+    assert not chosen(lambda images: {"logits": channels(images), "map": images}).notes
+
+
 def test_what_is_asked_for_is_measured() -> None:
     assert chosen(task="regression").tasks["output"].kind == "regression"
     with pytest.raises(UserError, match="task 'dense' for output"):

@@ -11,8 +11,10 @@ from fixtures.bare_onnx import HALF, QUICK, write_bare
 
 from fimaq_deploy import UserError, build, load_engine, package, verify_artifact
 from fimaq_deploy.graph import saving
+from fimaq_deploy.graph_calibration.intake import read_network
+from fimaq_deploy.measure.tasks import Traits
 from fimaq_deploy.pipeline.builds import BuildResult
-from fimaq_deploy.pipeline.onnx_builds import GIVEN
+from fimaq_deploy.pipeline.onnx_builds import GIVEN, traits_of_file
 
 
 @pytest.fixture
@@ -40,6 +42,13 @@ def test_the_folder_is_a_build_like_any_other(built: BuildResult, bare_images: n
     assert manifest["contract"]["preprocessing"]["mean"] == [0.5] * 3
     assert "--weights" not in manifest["command"] and "--mean 0.5" in manifest["command"]
     assert not (built.out / "quantized.safetensors").exists()
+
+
+def test_the_contract_in_a_file_says_what_its_outputs_are(built: BuildResult, bare_onnx: Path) -> None:
+    traits = traits_of_file(read_network(str(built.out / "model.fp32.onnx")))
+    kinds = {one.name: one.task for one in built.report.outputs}
+    assert traits.kinds == kinds and set(kinds.values()) == {"classes"}
+    assert traits_of_file(read_network(str(bare_onnx))) == Traits()
 
 
 @pytest.mark.slow

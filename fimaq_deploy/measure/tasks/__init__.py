@@ -29,6 +29,7 @@ __all__ = [
     "Tasks",
     "Traits",
     "find_tasks",
+    "nothing_told",
     "parse_tasks",
     "task_text",
     "traits_of",
@@ -43,6 +44,7 @@ _FLAT: dict[str, Task] = {
 }
 _MAPS = {"dense": dense, "segmentation": segmentation}
 _EVERY = "*"
+_SUM = 1e-3  # how far probabilities may be from one together
 
 
 def parse_tasks(asked: TaskChoice | Sequence[str]) -> dict[str, str]:
@@ -104,8 +106,17 @@ def _task(name: str, output: Array, traits: Traits, asked: str | None, labels: A
     return task
 
 
+def nothing_told(name: str, output: Array, traits: Traits, labels: Array | None = None) -> bool:
+    """Whether vectors are taken to be no classes only because nothing says that they are."""
+    silent = traits.classes is None and traits.problem is None and name not in traits.kinds and labels is None
+    return silent and output.ndim == 2 and _kind(name, output, traits, labels) == "embedding"
+
+
 def _kind(name: str, output: Array, traits: Traits, labels: Array | None) -> str:
     """The most that shape, labels and model tell; where nothing says that they are classes, vectors are vectors."""
+    told = traits.kinds.get(name, "")
+    if (told in _FLAT and _FLAT[told].fits(output.shape)) or (told in _MAPS and _MAPS[told](1).fits(output.shape)):
+        return told
     if not np.issubdtype(output.dtype, np.floating):
         return "choices"
     if name == OBJECTS and DETECTION.fits(output.shape):
@@ -114,7 +125,7 @@ def _kind(name: str, output: Array, traits: Traits, labels: Array | None) -> str
         return "regression" if output.ndim == 1 else _of_positions(output, labels)
     if output.shape[1] == 1:
         return "regression"
-    return _told_by_labels(output, labels) or _told_by_model(name, output.shape[1], traits, labels)
+    return _told_by_labels(output, labels) or _told_by_model(name, output, traits, labels)
 
 
 def _of_positions(output: Array, labels: Array | None) -> str:
@@ -129,9 +140,10 @@ def _told_by_labels(output: Array, labels: Array | None) -> str | None:
     return "multilabel" if np.isin(labels, (0, 1)).all() else "regression"
 
 
-def _told_by_model(name: str, width: int, traits: Traits, labels: Array | None) -> str:
-    """Of a predictor that says nothing of itself, labels that are classes tell."""
+def _told_by_model(name: str, output: Array, traits: Traits, labels: Array | None) -> str:
+    """Of a predictor that says nothing of itself, labels that are classes tell, and probabilities that sum to one."""
     named = name.rpartition(".")[2].endswith("logits")
     labelled = traits.classes is None and labels is not None and np.issubdtype(labels.dtype, np.integer)
-    classifier = traits.classes == width or named or labelled
+    shares = traits.classes is None and bool((output >= 0).all()) and np.allclose(output.sum(1), 1, atol=_SUM)
+    classifier = traits.classes == output.shape[1] or named or labelled or shares
     return (traits.problem or "classes") if classifier else "embedding"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -20,12 +21,13 @@ class Traits:
     """Each is None where the model says nothing.
 
     classes: how many its classifier tells apart, 0 without a classifier. features: the width of its vectors.
-    problem: the kind of its classifier's output.
+    problem: the kind of its classifier's output. kinds: of outputs by name, as the contract in a file has them.
     """
 
     classes: int | None = None
     features: int | None = None
     problem: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def traits_of(model: object) -> Traits:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.measure.tasks import Traits, find_tasks, parse_tasks, task_text
+from fimaq_deploy.measure.tasks import Traits, find_tasks, nothing_told, parse_tasks, task_text
 
 
 def kinds(shape: tuple[int, ...], traits: Traits | None = None, labels: Any = None, name: str = "output") -> str:
@@ -46,6 +46,38 @@ def test_the_kind_follows_from_shape_and_model(shape: tuple[int, ...], traits: T
 )
 def test_labels_tell_what_the_model_does_not(labels: Any, kind: str) -> None:
     assert kinds((2,), labels=labels) == kind
+
+
+def test_probabilities_that_sum_to_one_are_classes() -> None:
+    shares = np.random.default_rng(0).dirichlet(np.ones(5), 3).astype(np.float32)
+    assert find_tasks({"x": shares}, Traits())["x"].kind == "classes"
+    assert find_tasks({"x": shares}, Traits(classes=0))["x"].kind == "embedding", "the model knows better"
+    assert find_tasks({"x": shares * 2}, Traits())["x"].kind == "embedding"
+    assert find_tasks({"x": shares - 0.5}, Traits())["x"].kind == "embedding"
+
+
+def test_the_contract_in_a_file_tells_where_it_fits() -> None:
+    told = Traits(kinds={"output": "classes"})
+    assert kinds((5,), told) == "classes"
+    assert kinds((4, 6, 6), Traits(kinds={"output": "segmentation"})) == "segmentation"
+    assert kinds((4, 6, 6), told) == "dense", "of another shape"
+    assert kinds((5,), Traits(kinds={"output": "regression"})) == "regression"
+    assert kinds((5,), Traits(kinds={"output": "what nobody knows"})) == "embedding"
+
+
+def test_what_nothing_told_is_known_as_such() -> None:
+    vectors = np.zeros((3, 5), np.float32)
+    assert nothing_told("x", vectors, Traits())
+    for traits in (
+        Traits(classes=0),
+        Traits(classes=9),
+        Traits(problem="regression"),
+        Traits(kinds={"x": "embedding"}),
+    ):
+        assert not nothing_told("x", vectors, traits)
+    assert not nothing_told("logits", vectors, Traits())
+    assert not nothing_told("x", vectors, Traits(), np.zeros(3, np.int64))
+    assert not nothing_told("x", vectors[:, None], Traits())
 
 
 def test_a_name_tells_and_integers_are_choices() -> None:
