@@ -125,10 +125,10 @@ class Tape:
             return True
         own = operator(call.function)
         if own.looks:
-            return self._looks(call)
+            return not self._given or self._looks(call)
         if not own.repeats(call.args):
             return False
-        settings = {name: self.meant(value) for name, value in call.settings.items()}
+        settings = call.settings and {name: self.meant(value) for name, value in call.settings.items()}
         self.calls.append(own.bound(self.meant(call.args), settings, self._alone(call.result)))
         return True
 
@@ -141,9 +141,11 @@ class Tape:
     def meant(self, value: Any) -> Any:
         """A value with the gradients themselves in the place of their copies, and nothing of autograd."""
         if isinstance(value, Tensor):
-            value = self._given.get(id(value), value)
+            value = self._given.get(id(value), value) if self._given else value
             return value.detach() if value.requires_grad else value
-        return type(value)(map(self.meant, value)) if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple) and any(isinstance(each, Tensor | list | tuple) for each in value):
+            return type(value)(map(self.meant, value))
+        return value
 
     def _alone(self, result: Any) -> list[Any]:
         return list(map(self.meant, result)) if isinstance(result, list | tuple) else [self.meant(result)]

@@ -63,3 +63,21 @@ def divergence_gradient(
     with torch.enable_grad():
         loss = divergence(suffix(leaf), reference, temperature) * leaf.shape[0]
     return torch.autograd.grad(loss, leaf)[0]
+
+
+def pull_back(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
+    """What `loss.backward()` leaves at parameters, none of them twice.
+
+    That copies every gradient while a step is recorded, because the recording holds it too.
+    """
+    taken: set[int] = set()
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+            continue
+        # Optimisers want the layout of the parameter, and may change what they are given.
+        own = gradient.stride() == parameter.stride() and gradient.data_ptr() not in taken
+        taken.add(gradient.data_ptr())
+        parameter.grad = gradient if own else torch.empty_like(parameter).copy_(gradient)

@@ -34,7 +34,7 @@ from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.chain_gradients import ChainGradients
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
-from fimaq_deploy.calibration.learning.gradients import answer_of, features_of
+from fimaq_deploy.calibration.learning.gradients import answer_of, features_of, pull_back
 from fimaq_deploy.calibration.learning.measurements import BlockContext
 from fimaq_deploy.calibration.learning.minibatches import Rows
 from fimaq_deploy.calibration.learning.objectives import OBJECTIVES, HeadDivergence, Objective
@@ -122,6 +122,7 @@ class BlockLearner:
         self.weights = [layer.weight_quantizer for _, layer in quantized_layers(stage)]
         self.watched: list[tuple[int, tuple[Tensor, Tensor]]] = []
         self.optimisers = self._optimisers()
+        self._leaves = list(dict.fromkeys(self._learned()))
         self.soft = [module for module in self.roundings if isinstance(module, AdaRound)]
         # AdaRound's loss rises as its regulariser sets in: it keeps to its schedule.
         self.schedule = Schedule(settings.iterations_a_block, 0 if self.soft else settings.patience, self.device)
@@ -270,7 +271,11 @@ class BlockLearner:
         output = self.stage(self._mixed(index))
         loss = self.objective.cost(output.float(), index)
         loss = loss if share == 1 else loss * share
-        (loss + self._regulariser() if regularised else loss).backward()
+        whole = loss + self._regulariser() if regularised else loss
+        if is_host(self.device):
+            pull_back(whole, self._leaves)
+        else:
+            whole.backward()
         return loss.detach(), output
 
     def _learned(self) -> Iterator[nn.Parameter]:

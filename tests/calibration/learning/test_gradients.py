@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
-from fimaq_deploy.calibration.learning.gradients import answer_of, divergence_gradient, suffix_of
+from fimaq_deploy.calibration.learning.gradients import answer_of, divergence_gradient, pull_back, suffix_of
 from fimaq_deploy.calibration.network.quantized_copy import stages_of
 from fimaq_deploy.models.families.roles import Stage
 
@@ -96,3 +96,20 @@ def test_half_the_squared_deviation_in_the_fisher_metric_is_the_divergence(chain
     divergence = kl_divergence(chain["suffix"](z + d), chain["suffix"](z), TEMPERATURE).item()
     forms = [d[i].flatten() @ fisher_of(chain, i) @ d[i].flatten() for i in range(len(z))]
     assert sum(forms).item() / len(z) / 2 == pytest.approx(divergence, rel=0.02)
+
+
+def test_gradients_are_left_as_backward_leaves_them() -> None:
+    """Of parameters with one gradient between them, in another layout, twice over, and of one that has none."""
+    torch.manual_seed(0)
+    shapes, found = [(3,), (3,), (4, 3), (2,)], []
+    values = [torch.randn(shape) for shape in shapes]
+    x = torch.randn(5, 3)
+    for way in (lambda loss, _: loss.backward(), pull_back):
+        one, other, turned, _unused = parameters = [nn.Parameter(value.clone()) for value in values]
+        for scale in (1.0, 0.3):
+            way((((x + (one + other)) @ turned.t()).sin() * scale).sum(), parameters)
+        assert one.grad.data_ptr() != other.grad.data_ptr()
+        assert turned.grad.stride() == turned.stride()
+        found.append([parameter.grad for parameter in parameters])
+    assert found[0][3] is None and found[1][3] is None
+    assert all(torch.equal(left, right) for left, right in zip(found[0][:3], found[1][:3], strict=True))
