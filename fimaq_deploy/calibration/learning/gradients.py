@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration.device import is_host
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
 from fimaq_deploy.calibration.learning.outputs import Divergence
 from fimaq_deploy.models.families.roles import Stage
@@ -68,8 +69,11 @@ def divergence_gradient(
 def pull_back(loss: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     """What `loss.backward()` leaves at parameters, none of them twice.
 
-    That copies every gradient while a step is recorded, because the recording holds it too.
+    That copies every gradient while a step is recorded on the host, because the recording holds it too.
     """
+    if not is_host(loss.device):
+        loss.backward()
+        return
     taken: set[int] = set()
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
         if gradient is None:

@@ -271,11 +271,7 @@ class BlockLearner:
         output = self.stage(self._mixed(index))
         loss = self.objective.cost(output.float(), index)
         loss = loss if share == 1 else loss * share
-        whole = loss + self._regulariser() if regularised else loss
-        if is_host(self.device):
-            pull_back(whole, self._leaves)
-        else:
-            whole.backward()
+        pull_back(loss + self._regulariser() if regularised else loss, self._leaves)
         return loss.detach(), output
 
     def _learned(self) -> Iterator[nn.Parameter]:
