@@ -47,6 +47,7 @@ def denormal_numbers() -> None:
 
 
 pytest_plugins = [
+    "fixtures.browser",
     "fixtures.drawn",
     "fixtures.exported",
     "fixtures.image_files",

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fixtures.evaluations import LABELS, ORIGINAL, OWN, TASKS, passed
 from fixtures.objects import found_objects, packed, true_objects
 
-from fimaq_deploy.measure.accuracy import Evaluation, Pass
 from fimaq_deploy.measure.tasks import Tasks
 from fimaq_deploy.measure.tasks.classes import CLASSES
 from fimaq_deploy.measure.tasks.detection import DETECTION
@@ -16,17 +16,6 @@ from fimaq_deploy.measure.tasks.regression import REGRESSION
 from fimaq_deploy.pipeline.findings import to_outputs, to_row
 from fimaq_deploy.pipeline.rows import Candidate, Done, to_predictions
 from fimaq_deploy.report.predictions import Key
-
-LABELS = np.arange(12) % 7
-ORIGINAL = np.eye(7, dtype=np.float32)[LABELS] * 9
-OWN = np.roll(ORIGINAL, 1, axis=1) * (np.arange(12) < 3)[:, None] + ORIGINAL * (np.arange(12) >= 3)[:, None]
-TASKS: Tasks = {"logits": CLASSES}
-
-
-def passed(own: Any, original: Any = None, labels: Any = None, tasks: Tasks = TASKS) -> Evaluation:
-    found, name = Pass(tasks), next(iter(tasks))
-    found.add({name: own}, None if original is None else {name: original}, labels)
-    return found.finish()
 
 
 def candidate(name: str = "engine", **more: Any) -> Candidate:
@@ -84,7 +73,7 @@ def test_of_resampled_figures_the_same_resamples_are_compared() -> None:
         assert one.loss_interval is not None and one.value is not None
         assert one.loss_interval[0] <= 100 - one.value <= one.loss_interval[1]
     assert [one.name for one in row.labelled] == ["ap", "ap50", "mask_ap", "mask_ap50"]
-    assert to_predictions("", {"engine": passed(found, None, right, tasks)}).resamples.keys() == {
+    assert to_predictions("", "", {"engine": passed(found, None, right, tasks)}).resamples.keys() == {
         Key("engine", "objects", name) for name in ("ap", "ap50", "mask_ap", "mask_ap50")
     }
 

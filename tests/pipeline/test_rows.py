@@ -6,24 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixtures.evaluations import LABELS, ORIGINAL, OWN, passed
 
-from fimaq_deploy.measure.accuracy import Evaluation, Pass
-from fimaq_deploy.measure.tasks import Tasks
-from fimaq_deploy.measure.tasks.classes import CLASSES
 from fimaq_deploy.measure.tasks.regression import REGRESSION
 from fimaq_deploy.pipeline.rows import Candidate, to_predictions
 from fimaq_deploy.report.predictions import Key
-
-LABELS = np.arange(12) % 7
-ORIGINAL = np.eye(7, dtype=np.float32)[LABELS] * 9
-OWN = np.roll(ORIGINAL, 1, axis=1) * (np.arange(12) < 3)[:, None] + ORIGINAL * (np.arange(12) >= 3)[:, None]
-TASKS: Tasks = {"logits": CLASSES}
-
-
-def passed(own: Any, original: Any = None, labels: Any = None, tasks: Tasks = TASKS) -> Evaluation:
-    found, name = Pass(tasks), next(iter(tasks))
-    found.add({name: own}, None if original is None else {name: original}, labels)
-    return found.finish()
 
 
 @pytest.mark.parametrize(("labels", "kept"), [(None, None), (LABELS, LABELS.tolist())], ids=["none", "labelled"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from fixtures.sessions import loads
 from fixtures.versions import onnxruntime_version, refuses_data_elsewhere
 from onnx import helper, numpy_helper
 
@@ -48,16 +48,6 @@ def keeping(tmp_path: Path) -> Callable[..., Path]:
         return folder / "model.onnx"
 
     return write
-
-
-def loads(path: Path) -> bool:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception:  # every refusal is of a class of its own
-        return False
-    return True
 
 
 def found(path: Path) -> list[Finding]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from fixtures.commands import document, refused
+from fixtures.sessions import loads
 from onnx import helper, numpy_helper
 
 from fimaq_deploy import lint
@@ -161,16 +161,6 @@ def file(tmp_path: Path) -> Callable[[onnx.ModelProto, Change], Path]:
         return tmp_path / "graph.onnx"
 
     return write
-
-
-def loads(path: Path) -> bool:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception:  # every refusal is of a class of its own
-        return False
-    return True
 
 
 def of_the_rule(path: Path, target: str = "onnxruntime-cpu") -> list[Finding]:
