@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timm.layers.attention import Attention
 from timm.models import swin_transformer, swin_transformer_v2
-from timm.models.vision_transformer import Block
 from torch import nn
 
 from fimaq_deploy.models.families import parts, windows
@@ -77,17 +75,6 @@ def plain_links(model: Any, shape: Shape) -> Mapping[str, nn.Module]:
         norm=model.norm_pre,
     )
     return {"patch_embed": first, **{f"blocks.{number}": _block(one) for number, one in enumerate(model.blocks)}}
-
-
-def check_plain(model: Any) -> None:
-    """The same for a VisionTransformer.
-
-    Raises:
-        UserError: names the module.
-    """
-    for number, block in enumerate(model.blocks):
-        expect(f"blocks.{number}", block, (Block,))
-        expect(f"blocks.{number}.attn", block.attn, (Attention,))
 
 
 def _block(block: Any) -> parts.Block:

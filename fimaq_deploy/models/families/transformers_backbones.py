@@ -6,16 +6,14 @@ They answer feature maps by the names of their stages. Modules have the names of
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fimaq_deploy.models.families.chain import Shape
-from fimaq_deploy.models.families.maps import Maps
+from fimaq_deploy.models.families.feature_maps import FeatureMaps
 from fimaq_deploy.models.families.parts import tokens
-from fimaq_deploy.models.families.reply import Reply
-from fimaq_deploy.models.families.source import TransformersSource
 from fimaq_deploy.models.families.tapped import Map
 from fimaq_deploy.models.families.transformers_swin import chain_links, check_layers
 from fimaq_deploy.models.families.transformers_vit import chain_blocks, check_blocks
@@ -26,7 +24,7 @@ _PLAIN = ("Dinov2Backbone", "Dinov2WithRegistersBackbone")
 _KINDS = (*_WINDOWED, *_PLAIN)
 
 
-class TransformersBackbone(TransformersSource, Maps):
+class TransformersBackbone(FeatureMaps):
     name = "transformers-backbone"
     kinds = tuple(f"transformers {kind}" for kind in _KINDS)
     class_names = _KINDS
@@ -48,15 +46,6 @@ class TransformersBackbone(TransformersSource, Maps):
         grid = patch_grid(_tower(model).embeddings.patch_embeddings.projection, shape)
         make = _window_map if _is_windowed(model) else _token_map
         return {_link_of(stage, model, links): make(stage, model, grid) for stage in self.outputs(model)}
-
-    def outputs(self, model: Any) -> tuple[str, ...]:
-        return tuple(stage for stage in model.stage_names if stage in model.out_features)
-
-    def tensors(self, model: Any, answer: Any) -> Sequence[Tensor]:
-        return list(answer["feature_maps"] if isinstance(answer, Mapping) else answer[0])
-
-    def reply(self, model: nn.Module, tensors: Sequence[Tensor]) -> Any:
-        return Reply(feature_maps=tuple(tensors))
 
 
 def _is_windowed(model: Any) -> bool:

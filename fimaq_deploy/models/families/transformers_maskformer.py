@@ -6,23 +6,21 @@ A norm for each map stands behind its stage. Modules have the names of `transfor
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.chain import Shape
 from fimaq_deploy.models.families.family import expect
-from fimaq_deploy.models.families.maps import Maps
+from fimaq_deploy.models.families.feature_maps import FeatureMaps
 from fimaq_deploy.models.families.parts import Attention, Mlp, RelativeBias, joined
-from fimaq_deploy.models.families.reply import Reply
-from fimaq_deploy.models.families.source import TransformersSource
 from fimaq_deploy.models.families.tapped import Map
 from fimaq_deploy.models.families.windows import Grid, Merging, TokenMap, WindowBlock, halved, patch_grid
 
 
-class MaskFormerSwin(TransformersSource, Maps):
+class MaskFormerSwin(FeatureMaps):
     name = "transformers-maskformer"
     kinds = ("transformers MaskFormerSwinBackbone",)
     class_names = ("MaskFormerSwinBackbone",)
@@ -56,15 +54,6 @@ class MaskFormerSwin(TransformersSource, Maps):
             link = f"layers.{index}.blocks.{len(model.model.encoder.layers[index].blocks) - 1}"
             found[link] = Map("NCHW", grid, copy.deepcopy(model.hidden_states_norms[index]))
         return found
-
-    def outputs(self, model: Any) -> tuple[str, ...]:
-        return tuple(stage for stage in model.stage_names if stage in model.out_features)
-
-    def tensors(self, model: Any, answer: Any) -> Sequence[Tensor]:
-        return list(answer["feature_maps"])
-
-    def reply(self, model: nn.Module, tensors: Sequence[Tensor]) -> Any:
-        return Reply(feature_maps=tuple(tensors))
 
 
 def _block(block: Any, grid: Grid) -> WindowBlock:

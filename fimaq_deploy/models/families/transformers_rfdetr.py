@@ -6,7 +6,7 @@ Most blocks attend inside their windows, some across all of them. Modules have t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,16 +14,14 @@ from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.chain import Shape
-from fimaq_deploy.models.families.maps import Maps
+from fimaq_deploy.models.families.feature_maps import FeatureMaps
 from fimaq_deploy.models.families.parts import Block
-from fimaq_deploy.models.families.reply import Reply
-from fimaq_deploy.models.families.source import TransformersSource
 from fimaq_deploy.models.families.tapped import Map
 from fimaq_deploy.models.families.transformers_vit import chain_blocks, check_blocks
 from fimaq_deploy.models.families.windows import Grid, patch_grid
 
 
-class RfDetr(TransformersSource, Maps):
+class RfDetr(FeatureMaps):
     name = "transformers-rfdetr"
     kinds = ("transformers RfDetrDinov2Backbone",)
     class_names = ("RfDetrDinov2Backbone",)
@@ -43,15 +41,6 @@ class RfDetr(TransformersSource, Maps):
         side, grid = model.config.num_windows, _grid(model, shape)
         norms = (copy.deepcopy(model.layernorm) if model.config.apply_layernorm else None for _ in links)
         return {_link_of(model, stage): WindowMap(side, grid, next(norms)) for stage in self.outputs(model)}
-
-    def outputs(self, model: Any) -> tuple[str, ...]:
-        return tuple(stage for stage in model.stage_names if stage in model.out_features)
-
-    def tensors(self, model: Any, answer: Any) -> Sequence[Tensor]:
-        return list(answer["feature_maps"] if isinstance(answer, Mapping) else answer[0])
-
-    def reply(self, model: nn.Module, tensors: Sequence[Tensor]) -> Any:
-        return Reply(feature_maps=tuple(tensors))
 
 
 def _grid(model: Any, shape: Shape) -> Grid:

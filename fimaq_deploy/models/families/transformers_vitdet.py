@@ -6,7 +6,7 @@ names of `transformers` 5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,15 +14,13 @@ from torch import Tensor, nn
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.models.families.chain import Shape
-from fimaq_deploy.models.families.maps import Maps
+from fimaq_deploy.models.families.feature_maps import FeatureMaps
 from fimaq_deploy.models.families.parts import Attention, Mlp
-from fimaq_deploy.models.families.reply import Reply
-from fimaq_deploy.models.families.source import TransformersSource
 from fimaq_deploy.models.families.tapped import Map
 from fimaq_deploy.models.families.windows import Grid, TokenMap, WindowBlock, patch_grid
 
 
-class VitDet(TransformersSource, Maps):
+class VitDet(FeatureMaps):
     name = "transformers-vitdet"
     kinds = ("transformers VitDetBackbone",)
     class_names = ("VitDetBackbone",)
@@ -44,15 +42,6 @@ class VitDet(TransformersSource, Maps):
         grid = patch_grid(model.embeddings.projection, shape)
         numbers = {stage: number for number, stage in enumerate(model.stage_names)}
         return {_link(numbers[stage]): Map("NCHW", grid) for stage in self.outputs(model)}
-
-    def outputs(self, model: Any) -> tuple[str, ...]:
-        return tuple(stage for stage in model.stage_names if stage in model.out_features)
-
-    def tensors(self, model: Any, answer: Any) -> Sequence[Tensor]:
-        return list(answer["feature_maps"])
-
-    def reply(self, model: nn.Module, tensors: Sequence[Tensor]) -> Any:
-        return Reply(feature_maps=tuple(tensors))
 
 
 class RelativeToQueries(nn.Module):
