@@ -1,14 +1,12 @@
-"""What a QDQ ONNX file stores: its integer weights and the grid of every quantized tensor."""
+"""ONNX files as they are read, and the integers of their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -21,29 +19,6 @@ from fimaq_deploy.graph.protos import is_text_whole
 from fimaq_deploy.manifest import check_file
 
 _Model = TypeVar("_Model")
-
-
-@dataclass(frozen=True)
-class QuantizedTensor:
-    """One Q/DQ pair, or one DequantizeLinear of stored weights.
-
-    node: the DequantizeLinear.
-    dtype: the container, such as "INT8".
-    low, high: the integers that can occur: of a weight those that are stored, of an activation what its Clip and its
-        container leave.
-    zero_point: the largest, where there are several.
-    scale: the numbers in the file, in its high-precision type.
-    clipped: whether a Clip stands before the QuantizeLinear or behind it.
-    """
-
-    node: str
-    kind: Literal["weight", "activation"]
-    dtype: str
-    zero_point: int
-    low: int
-    high: int
-    scale: NDArray[np.floating]
-    clipped: bool
 
 
 def load_graph(path: str | Path) -> ir.Graph:
@@ -98,79 +73,3 @@ def integer_weights(path: str | Path) -> dict[str, NDArray[np.generic]]:
         if stored is not None and (array := numpy_of(stored)) is not None:
             found[str(stored.name)] = array if array.dtype.kind in "iu" else array.astype(np.float32)
     return found
-
-
-def check_grids(path: str | Path) -> list[QuantizedTensor]:
-    """Every quantized tensor of a file, in execution order."""
-    return list(_grids(load_graph(path)))
-
-
-def _grids(graph: ir.Graph) -> Iterator[QuantizedTensor]:
-    for node in graph:
-        if node.op_type == "DequantizeLinear":
-            yield _weight(node) if is_integer_weight(node) else _activation(node)
-
-
-def _weight(node: ir.Node) -> QuantizedTensor:
-    kept, scale, zero = unwidened(node.inputs[0]), _stored(node, 1), numpy_of(_input(node, 2))
-    integers = numpy_of(kept)
-    assert integers is not None, node.name
-    return QuantizedTensor(
-        node=str(node.name),
-        kind="weight",
-        dtype=_type_name(kept),
-        zero_point=0 if zero is None else int(zero.max()),
-        low=int(integers.min()),
-        high=int(integers.max()),
-        scale=scale,
-        clipped=False,
-    )
-
-
-def _activation(node: ir.Node) -> QuantizedTensor:
-    zero, scale = _stored(node, 2), _stored(node, 1)
-    if zero.dtype.kind not in "iu":  # a floating-point format saturates at its largest value
-        largest = float(ml_dtypes.finfo(zero.dtype).max)
-        name = _type_name(_input(node, 2))
-        return QuantizedTensor(str(node.name), "activation", name, 0, -int(largest), int(largest), scale, False)
-    low, high = np.iinfo(zero.dtype).min, np.iinfo(zero.dtype).max
-    bounds = _clipped_integers(node, float(scale.max()), int(zero.max()))
-    if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    container = _type_name(_input(node, 2))  # said even where the file does not type what is computed
-    return QuantizedTensor(
-        str(node.name), "activation", container, int(zero.max()), low, high, scale, bounds is not None
-    )
-
-
-def _clipped_integers(dequantize: ir.Node, scale: float, zero: int) -> tuple[int, int] | None:
-    """The integers that a Clip lets through: of integers before DequantizeLinear, or of floats before the quantizer."""
-    before = _producer(dequantize)
-    if before is not None and before.op_type == "Clip":
-        return int(_stored(before, 1)), int(_stored(before, 2))
-    clip = None if before is None else _producer(before)
-    if clip is None or clip.op_type != "Clip":
-        return None
-    first, last = (int(np.rint(float(_stored(clip, index)) / scale + zero)) for index in (1, 2))
-    return first, last
-
-
-def _producer(node: ir.Node) -> ir.Node | None:
-    return None if node.inputs[0] is None else node.inputs[0].producer()
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _stored(node: ir.Node, index: int) -> np.ndarray:
-    array = numpy_of(_input(node, index))
-    if array is None:
-        raise UserError(
-            f"node {node.name}: input {index} is not stored in the file: scales and zero points must be constants"
-        )
-    return array
-
-
-def _type_name(value: ir.Value | None) -> str:
-    return value.dtype.name if value is not None and value.dtype is not None else "unknown"

@@ -59,7 +59,6 @@ class QuantizedGraph:
     images: int
     notes: tuple[str, ...]
     found: Found
-    boundaries: tuple[str, ...]
 
     @property
     def weights(self) -> Iterator[tuple[Layer, Integers, WeightGrid]]:
@@ -123,7 +122,6 @@ def quantize_network(
         images=sum(map(len, pictures)),
         notes=(*network.notes, *notes, *_told(recipe, parts, plan)),
         found=found,
-        boundaries=tuple(segment.result for segment in segments if segment.result is not None),
     )
 
 

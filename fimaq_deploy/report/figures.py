@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from fimaq_deploy.report.schema import Comparison, Figure, Meaning, Output, Report, Row
+from fimaq_deploy.report.schema import Figure, Meaning, Output, Report, Row
 
 Where = Literal["build", "comparison"]
 
@@ -159,9 +159,3 @@ def _against_original(report: Report, row: Row) -> Iterator[Figure]:
     neighbour = row.comparison if not report.outputs else None
     if neighbour and neighbour.to == report.baseline.id and neighbour.agreement is not None:
         yield Figure(output="logits", name="agreement", value=neighbour.agreement)
-
-
-def original_of(report: Report, row: Row) -> Comparison | None:
-    """The comparison with the original, of a report of any version."""
-    neighbour = row.comparison
-    return row.original or (neighbour if neighbour and neighbour.to == report.baseline.id else None)

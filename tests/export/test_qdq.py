@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from fixtures.exported import SHAPE
+from fixtures.grids import check_grids
 from fixtures.versions import onnxruntime_version, quantizes_float16_exactly
 
 from fimaq_deploy.calibration.quantization import quantize
@@ -19,7 +20,7 @@ from fimaq_deploy.engines import load_engine
 from fimaq_deploy.engines.onnxruntime import optimised_operators
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.export import export_fp_onnx, export_onnx, trace
-from fimaq_deploy.graph.inspection import check_grids, integer_weights
+from fimaq_deploy.graph.inspection import integer_weights
 from fimaq_deploy.graph.structure import read_structure
 from fimaq_deploy.models.bundled import BUNDLED
 from fimaq_deploy.recipe import Recipe

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures.grids import check_grids
 
 from fimaq_deploy import Recipe, UserError
 from fimaq_deploy.data.intake import as_source
 from fimaq_deploy.engines.onnxruntime import open_session
-from fimaq_deploy.graph.inspection import check_grids
 from fimaq_deploy.graph.rules import lint
 from fimaq_deploy.graph_calibration.intake import read_network
 from fimaq_deploy.graph_calibration.quantization import MORE_FROM_A_MODULE, QuantizedGraph, quantize_network

@@ -13,7 +13,6 @@ from fimaq_deploy.report.figures import (
     judged,
     loss,
     losses,
-    original_of,
     outputs,
     own_readings,
     plotted,
@@ -43,11 +42,9 @@ def test_a_report_from_before_has_logits_of_classes(small_report: Make) -> None:
 def test_a_neighbour_that_is_not_the_original_is_no_reading(small_report: Make) -> None:
     report = small_report()
     row = report.rows[2]
-    assert original_of(report, row) == row.comparison
     elsewhere = r.Comparison(to="onnx-fp32", agreement=100.0, largest_difference=0.0)
     other = row.model_copy(update={"comparison": elsewhere})
     assert headlines(report, other) == []
-    assert original_of(report, other) is None
 
 
 def test_readings_have_the_meaning_that_the_report_gives_them(answering: Make) -> None:

@@ -71,13 +71,10 @@ def _joined(batches: Sequence[Tensor], together: int) -> Iterator[list[Tensor]]:
         yield from (rest[start : start + together] for start in range(0, len(rest), together))
 
 
-def search_activation(quantizer: ActivationQuantizer, x: Tensor, candidates: int) -> None:
-    """Bounds of least squared error on the values x: coordinate descent over shrunken lower and upper bounds."""
-    search_activations([quantizer], [x], candidates)
-
-
 def search_activations(quantizers: Sequence[ActivationQuantizer], values: Sequence[Tensor], candidates: int) -> None:
-    """`search_activation` for quantizers of one grid, as many at once as memory is meant for."""
+    """Bounds of least squared error, each on values (n,) of its own: coordinate descent over shrunken lower and upper
+    bounds. Quantizers of one grid, as many at once as memory is meant for.
+    """
     # On the host only what is equally long goes together, so that sums are added up in one order, however they go.
     lengths = [len(x) if is_host(x.device) else max(map(len, values)) for x in values]
     for length in dict.fromkeys(lengths):

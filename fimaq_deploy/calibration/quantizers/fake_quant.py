@@ -222,9 +222,6 @@ class ActivationQuantizer(nn.Module):
     def freeze(self) -> None:
         freeze_activations([self])
 
-    def seal(self) -> None:
-        seal_activations([self])
-
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
             self.observer.add(x.detach())

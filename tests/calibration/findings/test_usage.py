@@ -11,6 +11,7 @@ from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.network.plan import make_plan
 from fimaq_deploy.calibration.network.quantized_copy import quantized_copy
 from fimaq_deploy.calibration.quantization import quantize
+from fimaq_deploy.calibration.quantizers.fake_quant import seal_activations
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, IntegerRange, WeightGrid
 from fimaq_deploy.calibration.quantizers.layers import QuantizedLinear, freeze
 from fimaq_deploy.calibration.state import mark_frozen
@@ -63,7 +64,7 @@ def test_a_zero_point_belongs_to_the_integers() -> None:
     layer = layer_of(torch.eye(4), 0.5)
     layer.input_quantizer.grid = ActivationGrid(8, "asymmetric")
     layer.input_quantizer.offset.data.fill_(100)
-    layer.input_quantizer.seal()
+    seal_activations([layer.input_quantizer])
     (found,) = (
         use
         for use in grid_use(torch.nn.Sequential(layer), [torch.tensor([[-50.0, -50.5, 77.5, 78.0]])])

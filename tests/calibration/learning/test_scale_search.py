@@ -11,7 +11,6 @@ from fimaq_deploy.calibration.learning import scale_search
 from fimaq_deploy.calibration.learning.scale_search import (
     best_weight_scale,
     observe,
-    search_activation,
     search_activations,
     search_stage,
 )
@@ -43,7 +42,7 @@ def test_searched_bounds_beat_the_extremes(kind: str, bits: int, scheme: str) ->
         extremes = ActivationQuantizer(ActivationGrid(bits, scheme))
         extremes.set_bounds(x.min(), x.max())
         searched = ActivationQuantizer(ActivationGrid(bits, scheme))
-        search_activation(searched, x, 64)
+        search_activations([searched], [x], 64)
     assert error_of(searched, x) <= error_of(extremes, x) * 1.0001
 
 
@@ -51,7 +50,7 @@ def test_searched_bounds_beat_the_extremes(kind: str, bits: int, scheme: str) ->
 def test_two_descents_come_close_to_all_pairs_of_bounds(kind: str) -> None:
     x = values(kind)
     searched, tried = (ActivationQuantizer(ActivationGrid(4, "asymmetric")).requires_grad_(False) for _ in range(2))
-    search_activation(searched, x, 40)
+    search_activations([searched], [x], 40)
     best = float("inf")
     for low, high in itertools.product(torch.linspace(0.02, 1, 40), torch.linspace(0.02, 1, 40)):
         tried.set_bounds(x.min() * low, x.max() * high)
@@ -67,7 +66,7 @@ def test_a_search_that_stops_where_nothing_moves_finds_what_a_whole_one_does(kin
     with second_device() as device:
         for place in (torch.device("cpu"), device):
             quantizer = ActivationQuantizer(ActivationGrid(bits, "asymmetric")).requires_grad_(False).to(place)
-            search_activation(quantizer, values(kind).to(place), 64)
+            search_activations([quantizer], [values(kind).to(place)], 64)
             found.append((float(quantizer.scale), float(quantizer.offset)))
     assert found[0] == found[1]
 
@@ -75,7 +74,7 @@ def test_a_search_that_stops_where_nothing_moves_finds_what_a_whole_one_does(kin
 def test_a_constant_or_empty_range_gives_a_usable_scale() -> None:
     for x in (torch.zeros(50), torch.full((50,), 2.0), torch.full((50,), -2.0)):
         quantizer = ActivationQuantizer(ActivationGrid(4, "asymmetric")).requires_grad_(False)
-        search_activation(quantizer, x, 16)
+        search_activations([quantizer], [x], 16)
         quantizer.enabled = True
         quantizer.freeze()
         torch.testing.assert_close(quantizer(x), x, rtol=0.05, atol=1e-3)
@@ -198,7 +197,7 @@ def test_searched_together_is_searched_in_turn() -> None:
     alone, values = quantizers_and_values(5, [40, 90, 40, 41, 90])
     together, _ = quantizers_and_values(5, [])
     for quantizer, x in zip(alone, values, strict=True):
-        search_activation(quantizer, x, 24)
+        search_activations([quantizer], [x], 24)
     search_activations(together, values, 24)
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.scale, other.scale) and torch.equal(one.offset, other.offset)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fimaq_deploy as fd
-from fimaq_deploy.calibration.learning.scale_search import search_activation
+from fimaq_deploy.calibration.learning.scale_search import search_activations
 from fimaq_deploy.calibration.learning.softmax_search import search_products
 from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer
 from fimaq_deploy.calibration.quantizers.grid import activation_grid
@@ -39,7 +39,7 @@ def test_the_product_is_better_than_with_the_scale_of_least_error_of_the_weights
     weights, values = _operands(256)
     plain, searched = _quantizer(), _quantizer()
     with torch.no_grad():
-        search_activation(plain, weights.flatten(), 64)
+        search_activations([plain], [weights.flatten()], 64)
     search_products(searched, weights, values, 64)
     assert searched.scale < plain.scale
     assert _error(searched, weights, values) < 0.7 * _error(plain, weights, values)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, search_activation
+from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, search_activations
 from fimaq_deploy.calibration.quantizers.block_floats import block_scales, storable, tensor_scale
 from fimaq_deploy.calibration.quantizers.grid import FloatActivationGrid, FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import BlockFloatLinear, freeze, thaw
@@ -67,7 +67,7 @@ def layer_of(seed: int = 0) -> BlockFloatLinear:
 
 def test_a_layer_freezes_to_what_it_computes_and_thaws_again() -> None:
     layer, x = layer_of(), numbers(4, 64)
-    search_activation(layer.input_quantizer, x.flatten(), 4)
+    search_activations([layer.input_quantizer], [x.flatten()], 4)
     learned = layer(x)
     freeze(layer)
     assert (layer.q_weight.dtype, layer.q_scale.dtype) == (torch.float8_e4m3fn, torch.float8_e4m3fn)
@@ -96,7 +96,7 @@ def test_scales_of_blocks_are_learned_and_used_as_they_are_stored() -> None:
 def test_activations_learn_nothing_and_pass_every_gradient() -> None:
     quantizer = activation_quantizer(INPUTS).requires_grad_(False)
     x = numbers(2, 32)
-    search_activation(quantizer, x.flatten(), 8)
+    search_activations([quantizer], [x.flatten()], 8)
     assert quantizer.learn(0.0, 0.1) == [] and torch.frexp(quantizer.scale)[0] == 0.5
     quantizer.enabled = True
     x.requires_grad_()

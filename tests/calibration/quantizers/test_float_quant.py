@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, search_activation
+from fimaq_deploy.calibration.learning.scale_search import best_weight_scale, search_activations
 from fimaq_deploy.calibration.quantizers.fake_quant import short_scale
 from fimaq_deploy.calibration.quantizers.grid import FP8_SOFTMAX, FloatActivationGrid, FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import QuantizedConv2d, QuantizedLayer, QuantizedLinear, freeze, thaw
@@ -50,7 +50,7 @@ def test_the_scale_of_a_softmax_is_known_beforehand() -> None:
     quantizer = activation_quantizer(FP8_SOFTMAX, nonnegative=True).requires_grad_(False)
     scale = quantizer.scale.clone()
     assert scale.item() == pytest.approx(1 / 448, rel=1e-3) and torch.equal(scale.half().float(), scale)
-    search_activation(quantizer, torch.rand(100), 16)
+    search_activations([quantizer], [torch.rand(100)], 16)
     assert quantizer.learn(0.25, 0.1) == []
     quantizer.settle()
     quantizer.freeze()
@@ -62,7 +62,7 @@ def test_a_search_covers_the_tensor_or_does_better(candidates: int) -> None:
     x = numbers(4096)
     extremes, searched = (activation_quantizer(INPUTS).requires_grad_(False) for _ in range(2))
     extremes.set_bounds(x.amin(), x.amax())
-    search_activation(searched, x, candidates)
+    search_activations([searched], [x], candidates)
     errors = []
     for each in (extremes, searched):
         each.enabled = True

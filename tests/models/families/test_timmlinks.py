@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from fimaq_deploy.errors import UserError
-from fimaq_deploy.models.families.timmlinks import check_plain, check_windows, plain_links, window_links
+from fimaq_deploy.models.families.timmlinks import check_windows, plain_links, window_links
 
 
 def run(links: dict[str, nn.Module], x: torch.Tensor) -> torch.Tensor:
@@ -24,9 +24,6 @@ def test_a_plain_model() -> None:
     model = VisionTransformer(**size, reg_tokens=2, qk_norm=True, init_values=0.5).eval()
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.norm(run(dict(plain_links(model, (3, 32, 32))), x)), model.forward_features(x))
-    model.blocks[1] = nn.Identity()
-    with pytest.raises(UserError, match=r"^module 'blocks.1' is a Identity"):
-        check_plain(model)
 
 
 @torch.no_grad()
