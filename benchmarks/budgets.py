@@ -243,11 +243,17 @@ class Told:
                 print(f"| {name} | {label} | {len(own)} | {size:.1f} | {' | '.join(parts)} |")
 
     def differences(self) -> None:
-        """`auto` less each other mix of its budget, of the same images: over images, and over seeds."""
-        print("\n| models | auto less | figure | difference | 95 % over images | 95 % over seeds | McNemar |")
+        """`auto` less each other mix of its budget, of the same images: over images, and over models and seeds.
+
+        McNemar's test takes the answers of all seeds together, though their images are the same.
+        """
+        print(
+            "\n| models | auto less | figure | difference | 95 % over images | 95 % over models and seeds | McNemar |"
+        )
         print("| --- | --- | --- | ---: | --- | --- | ---: |")
-        groups = [(name,) for name in self.args.models] + [tuple(self.args.models)]
-        others = [*(f"{one} layers" for one in self.args.naive), "random layers", "w4a8", *self.args.presets]
+        groups = dict.fromkeys([*((name,) for name in self.args.models), tuple(self.args.models)])
+        kinds = dict.fromkeys("random" if one in RANDOM else one for one in self.args.naive)
+        others = [*(f"{one} layers" for one in kinds), "w4a8", *self.args.presets]
         for models, share, other in product(groups, self.args.shares, others):
             pairs = [self._pair(name, seed, share, other) for name in models for seed in self.args.seeds]
             done = [pair for pair in pairs if pair is not None]
@@ -255,7 +261,8 @@ class Told:
                 self._differ(" and ".join(models), f"{other}, {share:g}", done, len(models))
 
     def _pair(self, name: str, seed: int, share: float, other: str) -> tuple[Images, list[Images]] | None:
-        labels = [f"{one} layers" for one in RANDOM] if other == "random layers" else [other]
+        random = [f"{one} layers" for one in RANDOM if one in self.args.naive]
+        labels = random if other == "random layers" else [other]
         labels = [f"{label} {share:g}" if "layers" in label else label for label in labels]
         rows = [self.row(name, seed, label) for label in (f"auto {share:g}", *labels)]
         if any(row is None for row in rows):
