@@ -46,8 +46,6 @@ TARGET = "onnxruntime-cpu"
 FIGURES = {"top-1 %": "right", "agree %": "same", "kl": "kl"}
 RANDOM = ("random a", "random b", "random c")
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 8: 2.306, 11: 2.201, 17: 2.110}  # Student's, by freedom
-# Beside its weights, a layer of 4 bits takes about so much more of model.onnx than one of 8.
-BESIDE = 156
 Row = dict[str, Any]
 Images = dict[str, NDArray[Any]]
 
@@ -180,13 +178,17 @@ class Case:
         weights = smallest["weights"]
         narrow = self.size("4 bits everywhere", with_formats(base, dict.fromkeys(weights, "w4a8")))
         largest = self.size("w8a8", self.preset("w8a8"))
+        beside = (narrow - largest + sum(weights.values()) / 2) / len(
+            weights
+        )  # nodes of 4 bits less those of 8, a layer
+        more = {name: weights[name] / 2 - beside for name in weights}
         for share in self.args.shares:
             budget = smallest["bytes"] + share * (largest - smallest["bytes"])
             if not self.args.no_auto:
                 formats = self.chosen(f"auto {share:g}", budget)["formats"]
                 self.measured(f"auto {share:g}", base, formats)
             for which in self.args.naive:
-                formats = naive(ordered(which, list(weights), self.seed), weights, budget - narrow)
+                formats = naive(ordered(which, list(weights), self.seed), more, budget - narrow)
                 self.measured(f"{which} layers {share:g}", base, {name: formats[name] for name in weights})
         for name in self.args.presets:
             self.measured(name, self.preset(name))
@@ -207,13 +209,12 @@ def ordered(which: str, names: list[str], seed: int) -> list[str]:
     return names[:: -1 if which == "last" else 1]
 
 
-def naive(names: list[str], weights: dict[str, int], spare: float) -> dict[str, str]:
-    """8 bits for one layer after the other as far as so many bytes go."""
+def naive(names: list[str], more: dict[str, float], spare: float) -> dict[str, str]:
+    """8 bits for one layer after the other as far as so many bytes go. more: what that takes of a layer."""
     found = {}
     for name in names:
-        more = weights[name] // 2 - BESIDE
-        found[name] = "w8a8" if more <= spare else "w4a8"
-        spare -= more if more <= spare else 0
+        found[name] = "w8a8" if more[name] <= spare else "w4a8"
+        spare -= more[name] if more[name] <= spare else 0
     return found
 
 
