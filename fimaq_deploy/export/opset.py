@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx import defs
 
-from fimaq_deploy.calibration.network.plan import AttentionGrids, Decision, LayerGrids, Plan
+from fimaq_deploy.calibration.network.plan import Plan
+from fimaq_deploy.calibration.network.rules import AttentionGrids, Decision, LayerGrids
 from fimaq_deploy.calibration.quantizers.grid import FloatActivationGrid, FloatWeightGrid
 from fimaq_deploy.errors import UserError, shown
 from fimaq_deploy.graph.edit import nodes_of, numpy_of, optional_at, read_at, replace, stored, stored_scalar, typed

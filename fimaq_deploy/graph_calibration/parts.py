@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fimaq_deploy.calibration.network.plan import AttentionFacts, LayerFacts
+from fimaq_deploy.calibration.network.rules import AttentionFacts, LayerFacts
 from fimaq_deploy.graph.attention import Attention, attention_of
 from fimaq_deploy.graph.edit import is_operator, maker, nodes_of, numpy_of, read_at, sizes
 from fimaq_deploy.graph.products import product_of, reads_one_row

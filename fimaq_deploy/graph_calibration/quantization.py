@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
-from fimaq_deploy.calibration.network.plan import AttentionGrids, Decision, Kept, LayerGrids, Plan, Rules
+from fimaq_deploy.calibration.network.plan import Plan
+from fimaq_deploy.calibration.network.rules import AttentionGrids, Decision, Kept, LayerGrids, Rules
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, FloatActivationGrid, WeightGrid
 from fimaq_deploy.calibration.walk import Progress
 from fimaq_deploy.contract import Contract

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from fimaq_deploy.calibration.network.plan import LayerGrids, make_plan
+from fimaq_deploy.calibration.network.plan import make_plan
+from fimaq_deploy.calibration.network.rules import LayerGrids
 from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.calibration.state import read_state, write_state
 from fimaq_deploy.errors import UserError

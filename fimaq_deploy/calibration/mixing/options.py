@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fimaq_deploy.calibration.network.plan import LayerGrids
+from fimaq_deploy.calibration.network.rules import LayerGrids
 from fimaq_deploy.calibration.quantized_model import QuantizedModel
 from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import quantized_layers

@@ -7,7 +7,8 @@ import copy
 from torch import nn
 
 from fimaq_deploy.calibration.network.attentions import is_explicit, replace_module
-from fimaq_deploy.calibration.network.plan import AttentionGrids, LayerGrids, Plan
+from fimaq_deploy.calibration.network.plan import Plan
+from fimaq_deploy.calibration.network.rules import AttentionGrids, LayerGrids
 from fimaq_deploy.calibration.quantizers.grid import FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     AttentionQuantizers,

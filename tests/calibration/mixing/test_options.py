@@ -12,7 +12,7 @@ import torch
 
 import fimaq_deploy as fd
 from fimaq_deploy.calibration.mixing.options import FLOATS, formats_for, mixed, options_of, uniform
-from fimaq_deploy.calibration.network.plan import Kept, LayerGrids
+from fimaq_deploy.calibration.network.rules import Kept, LayerGrids
 from fimaq_deploy.calibration.quantizers.layers import quantized_layers
 from fimaq_deploy.export import trace
 from fimaq_deploy.recipe import Recipe

@@ -10,7 +10,8 @@ from torch import nn
 
 from fimaq_deploy.calibration.network.attentions import attention_tokens
 from fimaq_deploy.calibration.network.overrides import Overrides
-from fimaq_deploy.calibration.network.plan import AttentionGrids, Kept, LayerGrids, Plan, make_plan
+from fimaq_deploy.calibration.network.plan import Plan, make_plan
+from fimaq_deploy.calibration.network.rules import AttentionGrids, Kept, LayerGrids
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import LayerOverride, Recipe
