@@ -97,6 +97,11 @@ def test_the_root_holds_at_most_eight_modules() -> None:
     assert len(list(ROOT.glob("*.py"))) <= 8
 
 
+def test_no_module_grows_past_400_lines() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def test_every_room_is_a_package_with_a_sentence_about_it() -> None:
     for folder in (path.parent for path in ROOT.rglob("*.py")):
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
