@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fimaq_deploy.engines.runner import ComputeCapability
-from fimaq_deploy.engines.versions import generation
+from fimaq_deploy.target.kernels import in_words
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Here:
     @property
     def device(self) -> str:
         name = self.gpu or "the GPU here"
-        return f"{name} ({generation(self.capability)})" if self.capability else name
+        return f"{name} ({in_words(self.capability)})" if self.capability else name
 
 
 # In the order of what to tell where several are set: a file that is none has no version.

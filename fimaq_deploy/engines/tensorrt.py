@@ -35,11 +35,11 @@ from fimaq_deploy.engines.versions import (
     check_options,
     check_version,
     find_level,
-    generation,
     passes_strong_typing,
 )
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.files import write_whole
+from fimaq_deploy.target.kernels import in_words
 
 _OLDEST: ComputeCapability = (0, 0)
 _AMPERE: ComputeCapability = (8, 0)
@@ -131,9 +131,9 @@ def _known_capabilities(wanted: Sequence[ComputeCapability] | None) -> list[Comp
     known = compute_capabilities()
     unknown = [capability for capability in wanted or () if capability not in known]
     if unknown:
-        listed = ", ".join(map(generation, known))
+        listed = ", ".join(map(in_words, known))
         raise UserError(
-            f"compute capability {generation(unknown[0])}: this TensorRT-RTX compiles for {listed}; "
+            f"compute capability {in_words(unknown[0])}: this TensorRT-RTX compiles for {listed}; "
             f"name one of these, or use target {TENSORRT.target} on that GPU"
         )
     return list(wanted) if wanted else [capability for capability in known if capability >= _AMPERE]
@@ -185,8 +185,8 @@ def _of_its_types(network: Any, capabilities: Sequence[Any]) -> list[Any]:
     if not fitting:
         name = max(needed, key=lambda name: needed[name])
         raise UserError(
-            f"compute capability {generation(capabilities[-1])}: the file multiplies {name}, which needs "
-            f"{generation(least)} or newer"
+            f"compute capability {in_words(capabilities[-1])}: the file multiplies {name}, which needs "
+            f"{in_words(least)} or newer"
         )
     return fitting
 

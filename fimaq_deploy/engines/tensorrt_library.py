@@ -18,7 +18,8 @@ from typing import Any
 
 from fimaq_deploy.engines.cuda import ask_driver, no_gpu
 from fimaq_deploy.engines.runner import ComputeCapability
-from fimaq_deploy.engines.versions import OF_RTX, Member, Version, generation, not_for_gpu, parse_version
+from fimaq_deploy.engines.versions import OF_RTX, Member, Version, not_for_gpu, parse_version
+from fimaq_deploy.target.kernels import in_words
 
 TENSORRT = Member("tensorrt", "tensorrt", extra="tensorrt", oldest=(10, 8), ahead_of_time=False)
 RTX = Member("tensorrt-rtx", "tensorrt_rtx", extra="rtx", oldest=(1, 2), ahead_of_time=True)
@@ -55,7 +56,7 @@ def _no_fitting_gpu(member: Member) -> str | None:
         return reason
     first = ask_driver().gpus[0]
     problem = not_for(member.target, first.capability)
-    return f"{first.name} has compute capability {generation(first.capability)}: {problem}" if problem else None
+    return f"{first.name} has compute capability {in_words(first.capability)}: {problem}" if problem else None
 
 
 def compute_capabilities() -> list[ComputeCapability]:

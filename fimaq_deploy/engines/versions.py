@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from fimaq_deploy.engines.runner import ComputeCapability
 from fimaq_deploy.errors import UserError
+from fimaq_deploy.target.kernels import in_words
 
 Version = tuple[int, int]
 
@@ -114,14 +115,9 @@ def not_for_gpu(member: Member, capability: ComputeCapability, known: Collection
     known: those that the installed TensorRT-RTX compiles for.
     """
     if not member.ahead_of_time:
-        oldest = generation(OLDEST_OF_TENSORRT)
+        oldest = in_words(OLDEST_OF_TENSORRT)
         return None if capability >= OLDEST_OF_TENSORRT else f"it needs compute capability {oldest} or newer"
-    return None if capability in known else f"it compiles for {', '.join(map(generation, sorted(known)))} only"
-
-
-def generation(capability: ComputeCapability) -> str:
-    """As in "8.9"."""
-    return f"{capability[0]}.{capability[1]}"
+    return None if capability in known else f"it compiles for {', '.join(map(in_words, sorted(known)))} only"
 
 
 def passes_strong_typing(version: Version, flags: Collection[str]) -> bool:

@@ -15,7 +15,6 @@ from fimaq_deploy.data.intake import Images
 from fimaq_deploy.engines.runner import ComputeCapability
 from fimaq_deploy.engines.runtimes import every_runtime, find_runtime
 from fimaq_deploy.engines.tensorrt_library import FAMILY, not_for
-from fimaq_deploy.engines.versions import generation as in_words
 from fimaq_deploy.errors import UserError, shown, within
 from fimaq_deploy.export.opset import check_storage
 from fimaq_deploy.measure.gpus import find_gpu
@@ -24,6 +23,7 @@ from fimaq_deploy.models.devices import find_device
 from fimaq_deploy.models.names import is_onnx, require_known
 from fimaq_deploy.recipe import AUTO, Recipe
 from fimaq_deploy.target import WeightStorage, find_target, since
+from fimaq_deploy.target.kernels import in_words
 
 LARGEST_SEED = 2**63 - 1
 OLDEST_SM, LATEST_SM = 75, 999  # Turing, and what nobody has built yet

@@ -11,7 +11,7 @@ from fimaq_deploy.engines.machine import Environment, describe_environment
 from fimaq_deploy.engines.provider_libraries import ProviderLibrary, provider_libraries
 from fimaq_deploy.engines.runtimes import Runtime, every_runtime, runtime_packages
 from fimaq_deploy.engines.tensorrt_library import ENGINES, not_for
-from fimaq_deploy.engines.versions import generation
+from fimaq_deploy.target.kernels import in_words
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GpuAbility:
 
     def document(self) -> dict[str, Any]:
         """For programs."""
-        told = {"name": self.gpu.name, "compute_capability": generation(self.gpu.capability)}
+        told = {"name": self.gpu.name, "compute_capability": in_words(self.gpu.capability)}
         return {**told, "memory_bytes": self.gpu.memory_bytes, "not_for": dict(self.not_for)}
 
 
@@ -63,7 +63,7 @@ class Machine:
         return {
             "schema": "fimaq-deploy/doctor/1",
             "environment": asdict(self.environment),
-            "cuda": generation(self.cuda) if self.cuda else None,
+            "cuda": in_words(self.cuda) if self.cuda else None,
             "gpus": [one.document() for one in self.gpus],
             "onnxruntime_providers": [asdict(one) for one in self.providers],
             "targets": [one.document() for one in self.abilities],

@@ -200,6 +200,7 @@ def _widened(form: str, kernels: tuple[Kernel, ...]) -> Widened:
 
 
 def in_words(capability: ComputeCapability) -> str:
+    """As in "8.9"."""
     return f"{capability[0]}.{capability[1]}"
 
 
