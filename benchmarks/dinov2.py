@@ -8,7 +8,8 @@ it is distributed (Debian: dataset-fashion-mnist). The classifier, logistic regr
 here on the first training images; calibration takes those that follow. Each run is a preset and fields to replace.
 
 Prints a table and one JSON line: top-1, cosine of the features and recall@1 (whether the nearest other test image stays
-the same) against full precision, seconds, CPU seconds and peak memory.
+the same) against full precision, seconds, CPU seconds and peak memory. --json has the same document, written whole
+after each run. A run that fails is told and named in it, and does not stop the others; exit code 1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fimaq_deploy as fd
+from fimaq_deploy.files import write_whole
 
 NAME, SIZE, CLASSES = "vit_small_patch14_dinov2", 224, 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -166,7 +169,7 @@ def row(result: Result) -> str:
     return f"| {result.run} | {result.seed} | {quality} | {cost} |"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
@@ -179,7 +182,13 @@ def main() -> None:
     parser.add_argument("--probe", type=int, default=PROBE_IMAGES)
     parser.add_argument("--target", default="tensorrt")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="where the document goes as well")
     args = parser.parse_args()
+    try:
+        for run in args.runs:
+            recipe_of(run)
+    except fd.UserError as error:
+        parser.error(str(error))
     device = torch.device(args.device)
     train, labels = read_set(args.images, "train")
     tests, truth = (part[: args.tests] for part in read_set(args.images, "t10k"))
@@ -193,12 +202,26 @@ def main() -> None:
     correct = 100 * float((logits.argmax(1) == truth).float().mean())
     print(f"full precision: top-1 {correct:.2f} on {len(tests)} images\n")
     images = prepared(train[args.probe : args.probe + args.calibration], device).cpu()
-    results = []
+    results: list[Result] = []
+    failures: list[str] = []
+
+    def document() -> str:
+        found = {"model": NAME, "results": [asdict(result) for result in results], "failures": failures}
+        if args.json:
+            write_whole(args.json, f"{json.dumps(found)}\n".encode())
+        return json.dumps(found)
+
     print("| run | seed | top-1 | cosine | recall@1 | s | CPU s | peak MiB | iterations |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for run in args.runs:
         for seed in args.seeds:
-            quantized, cost = measured(run, seed, model, images, args.target)
+            try:
+                quantized, cost = measured(run, seed, model, images, args.target)
+            except Exception as error:  # also what a GPU refuses
+                failures.append(f"{run}, seed {seed}: {type(error).__name__}: {' '.join(str(error).split())[:400]}")
+                print(f"failed: {failures[-1]}", file=sys.stderr, flush=True)
+                document()
+                continue
             own, found = judged(quantized, tests, device)
             result = Result(
                 run=run,
@@ -210,8 +233,10 @@ def main() -> None:
             )
             results.append(result)
             print(row(result), flush=True)
-    print(json.dumps({"model": NAME, "results": [asdict(result) for result in results]}))
+            document()
+    print(document())
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
