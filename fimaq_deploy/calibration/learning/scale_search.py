@@ -142,7 +142,10 @@ class _Trial:
         if self._sorted is None:
             return self._tried(self._x[:, None], scale, offset)
         errors = torch.full_like(scale, torch.inf)
-        left = self._sorted.near_best(scale, offset, self._quantizer.top).nonzero()
+        near = self._sorted.near_best(scale, offset, self._quantizer.top)
+        alone = near & (near.sum(1, keepdim=True) == 1)
+        errors[alone] = 0  # nothing is left that it would be compared with
+        left = (near ^ alone).nonzero()
         for rows, which in (part.unbind(1) for part in left.split(max(1, _HOST_VALUES // self._x.shape[1]))):
             errors[rows, which] = self._tried(self._x[rows], scale[rows, which], offset[rows, which])
         return errors
