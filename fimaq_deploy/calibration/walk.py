@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
-from fimaq_deploy.calibration.device import place_of
+from fimaq_deploy.calibration.device import is_host, place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
 from fimaq_deploy.calibration.learning.chain_gradients import ChainGradients
@@ -63,7 +63,7 @@ class Walk:
         count = len(self.images)
         fp_in = q_in = self.images
         for position, stage in enumerate(self.stages):
-            _sow(self.seed, position)
+            self._sow(position)
             self.progress(position, self.steps, stage.name)
             size = self._passed(fp_in)
             z = self.store.collect(run_batches(stage.module, fp_in, size), count)
@@ -96,6 +96,14 @@ class Walk:
         freeze(module)
         return record
 
+    def _sow(self, position: int) -> None:
+        """Each block has its own random stream, so that resuming changes nothing, and so has each process."""
+        number = (self.seed * 1009 + position + parallel.current().rank * 1_000_003) % 2**63
+        if is_host(place_of(self.model)):
+            torch.default_generator.manual_seed(number)  # torch.manual_seed asks for every device there might be
+        else:
+            torch.manual_seed(number)
+
     def _passed(self, inputs: Tensor) -> int:
         """How many images a pass takes together."""
         device = next(self.model.parameters()).device
@@ -104,7 +112,7 @@ class Walk:
     def tuned(self, teacher: nn.Module, at_once: int) -> BlockRecord:
         """Joint tuning, recorded like a block whose output is the logits. at_once: images in one graph of the chain."""
         settings = self.recipe.tuning
-        _sow(self.seed, len(self.stages))
+        self._sow(len(self.stages))
         self.progress(len(self.stages), self.steps, "joint tuning")
         started = time.perf_counter()
         whole, size = self.outputs.joining(self.model), min(settings.batch_size, self.at_once)
@@ -113,8 +121,3 @@ class Walk:
         tune(self.stages, chain, self.images, settings, divergence, at_once)
         after = float(relative_error(run_batches(whole, self.images, size), self.logits))
         return BlockRecord("joint tuning", before, after, settings.joint_iterations, time.perf_counter() - started)
-
-
-def _sow(seed: int, position: int) -> None:
-    """Each block has its own random stream, so that resuming changes nothing, and so has each process."""
-    torch.manual_seed((seed * 1009 + position + parallel.current().rank * 1_000_003) % 2**63)

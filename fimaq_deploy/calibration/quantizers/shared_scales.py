@@ -23,12 +23,13 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
 class _Scales(torch.autograd.Function):
     """Short scales of logarithms, of each in its shape; gradients as if nothing were made short.
 
-    steps: `steps_of_significand` for every scale of all of them together; sizes: how many each has.
+    steps: `steps_of_significand` for every scale of all of them together; sizes: how many each has; flat: the
+    logarithms as vectors, in the same memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, steps: Tensor, sizes: list[int], *logs: Tensor) -> tuple[Tensor, ...]:
-        exact = torch.cat([each.view(-1) for each in logs]).exp_()
+    def forward(ctx: Any, steps: Tensor, sizes: list[int], flat: list[Tensor], *logs: Tensor) -> tuple[Tensor, ...]:
+        exact = torch.cat(flat).exp_()
         ctx.save_for_backward(exact)
         ctx.sizes, ctx.shapes = sizes, [each.shape for each in logs]
         return _shaped(ShortScale.apply(exact, steps), sizes, ctx.shapes)
@@ -37,7 +38,7 @@ class _Scales(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (exact,) = ctx.saved_tensors
         of_logs = torch.cat([each.reshape(-1) for each in grads]).mul_(exact)
-        return None, None, *_shaped(of_logs, ctx.sizes, ctx.shapes)
+        return None, None, None, *_shaped(of_logs, ctx.sizes, ctx.shapes)
 
 
 def _shaped(flat: Tensor, sizes: list[int], shapes: list[torch.Size]) -> tuple[Tensor, ...]:
@@ -50,6 +51,7 @@ class SharedScales:
     def __init__(self, quantizers: Sequence[ActivationQuantizer | WeightQuantizer]) -> None:
         self._quantizers = [(each, each.log_scale) for each in quantizers if each.log_scale is not None]
         self._logs = [log_scale for _, log_scale in self._quantizers]
+        self._flat = [log_scale.detach().view(-1) for log_scale in self._logs]
         self._sizes = [log_scale.numel() for _, log_scale in self._quantizers]
         steps = [
             torch.full((log_scale.numel(),), steps_of_significand(each.scale_digits), device=log_scale.device)
@@ -61,6 +63,6 @@ class SharedScales:
         """Hand every quantizer its scale, for the passes until the next step."""
         if self._steps is None:
             return
-        made = _Scales.apply(self._steps, self._sizes, *self._logs)
+        made = _Scales.apply(self._steps, self._sizes, self._flat, *self._logs)
         for (quantizer, _), scale in zip(self._quantizers, made, strict=True):
             quantizer.short_scale = scale
