@@ -56,7 +56,8 @@ class Operator:
         self._variant, self._names, self._known = _into(function)
         depends = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
         self._depends = not depends.isdisjoint(function.tags)
-        self._plain = _IN_PLACE.get(function, self._call) if self._writes else _INTO.get(function)
+        self._in_place: Callable[..., Any] = _IN_PLACE.get(function, self._call)
+        self._plain = _INTO.get(function)
 
     def repeats(self, args: Sequence[Any]) -> bool:
         """Whether the numbers of tensors decide neither on shapes nor on numbers that Python goes on with."""
@@ -67,7 +68,7 @@ class Operator:
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any], results: Sequence[Any]) -> Callable[[], Any]:
         """What computes its results anew, where they lie. None among them stands for what it left out."""
         if self._writes:
-            return partial(self._plain, *args, **kwargs)
+            return partial(self._in_place, *args, **kwargs)
         if self._variant is None or len(self._names) != len(results) or any(each is None for each in results):
             return copied(partial(self._call, *args, **kwargs), results)
         settings = {name: value for name, value in kwargs.items() if name in self._known}

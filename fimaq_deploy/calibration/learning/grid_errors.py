@@ -17,8 +17,15 @@ _RELATIVE, _ABSOLUTE = 1e-3, 1e-9
 WORTH_SORTING = 256
 
 
+# Of a row's sum of squares below which no error of a candidate can overflow float32.
+_LARGE = 1e30
+
+
 class Sorted:
-    """Rows of numbers on the host, (rows, numbers), sorted, with their sums."""
+    """Rows of numbers on the host, (rows, numbers), sorted, with their sums.
+
+    moderate: (rows, 1), of which rows no squared error can overflow float32.
+    """
 
     def __init__(self, x: Tensor) -> None:
         # NumPy sorts in vectors, torch number by number.
@@ -27,6 +34,7 @@ class Sorted:
         self._below = torch.nn.functional.pad(below, (1, 0))
         self._total = below[:, -1:]
         self._power = self._values.double().square().sum(1, keepdim=True)
+        self.moderate = self._power < _LARGE
 
     def errors(self, scale: Tensor, offset: Tensor, top: int) -> Tensor:
         """Σ (x - x̂)² for x̂ = scale * clamp(round(x / scale), low, low + top) with low = -offset, in float64.

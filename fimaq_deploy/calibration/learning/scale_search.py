@@ -143,8 +143,9 @@ class _Trial:
             return self._tried(self._x[:, None], scale, offset)
         errors = torch.full_like(scale, torch.inf)
         near = self._sorted.near_best(scale, offset, self._quantizer.top)
-        alone = near & (near.sum(1, keepdim=True) == 1)
-        errors[alone] = 0  # nothing is left that it would be compared with
+        # Nothing is left that such a one would be compared with; of numbers too large for float32 the first is taken.
+        alone = near & (near.sum(1, keepdim=True) == 1) & self._sorted.moderate
+        errors[alone] = 0
         left = (near ^ alone).nonzero()
         for rows, which in (part.unbind(1) for part in left.split(max(1, _HOST_VALUES // self._x.shape[1]))):
             errors[rows, which] = self._tried(self._x[rows], scale[rows, which], offset[rows, which])
