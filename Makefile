@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare test test-slow test-docs test-exports test-lowest test-newest test-bare test-runtime chaos check format reference hooks clean
+.PHONY: help demo compare test test-slow test-docs test-devices test-exports test-lowest test-newest test-bare test-runtime chaos check format reference hooks clean
 
 help:
 	@echo "make demo         quantize, export, compile and check a shipped model; ends in a table"
@@ -15,6 +15,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-slow    run those that take minutes"
 	@echo "make test-docs    those of them that run what the documents say, and a user's file under a type checker"
+	@echo "make test-devices that nothing of the host meets a device, on one that is emulated: minutes"
 	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
 	@echo "make test-runtime the shipped models in an environment with NumPy, Pillow and ONNX Runtime alone: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
@@ -40,6 +41,9 @@ test-slow: $(INSTALLED)
 
 test-docs: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/test_documents.py tests/test_types.py
+
+test-devices: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m slow tests/calibration/test_other_devices.py
 
 test-runtime: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/runtime/test_bare_environment.py

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from fixtures.own_process import SUITES
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_host_meets_the_device() -> None:
     assert "test_second_device.py" in {path.name for path in SUITES}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, SUITES)]
