@@ -88,12 +88,19 @@ class Accelerator:
         """
         return torch.random.fork_rng(devices=[])
 
+    def seed(self, number: int) -> None:
+        """Begin the random numbers of the host and of this device anew."""
+        torch.manual_seed(number)
+
     def select(self) -> None:
         """Make this the current device of the process."""
 
 
 class Host(Accelerator):
     """The CPU."""
+
+    def seed(self, number: int) -> None:
+        torch.default_generator.manual_seed(number)  # torch.manual_seed asks for every device there might be
 
     def send(self, tensor: Tensor) -> Tensor:
         return tensor

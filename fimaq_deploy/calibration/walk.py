@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor, nn
 
 from fimaq_deploy.calibration import parallel
 from fimaq_deploy.calibration.budget import images_in_a_pass
 from fimaq_deploy.calibration.checkpoints import Checkpoints, resumed
-from fimaq_deploy.calibration.device import is_host, place_of
+from fimaq_deploy.calibration.device import of, place_of
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.batches import relative_error, run_batches
 from fimaq_deploy.calibration.learning.chain_gradients import ChainGradients
@@ -99,10 +98,7 @@ class Walk:
     def _sow(self, position: int) -> None:
         """Each block has its own random stream, so that resuming changes nothing, and so has each process."""
         number = (self.seed * 1009 + position + parallel.current().rank * 1_000_003) % 2**63
-        if is_host(place_of(self.model)):
-            torch.default_generator.manual_seed(number)  # torch.manual_seed asks for every device there might be
-        else:
-            torch.manual_seed(number)
+        of(place_of(self.model)).seed(number)
 
     def _passed(self, inputs: Tensor) -> int:
         """How many images a pass takes together."""

@@ -16,8 +16,7 @@ _RELATIVE, _ABSOLUTE = 1e-3, 1e-9
 # Numbers for each threshold of a grid from which on this is the shorter way.
 WORTH_SORTING = 256
 
-
-# Of a row's sum of squares below which no error of a candidate can overflow float32.
+# Rows whose squares sum up to less have no candidate whose error overflows float32.
 _LARGE = 1e30
 
 
