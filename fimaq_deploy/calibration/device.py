@@ -37,7 +37,7 @@ class Accelerator:
     """A device of which nothing is known but that it computes.
 
     records: whether a step can be recorded and replayed. tensor_cores: whether TF32 is faster there than float32.
-    fuses: whether `quantizers.fused` has kernels for it.
+    fuses: whether `calibration.fused` has kernels for it.
     processes: the backend of torch.distributed whose collectives take its tensors.
     """
 

@@ -31,7 +31,7 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tens
     scale, offset: without dimensions. keep: `rows_kept`.
     """
     if of(x.device).fuses and not torch.compiler.is_compiling():
-        from fimaq_deploy.calibration.quantizers import fused
+        from fimaq_deploy.calibration.fused import fake_quantize as fused
 
         return fused.FakeQuantize.apply(x, scale, offset, top, keep)
     return FakeQuantize.apply(x, scale, offset, top, keep if keep is None else keep.to(x.dtype))

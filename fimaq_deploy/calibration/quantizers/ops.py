@@ -22,7 +22,7 @@ def quantize_dequantize(x: Tensor, scale: Tensor, zero_point: int, low: int, hig
     `scale` has no dimensions. Zero point 0 with integers in [-128, 127] is an INT8 tensor, [0, 255] a UINT8 one.
     """
     if of(x.device).fuses:
-        from fimaq_deploy.calibration.quantizers import fused
+        from fimaq_deploy.calibration.fused import fake_quantize as fused
 
         return fused.quantize_dequantize(x, scale, scale.new_full((), zero_point - low), high - low)
     return x.div(scale).round_().add_(zero_point).clamp_(low, high).sub_(zero_point).mul_(scale)

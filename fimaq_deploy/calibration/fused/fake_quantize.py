@@ -1,11 +1,9 @@
-"""Fake quantization of a large tensor in one pass over memory each way, as Triton kernels for GPUs.
+"""Fake quantization of a large tensor: forward and backward.
 
-On a GPU a learning step is bound by memory: written in torch's operators, forward and backward of one fake quantizer go
-over its tensor about thirty times. Here the forward pass reads x and writes the result, and the backward pass reads x
-and the gradient and writes the gradient of x; rows that QDrop leaves in full precision are part of both.
-
-The numbers are those of torch's operators: IEEE division, rounding half to even, sums in a fixed order. Importing this
-module needs Triton, which comes with torch's CUDA builds. `TRITON_INTERPRET=1` runs the kernels without a GPU.
+Written in torch's operators, both go over the tensor about thirty times. Here the forward pass reads x and writes the
+result, and the backward pass reads x and the gradient and writes the gradient of x; rows that QDrop leaves in full
+precision are part of both. The numbers are those of torch's operators: IEEE division, rounding half to even, sums in a
+fixed order.
 """
 
 from __future__ import annotations

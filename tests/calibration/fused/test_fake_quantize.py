@@ -17,7 +17,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 @pytest.fixture
 def fused() -> ModuleType:
     pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds")
-    from fimaq_deploy.calibration.quantizers import fused
+    from fimaq_deploy.calibration.fused import fake_quantize as fused
 
     return fused
 
