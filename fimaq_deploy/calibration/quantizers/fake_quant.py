@@ -323,12 +323,17 @@ class WeightQuantizer(nn.Module):
         return rounded.clamp(self.grid.range.low, self.grid.range.high)
 
     def forward(self) -> Tensor:
-        scale = self.expand(current_scale(self))
+        scale = current_scale(self)
         # Told apart by what it learns: a rounding is a module of `calibration.quantizers.rounding`, which imports this.
         delta = getattr(self.soft, "delta", None)
         if delta is None or isinstance(self.grid, FloatWeightGrid):
-            return self.integers() * scale
-        return RoundedWeight.apply(self.latent, delta, scale, self.grid.range.low, self.grid.range.high)
+            return self.integers() * self.expand(scale)
+        bounds = self.grid.range.low, self.grid.range.high
+        if of(delta.device).fuses and not torch.compiler.is_compiling():
+            from fimaq_deploy.calibration.fused import weights
+
+            return weights.RoundedWeight.apply(self.latent, delta, scale, *bounds)
+        return RoundedWeight.apply(self.latent, delta, self.expand(scale), *bounds)
 
 
 def current_scale(quantizer: ActivationQuantizer | WeightQuantizer) -> Tensor:
