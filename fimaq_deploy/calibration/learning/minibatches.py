@@ -36,6 +36,12 @@ class Rows:
             return self._arrived
         return self._fetched(where)
 
+    def source(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where the rows of `index` are read from: all rows and their numbers, or those rows alone and None."""
+        if self.ahead:
+            return self[index], None
+        return self.tensor, index.to(self.device)
+
     def arrive(self, index: Tensor) -> None:
         """From now on any indices stand for those of `index`, whose rows lie at one address for all minibatches."""
         rows = self._fetched(index)

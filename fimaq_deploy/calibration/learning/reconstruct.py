@@ -56,8 +56,6 @@ from fimaq_deploy.models.families.roles import Stage
 from fimaq_deploy.recipe import Reconstruction
 
 _CURVE_POINTS = 25
-
-
 EVERY_IMAGE = sys.maxsize  # a minibatch is computed as a whole
 RECORDED_IMAGES = 128  # what the errors of a block's record are measured on
 
@@ -290,9 +288,13 @@ class BlockLearner:
 
     def _mixed(self, index: Tensor) -> Tensor:
         """Block inputs with a share of their rows in full precision (QDrop)."""
-        quantized = self.q_in[index]
         if not self._mixes:
-            return quantized
+            return self.q_in[index]
+        if of(self.device).fuses:
+            from fimaq_deploy.calibration.fused.rows import mixed
+
+            return mixed(self.q_in.source(index), self.fp_in.source(index), self.settings.qdrop)
+        quantized = self.q_in[index]
         keep = rows_kept(quantized, self.settings.qdrop)
         return torch.lerp(quantized, self.fp_in[index], keep.to(quantized.dtype))
 

@@ -37,9 +37,14 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tens
     return FakeQuantize.apply(x, scale, offset, top, keep if keep is None else keep.to(x.dtype))
 
 
+def rows_drawn(x: Tensor) -> Tensor:
+    """A number from 0 to 1 for each row of x, (..., 1). What is below a share decides about that share of them."""
+    return torch.rand((*x.shape[:-1], 1), device=x.device)
+
+
 def rows_kept(x: Tensor, share: float) -> Tensor:
     """Which rows of x stay in full precision, about so large a share of them: (..., 1), 1 for those, 0 for others."""
-    drawn = torch.rand((*x.shape[:-1], 1), device=x.device)
+    drawn = rows_drawn(x)
     # In place the answer is numbers already, which is what a CPU computes with. Kernels take a byte each.
     return drawn.lt_(share) if is_host(x.device) else drawn < share
 
