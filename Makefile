@@ -15,8 +15,8 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-slow    run those that take minutes"
 	@echo "make test-docs    those of them that run what the documents say, and a user's file under a type checker"
-	@echo "make test-devices that nothing of the host meets a device, on one that is emulated: minutes"
-	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference: minutes"
+	@echo "make test-devices that nothing of the host meets a device, on one that is emulated, and that kernels compile: minutes"
+	@echo "make test-exports what the shipped models export to, in every preset, against tests/reference, and its layer plans: minutes"
 	@echo "make test-runtime the shipped models in an environment with NumPy, Pillow and ONNX Runtime alone: minutes"
 	@echo "make test-lowest  the tests where libraries meet, with the lowest versions; test-newest, test-bare alike: gigabytes"
 	@echo "make chaos        builds that are killed, stopped, started twice and starved of disk; flipped bits: minutes"
@@ -43,13 +43,14 @@ test-docs: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/test_documents.py tests/test_types.py
 
 test-devices: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m slow tests/calibration/test_other_devices.py
+	$(BIN)/python -m pytest -q -m slow tests/calibration/test_other_devices.py tests/calibration/fused
 
 test-runtime: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/runtime/test_bare_environment.py
 
 test-exports: $(INSTALLED)
 	$(BIN)/python tests/reference/export_digests.py
+	$(BIN)/python -m pytest -q -m slow tests/export/test_whole_models.py
 
 test-lowest test-newest test-bare: test-%:
 	PYTHON=$(PYTHON) tests/environment.sh $*

@@ -30,7 +30,6 @@ LONG = (
     "test_documents.py",
     "test_other_devices.py",
     "test_parallel.py",
-    "test_whole_models.py",
     "test_module_builds.py",
 )
 

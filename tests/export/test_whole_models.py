@@ -28,6 +28,7 @@ from fimaq_deploy.verify.layer_audit import builder_log
 from fimaq_deploy.verify.promises import EXPECTED, broken_promises
 
 pytest.importorskip("tensorrt_rtx")
+pytestmark = pytest.mark.slow  # `make test-exports` runs them
 
 TARGET = find_target("tensorrt-rtx")
 PROMISES = (*EXPECTED, "no-more-kernels")

@@ -2,12 +2,18 @@
 
 Written in torch's operators, both go over the tensor about thirty times. Here the forward pass reads x and writes the
 result, and the backward pass reads x and the gradient and writes the gradient of x; rows that QDrop leaves in full
-precision are part of both. The numbers are those of torch's operators: IEEE division, rounding half to even, sums in a
-fixed order.
+precision are part of both, x may be a view such as q, k and v of one product, and under autocast the result has the
+type that the product behind it reads. The numbers are those of torch's operators: IEEE division, rounding half to even,
+sums in a fixed order.
+
+A program holds tiles of rows and columns: indices are divided once a row, because for every number that would take
+longer than its way to memory and back.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,17 +21,53 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 2048
+_TILE = 2048  # numbers that a program holds at once
 _PROGRAMS = 1024  # at most, each with a partial sum of its own
 _TO_EVEN = tl.constexpr(1.5 * 2**23)  # adding and taking it away rounds what is below 2**22 half to even
 
 
 @triton.jit
-def _rounded(x: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
+def rounded(x: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
+    """`clamp(round(x / scale), low, high)`."""
     steps = tl.div_rn(x, scale)
     near = tl.minimum(tl.maximum(steps, low - 1), high + 1)  # one step more than the grid has: it rounds as before
     steps = tl.where(steps == steps, (near + _TO_EVEN) - _TO_EVEN, steps)  # NaN stays
     return tl.where(steps < low, low, tl.where(steps > high, high, steps))
+
+
+@triton.jit
+def lowest(offset_at: tl.tensor) -> tl.tensor:
+    """The first integer of a grid with this offset."""
+    return -((tl.load(offset_at).to(tl.float32) + _TO_EVEN) - _TO_EVEN)
+
+
+@triton.jit
+def kept(drawn_at: tl.tensor, line: tl.tensor, rows: tl.tensor, share: tl.tensor) -> tl.tensor:
+    """Which rows of a tile stay in full precision, (rows, 1)."""
+    return (tl.load(drawn_at + line, mask=line < rows, other=1.0) < share)[:, None]
+
+
+@triton.jit
+def pulled(x: tl.tensor, grad: tl.tensor, out: tl.tensor, scale: tl.tensor, keep: tl.tensor) -> tl.tensor:
+    """Gradients of x, and what each number adds to those of scale · d/d(scale) and of the offset / scale."""
+    passed = tl.where(tl.abs(x - out) <= scale / 2, grad, 0.0)
+    of_scale = tl.where(keep, 0.0, grad * out - passed * x)
+    of_offset = tl.where(keep, 0.0, passed - grad)
+    return tl.where(keep, grad, passed), of_scale, of_offset
+
+
+@triton.jit
+def _starts(
+    line: tl.tensor,
+    inner: tl.tensor,
+    middle: tl.tensor,
+    outer_stride: tl.tensor,
+    middle_stride: tl.tensor,
+    inner_stride: tl.tensor,
+) -> tl.tensor:
+    """Where rows begin that are told apart by three indices."""
+    outer = line // inner
+    return outer // middle * outer_stride + outer % middle * middle_stride + line % inner * inner_stride
 
 
 @triton.jit
@@ -34,23 +76,31 @@ def _forward(
     out_at: tl.tensor,
     scale_at: tl.tensor,
     offset_at: tl.tensor,
-    keep_at: tl.tensor,
+    drawn_at: tl.tensor,
+    share: tl.tensor,
     top: tl.tensor,
-    size: tl.tensor,
+    rows: tl.tensor,
     row: tl.tensor,
+    inner: tl.tensor,
+    middle: tl.tensor,
+    outer_stride: tl.tensor,
+    middle_stride: tl.tensor,
+    inner_stride: tl.tensor,
     drops: tl.constexpr,
-    block: tl.constexpr,
+    lines: tl.constexpr,
+    columns: tl.constexpr,
 ) -> None:
     scale = tl.load(scale_at).to(tl.float32)
-    low = -((tl.load(offset_at).to(tl.float32) + _TO_EVEN) - _TO_EVEN)
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = place < size
-    x = tl.load(x_at + place, mask=inside, other=0.0).to(tl.float32)
-    out = _rounded(x, scale, low, low + top) * scale
+    low = lowest(offset_at)
+    line = tl.program_id(0).to(tl.int64) * lines + tl.arange(0, lines)
+    column = tl.program_id(1) * columns + tl.arange(0, columns)
+    inside = (line < rows)[:, None] & (column < row)[None, :]
+    start = _starts(line, inner, middle, outer_stride, middle_stride, inner_stride)
+    x = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
+    out = rounded(x, scale, low, low + top) * scale
     if drops:
-        keep = tl.load(keep_at + place // row, mask=inside, other=0)
-        out = tl.where(keep != 0, x, out)
-    tl.store(out_at + place, out.to(out_at.dtype.element_ty), mask=inside)
+        out = tl.where(kept(drawn_at, line, rows, share), x, out)
+    tl.store(out_at + (line[:, None] * row + column[None, :]), out.to(out_at.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -61,69 +111,171 @@ def _backward(
     sums_at: tl.tensor,
     scale_at: tl.tensor,
     offset_at: tl.tensor,
-    keep_at: tl.tensor,
+    drawn_at: tl.tensor,
+    share: tl.tensor,
     top: tl.tensor,
-    size: tl.tensor,
+    rows: tl.tensor,
     row: tl.tensor,
+    inner: tl.tensor,
+    middle: tl.tensor,
+    outer_stride: tl.tensor,
+    middle_stride: tl.tensor,
+    inner_stride: tl.tensor,
     rounds: tl.tensor,
     drops: tl.constexpr,
-    block: tl.constexpr,
+    lines: tl.constexpr,
+    columns: tl.constexpr,
 ) -> None:
     scale = tl.load(scale_at).to(tl.float32)
-    low = -((tl.load(offset_at).to(tl.float32) + _TO_EVEN) - _TO_EVEN)
-    first = tl.program_id(0).to(tl.int64) * rounds * block
+    low = lowest(offset_at)
+    column = tl.program_id(1) * columns + tl.arange(0, columns)
+    of_scale = tl.zeros((lines, columns), tl.float32)
+    of_offset = tl.zeros((lines, columns), tl.float32)
+    for turn in range(rounds):
+        line = (tl.program_id(0).to(tl.int64) * rounds + turn) * lines + tl.arange(0, lines)
+        inside = (line < rows)[:, None] & (column < row)[None, :]
+        place = line[:, None] * row + column[None, :]
+        start = _starts(line, inner, middle, outer_stride, middle_stride, inner_stride)
+        x = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
+        grad = tl.load(grad_at + place, mask=inside, other=0.0).to(tl.float32)
+        keep = (line < 0)[:, None]
+        if drops:
+            keep = kept(drawn_at, line, rows, share)
+        out = rounded(x, scale, low, low + top) * scale
+        passed, scale_part, offset_part = pulled(x, grad, out, scale, keep)
+        of_scale += scale_part
+        of_offset += offset_part
+        tl.store(grad_x_at + place, passed.to(grad_x_at.dtype.element_ty), mask=inside)
+    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    tl.store(sums_at + 2 * program, tl.sum(tl.sum(of_scale, 1), 0))
+    tl.store(sums_at + 2 * program + 1, tl.sum(tl.sum(of_offset, 1), 0))
+
+
+@triton.jit
+def _finish(
+    sums_at: tl.tensor,
+    scale_at: tl.tensor,
+    grad_scale_at: tl.tensor,
+    grad_offset_at: tl.tensor,
+    count: tl.tensor,
+    block: tl.constexpr,
+) -> None:
     of_scale = tl.zeros((block,), tl.float32)
     of_offset = tl.zeros((block,), tl.float32)
-    for turn in range(rounds):
-        place = first + turn * block + tl.arange(0, block)
-        inside = place < size
-        x = tl.load(x_at + place, mask=inside, other=0.0).to(tl.float32)
-        grad = tl.load(grad_at + place, mask=inside, other=0.0).to(tl.float32)
-        out = _rounded(x, scale, low, low + top) * scale
-        passed = tl.where(tl.abs(x - out) <= scale / 2, grad, 0.0)
-        if drops:
-            keep = tl.load(keep_at + place // row, mask=inside, other=0) != 0
-            of_scale += tl.where(keep, 0.0, grad * out - passed * x)
-            of_offset += tl.where(keep, 0.0, passed - grad)
-            passed = tl.where(keep, grad, passed)
-        else:
-            of_scale += grad * out - passed * x
-            of_offset += passed - grad
-        tl.store(grad_x_at + place, passed.to(grad_x_at.dtype.element_ty), mask=inside)
-    tl.store(sums_at + 2 * tl.program_id(0), tl.sum(of_scale, 0))
-    tl.store(sums_at + 2 * tl.program_id(0) + 1, tl.sum(of_offset, 0))
+    for first in range(0, count, block):
+        place = first + tl.arange(0, block)
+        of_scale += tl.load(sums_at + 2 * place, mask=place < count, other=0.0)
+        of_offset += tl.load(sums_at + 2 * place + 1, mask=place < count, other=0.0)
+    scale = tl.load(scale_at).to(tl.float32)
+    tl.store(grad_scale_at, tl.div_rn(tl.sum(of_scale, 0), scale))
+    tl.store(grad_offset_at, tl.sum(of_offset, 0) * scale)
 
 
-def quantize_dequantize(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None = None) -> Tensor:
-    """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset), without gradients.
+@dataclass(frozen=True)
+class Tiles:
+    """How programs share a tensor: `lines` rows by `columns` numbers at a time, of so many rows and numbers a row."""
 
-    scale, offset: without dimensions. keep: (..., 1), bool; rows of x that stay as they are.
+    rows: int
+    row: int
+    lines: int
+    columns: int
+
+    @classmethod
+    def of(cls, shape: torch.Size, longest: int = _TILE) -> Tiles:
+        """longest: numbers of a row that one program holds; the rest of it is another's."""
+        row = shape[-1] if shape else 1
+        columns = min(longest, triton.next_power_of_2(row))
+        return cls(math.prod(shape[:-1]), row, max(1, _TILE // columns), columns)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """A program for each tile."""
+        return triton.cdiv(self.rows, self.lines), triton.cdiv(self.row, self.columns)
+
+    @property
+    def shared(self) -> tuple[tuple[int, int], int]:
+        """So many programs that their sums are few, and how many tiles each goes through."""
+        down, across = self.grid
+        rounds = triton.cdiv(down * across, _PROGRAMS)
+        return (triton.cdiv(down, rounds), across), rounds
+
+    @property
+    def form(self) -> dict[str, int]:
+        """Sizes of a tile, and warps for it."""
+        return {"lines": self.lines, "columns": self.columns, "num_warps": max(4, self.lines * self.columns // 512)}
+
+
+def read_by_products(x: Tensor) -> torch.dtype:
+    """What a product behind x computes in: x's type, or autocast's."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def gradients_of(sums: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Of scale and offset, from each program's sums (programs, 2) of what `pulled` adds to them."""
+    found = torch.empty_like(scale, dtype=torch.float32), torch.empty_like(offset, dtype=torch.float32)
+    _finish[(1,)](sums, scale, *found, len(sums), block=_TILE)
+    return found
+
+
+def _strides(x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """x, or a copy of it where its rows have gaps, and its sizes and strides as kernels find rows with them."""
+    if x.is_contiguous() or x.ndim > 4 or x.stride(-1) != 1:
+        return x.contiguous(), (1, 1, x.shape[-1] if x.ndim else 1, 0, 0)
+    more = (0,) * (4 - x.ndim)
+    sizes, strides = (*more, *x.shape), (*more, *x.stride())
+    return x, (max(1, sizes[2]), max(1, sizes[1]), *strides[:3])
+
+
+def quantize_dequantize(x: Tensor, scale: Tensor, offset: Tensor, top: int) -> Tensor:
+    """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset), without gradients, in x's type.
+
+    scale, offset: without dimensions.
     """
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    grid = (triton.cdiv(x.numel(), _BLOCK),)
-    _forward[grid](x, out, scale, offset, keep, float(top), x.numel(), x.shape[-1], keep is not None, block=_BLOCK)
+    found, strides = _strides(x)
+    return _quantized(found, strides, scale, offset, top, None, 0.0, x.dtype)
+
+
+def _quantized(
+    x: Tensor,
+    strides: tuple[int, ...],
+    scale: Tensor,
+    offset: Tensor,
+    top: int,
+    drawn: Tensor | None,
+    share: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    out, tiles = torch.empty(x.shape, dtype=dtype, device=x.device), Tiles.of(x.shape)
+    numbers = share, float(top), tiles.rows, tiles.row, *strides
+    _forward[tiles.grid](x, out, scale, offset, drawn, *numbers, drawn is not None, **tiles.form)
     return out
 
 
 class FakeQuantize(torch.autograd.Function):
-    """`quantize_dequantize` with gradients: to x straight through the rounding, to scale and offset as in LSQ."""
+    """`quantize_dequantize` with gradients: to x straight through the rounding, to scale and offset as in LSQ.
+
+    drawn: (..., 1), numbers from 0 to 1, or None; rows of x whose number is below `share` stay as they are. The result
+    has the type that a product reads.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, scale, offset, keep)
-        ctx.top = top
-        return quantize_dequantize(x, scale, offset, top, keep)
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int, drawn: Tensor | None = None, share: float = 0.0
+    ) -> Tensor:
+        x, ctx.strides = _strides(x)
+        ctx.save_for_backward(x, scale, offset, drawn)
+        ctx.top, ctx.share = top, share
+        return _quantized(x, ctx.strides, scale, offset, top, drawn, share, read_by_products(x))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
         grad = grads[0].contiguous()
-        x, scale, offset, keep = ctx.saved_tensors
-        grad_x, blocks = torch.empty_like(x), triton.cdiv(x.numel(), _BLOCK)
-        rounds = triton.cdiv(blocks, _PROGRAMS)
-        sums = torch.empty(triton.cdiv(blocks, rounds), 2, device=x.device)
-        where, size = (scale, offset, keep, float(ctx.top)), (x.numel(), x.shape[-1], rounds)
-        _backward[(len(sums),)](grad, x, grad_x, sums, *where, *size, keep is not None, block=_BLOCK)
-        of_scale, of_offset = sums.sum(0).unbind()
-        return grad_x, of_scale / scale, of_offset * scale if ctx.needs_input_grad[2] else None, None, None
+        x, scale, offset, drawn = ctx.saved_tensors
+        grad_x, tiles = torch.empty(x.shape, dtype=x.dtype, device=x.device), Tiles.of(x.shape)
+        programs, rounds = tiles.shared
+        sums = torch.empty(math.prod(programs), 2, device=x.device)
+        numbers = ctx.share, float(ctx.top), tiles.rows, tiles.row, *ctx.strides, rounds
+        _backward[programs](grad, x, grad_x, sums, scale, offset, drawn, *numbers, drawn is not None, **tiles.form)
+        of_scale, of_offset = gradients_of(sums, scale, offset)
+        return grad_x, of_scale, of_offset if ctx.needs_input_grad[2] else None, None, None, None

@@ -80,7 +80,8 @@ class BlockActivationQuantizer(FloatActivationQuantizer):
         found: Tensor = torch.ops.fimaq.quantize_dequantize_nvfp4(x, self.scale, self.block_size)
         return found
 
-    def _learning(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    def _learning(self, x: Tensor) -> Tensor:
+        keep = self._rows_kept(x)
         quantized = _StraightThroughBlocks.apply(x, self.scale, self.block_size)
         return quantized if keep is None else torch.lerp(quantized, x, keep.to(x.dtype))
 

@@ -28,12 +28,8 @@ from fimaq_deploy.calibration.quantizers.straight_through import (
 def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, top: int, keep: Tensor | None = None) -> Tensor:
     """`scale * clamp(round(x / scale), low, low + top)` with low = -round(offset); gradients to x, scale and offset.
 
-    scale, offset: without dimensions. keep: `rows_kept`.
+    scale, offset: without dimensions. keep: `rows_kept`. Where kernels are fused, `calibration.fused` has its own.
     """
-    if of(x.device).fuses and not torch.compiler.is_compiling():
-        from fimaq_deploy.calibration.fused import fake_quantize as fused
-
-        return fused.FakeQuantize.apply(x, scale, offset, top, keep)
     return FakeQuantize.apply(x, scale, offset, top, keep if keep is None else keep.to(x.dtype))
 
 
@@ -234,14 +230,41 @@ class ActivationQuantizer(nn.Module):
             return x
         if self.frozen:
             return self._frozen(x)
-        return self._learning(x, rows_kept(x, self.drop) if self.drop else None)
+        return self._learning(x)
 
     def _frozen(self, x: Tensor) -> Tensor:
         span = self.span
         return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
 
-    def _learning(self, x: Tensor, keep: Tensor | None) -> Tensor:
-        return fake_quantize(x, current_scale(self), self.offset, self.top, keep)
+    def of_softmax(self, products: Tensor, factor: float) -> Tensor | None:
+        """What it makes of softmax(products · factor) over the last axis, where one kernel does both; else None."""
+        learns = self.enabled and not self.frozen and self.observer is None and isinstance(self.grid, ActivationGrid)
+        if not (learns and of(products.device).fuses):
+            return None
+        from fimaq_deploy.calibration.fused.softmax import LONGEST, QuantizedSoftmax
+
+        if products.shape[-1] > LONGEST:
+            return None
+        found: Tensor = QuantizedSoftmax.apply(products, factor, *self._learned(), *self._drawn(products))
+        return found
+
+    def _learning(self, x: Tensor) -> Tensor:
+        if not of(x.device).fuses:
+            return fake_quantize(x, *self._learned(), self._rows_kept(x))
+        from fimaq_deploy.calibration.fused import fake_quantize as fused
+
+        found: Tensor = fused.FakeQuantize.apply(x, *self._learned(), *self._drawn(x))
+        return found
+
+    def _learned(self) -> tuple[Tensor, Tensor, int]:
+        return current_scale(self), self.offset, self.top
+
+    def _drawn(self, x: Tensor) -> tuple[Tensor | None, float]:
+        """As kernels take it: numbers for the rows of x, and the share of them that stays in full precision."""
+        return rows_drawn(x) if self.drop else None, self.drop
+
+    def _rows_kept(self, x: Tensor) -> Tensor | None:
+        return rows_kept(x, self.drop) if self.drop else None
 
 
 def alike(quantizers: Iterable[ActivationQuantizer]) -> list[list[ActivationQuantizer]]:

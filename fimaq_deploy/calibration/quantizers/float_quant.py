@@ -115,7 +115,8 @@ class FloatActivationQuantizer(ActivationQuantizer):
         found: Tensor = torch.ops.fimaq.quantize_dequantize_float(x, self.scale, self.grid.format)
         return found
 
-    def _learning(self, x: Tensor, keep: Tensor | None) -> Tensor:
+    def _learning(self, x: Tensor) -> Tensor:
+        keep = self._rows_kept(x)
         quantized: Tensor = _FakeQuantizeFloat.apply(x, current_scale(self), self.grid.values)
         return quantized if keep is None else torch.lerp(quantized, x, keep.to(x.dtype))
 

@@ -28,6 +28,7 @@ from fimaq_deploy.calibration.quantizers.fake_quant import (
 )
 from fimaq_deploy.calibration.quantizers.grid import AnyActivationGrid, AnyWeightGrid, FloatWeightGrid
 from fimaq_deploy.calibration.quantizers.of_grid import activation_quantizer, weight_quantizer
+from fimaq_deploy.models.families.attention import Operands
 
 
 class QuantizedLayer(nn.Module):
@@ -184,8 +185,10 @@ class QuantizedConv2d(QuantizedLayer):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class AttentionQuantizers(nn.Module):
+class AttentionQuantizers(Operands):
     """The four quantizers inside attention; all of them or, with a grid of None, none."""
+
+    softmax: ActivationQuantizer
 
     def __init__(self, operands: AnyActivationGrid | None, softmax: AnyActivationGrid | None) -> None:
         super().__init__()
@@ -193,6 +196,12 @@ class AttentionQuantizers(nn.Module):
         self.k = activation_quantizer(operands)
         self.v = activation_quantizer(operands)
         self.softmax = activation_quantizer(softmax, nonnegative=True)
+
+    def weights(self, products: Tensor, scale: float | Tensor | None = None) -> Tensor:
+        if isinstance(scale, Tensor):
+            products, scale = products * scale, None
+        fused = self.softmax.of_softmax(products, 1.0 if scale is None else scale)
+        return super().weights(products, scale) if fused is None else fused
 
 
 def quantized_layers(module: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:

@@ -14,9 +14,20 @@ from torch import Tensor, nn
 class Operands(nn.Module):
     """What every operand of the two products passes: identities, until calibration puts quantizers in their place."""
 
+    q: nn.Module
+    k: nn.Module
+    v: nn.Module
+    softmax: nn.Module
+
     def __init__(self) -> None:
         super().__init__()
         self.q, self.k, self.v, self.softmax = (nn.Identity() for _ in range(4))
+
+    def weights(self, products: Tensor, scale: float | Tensor | None = None) -> Tensor:
+        """What weighs the values: softmax(products · scale) over the last axis, behind its place. No scale is 1."""
+        scores = products if scale is None else products * scale
+        found: Tensor = self.softmax(scores.softmax(dim=-1))
+        return found
 
 
 class ExplicitAttention(nn.Module):
@@ -33,8 +44,8 @@ class ExplicitAttention(nn.Module):
         self.num_heads, self.scale = heads, scale
         self.qkv, self.proj = qkv, proj
 
-    def quantize(self, quantizers: nn.Module | None = None) -> None:
-        """Put something at each operand: a module with `q`, `k`, `v` and `softmax`. None: nothing."""
+    def quantize(self, quantizers: Operands | None = None) -> None:
+        """Put something at each operand. None: nothing."""
         self.quantizers = quantizers or Operands()
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -51,10 +62,12 @@ class ExplicitAttention(nn.Module):
         """Tokens (batch, tokens, channels). bias: added to the scores, (1, heads, tokens, tokens), or with one for each
         of several windows that follow each other in the batch, (windows, heads, tokens, tokens).
         """
-        scores = self.quantizers.q(q) @ self.quantizers.k(k).transpose(-2, -1) * self.scale
-        if bias is not None:
-            scores = self.biased(scores, bias)
-        y = self.quantizers.softmax(scores.softmax(dim=-1)) @ self.quantizers.v(v)
+        products = self.quantizers.q(q) @ self.quantizers.k(k).transpose(-2, -1)
+        if bias is None:
+            weights = self.quantizers.weights(products, self.scale)
+        else:
+            weights = self.quantizers.weights(self.biased(products * self.scale, bias))
+        y = weights @ self.quantizers.v(v)
         batch, heads, tokens, size = y.shape
         return y.transpose(1, 2).reshape(batch, tokens, heads * size)
 

@@ -40,11 +40,12 @@ def test_results_and_gradients_are_those_of_torch(
     torch.manual_seed(0)
     values = torch.randn(shape) * 2, torch.tensor(0.13), torch.tensor(offset)
     inputs = [each.requires_grad_() for each in values]
-    keep = torch.rand((*shape[:-1], 1)) < dropped if dropped else None
-    expected = with_gradients(fake_quantize(*inputs, top, keep), *inputs)
+    drawn = torch.rand((*shape[:-1], 1)) if dropped else None
+    expected = with_gradients(fake_quantize(*inputs, top, drawn if drawn is None else drawn < dropped), *inputs)
     moved = there(*inputs)
-    kept = keep if keep is None else keep.to(DEVICE)
-    found = with_gradients(fused.FakeQuantize.apply(*moved, top, kept), *moved)
+    found = with_gradients(
+        fused.FakeQuantize.apply(*moved, top, drawn if drawn is None else drawn.to(DEVICE), dropped), *moved
+    )
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     for one, other in zip(found[2:], expected[2:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)  # sums in another order
@@ -82,3 +83,46 @@ def test_halves_are_computed_as_floats(fused: ModuleType) -> None:
     x = torch.randn(1000).half()
     expected = fake_quantize(x.float(), torch.tensor(0.3), torch.tensor(7.0), 15).half()
     assert torch.equal(frozen(fused, x, 0.3, 7.0, 15), expected)
+
+
+def views() -> list[Tensor]:
+    """Of one tensor, each with its own strides."""
+    whole = torch.randn(2, 5, 3, 4, 24)
+    q, k, v = whole.permute(2, 0, 3, 1, 4).unbind(0)
+    return [
+        q,
+        v,
+        k.transpose(-2, -1),
+        whole[:, 1],
+        whole[0, :, 0],
+        whole[..., ::2],
+        whole.transpose(0, 3),
+        whole[0, 0, 0, 0, ::3],
+    ]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_views_are_read_where_they_lie(fused: ModuleType, number: int) -> None:
+    torch.manual_seed(0)
+    x = views()[number]
+    drawn = torch.rand((*x.shape[:-1], 1))
+    inputs = x.detach().requires_grad_(), torch.tensor(0.2).requires_grad_(), torch.tensor(5.0).requires_grad_()
+    expected = with_gradients(fake_quantize(*inputs, 15, drawn < 0.4), *inputs)
+    moved = there(*inputs)
+    assert moved[0].stride() == x.stride()
+    found = with_gradients(fused.FakeQuantize.apply(*moved, 15, drawn.to(DEVICE), 0.4), *moved)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_under_autocast_the_result_is_what_a_product_reads(fused: ModuleType) -> None:
+    inputs = torch.randn(6, 40).requires_grad_(), torch.tensor(0.1).requires_grad_(), torch.tensor(7.0).requires_grad_()
+    expected = with_gradients(fake_quantize(*inputs, 15).bfloat16(), *inputs)
+    moved = there(*inputs)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        found = with_gradients(fused.FakeQuantize.apply(*moved, 15), *moved)
+    assert found[0].dtype == torch.bfloat16 and found[1].dtype == torch.float32
+    torch.testing.assert_close(found[0], expected[0], rtol=2**-7, atol=0)  # Triton's interpreter cuts digits off
+    assert torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found[2], expected[2], rtol=1e-4, atol=1e-3)
