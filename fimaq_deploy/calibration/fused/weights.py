@@ -48,11 +48,12 @@ def _forward(
     tall: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64) * tall + tl.arange(0, tall)[:, None]
-    column = tl.program_id(1) * wide + tl.arange(0, wide)[None, :]
-    place, inside = row * columns + column, (row < rows) & (column < columns)
-    scale = tl.load(scale_at + row, mask=row < rows, other=0.0).to(tl.float32)
-    out = _clamped(_rounded(latent_at, delta_at, place, inside, low, high), low, high) * scale
+    row = tl.program_id(0).to(tl.int64) * tall + tl.arange(0, tall)
+    column = tl.program_id(1) * wide + tl.arange(0, wide)
+    there = row < rows
+    place, inside = (row * columns)[:, None] + column[None, :], there[:, None] & (column < columns)[None, :]
+    scale = tl.load(scale_at + row, mask=there, other=0.0).to(tl.float32)
+    out = _clamped(_rounded(latent_at, delta_at, place, inside, low, high), low, high) * scale[:, None]
     tl.store(out_at + place, out.to(out_at.dtype.element_ty), mask=inside)
 
 
@@ -72,22 +73,22 @@ def _backward(
     tall: tl.constexpr,
     wide: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64) * tall + tl.arange(0, tall)[:, None]
-    scale = tl.load(scale_at + row, mask=row < rows, other=0.0).to(tl.float32)
+    row = tl.program_id(0).to(tl.int64) * tall + tl.arange(0, tall)
+    there = row < rows
+    scale = tl.load(scale_at + row, mask=there, other=0.0).to(tl.float32)
     of_scale = tl.zeros((tall, wide), tl.float32)
     for first in range(0, columns, wide):
-        column = first + tl.arange(0, wide)[None, :]
-        place, inside = row * columns + column, (row < rows) & (column < columns)
+        column = first + tl.arange(0, wide)
+        place, inside = (row * columns)[:, None] + column[None, :], there[:, None] & (column < columns)[None, :]
         rounded = _rounded(latent_at, delta_at, place, inside, low, high)
         grad = tl.load(grad_at + place, mask=inside, other=0.0).to(tl.float32)
         # As of torch's clamp: at the outermost integers nothing pulls any more.
-        pulled = tl.where((rounded <= low) | (rounded >= high), 0.0, grad * scale)
+        pulled = tl.where((rounded <= low) | (rounded >= high), 0.0, grad * scale[:, None])
         tl.store(grad_delta_at + place, pulled.to(grad_delta_at.dtype.element_ty), mask=inside)
         if learns_scale:
             of_scale += grad * _clamped(rounded, low, high)
     if learns_scale:
-        sums = tl.sum(of_scale, 1, keep_dims=True)
-        tl.store(grad_scale_at + row, sums.to(grad_scale_at.dtype.element_ty), mask=row < rows)
+        tl.store(grad_scale_at + row, tl.sum(of_scale, 1).to(grad_scale_at.dtype.element_ty), mask=there)
 
 
 def _as_products_read(x: Tensor) -> torch.dtype:
