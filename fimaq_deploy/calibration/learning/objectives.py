@@ -21,6 +21,9 @@ from fimaq_deploy.calibration.learning.low_rank import LowRank as LowRankCost
 from fimaq_deploy.calibration.learning.measurements import BlockContext, CurrentOutputs, Held, Mean, measurement
 from fimaq_deploy.calibration.learning.minibatches import Rows
 
+# Of a cost by kernels: `fused.fisher.Part`, which needs Triton.
+Part = tuple[Tensor | None, Tensor | None, float]
+
 
 class Objective:
     """Plain reconstruction error; the base of the others."""
@@ -38,7 +41,22 @@ class Objective:
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         """The loss of a minibatch: `output` (B, ...) for the samples `index` (B,)."""
+        return self._plain(output, index)
+
+    def _plain(self, output: Tensor, index: Tensor) -> Tensor:
+        if of(output.device).fuses:
+            return self._fused(output, index, diagonal=(None, None, 1.0))
         return fisher.mse(self.deviation(output, index))
+
+    def _fused(
+        self, output: Tensor, index: Tensor, low_rank: Part | None = None, diagonal: Part | None = None
+    ) -> Tensor:
+        """`fused.fisher.cost`, which needs no deviation in memory."""
+        from fimaq_deploy.calibration.fused.fisher import cost
+
+        z = self.context.z
+        rows = z if isinstance(z, Rows) else Rows(z, output.device)
+        return cost(output, *rows.source(index), low_rank=low_rank, diagonal=diagonal)
 
     def deviation(self, output: Tensor, index: Tensor) -> Tensor:
         return (output - self.context.z[index].to(output.device)).flatten(1)
@@ -102,8 +120,10 @@ class Dplr(Objective):
     def _factor(self) -> Tensor:
         """(a, measurements so far), with columns of zeros for those to come where a recorded step reads it."""
         factor = fisher.low_rank_factor(torch.stack(self.gradients), torch.stack(self.deviations))
-        to_come = self.refreshes - factor.shape[1] if of(factor.device).records else 0
-        return nn.functional.pad(factor, (0, to_come))
+        place = of(factor.device)
+        to_come = self.refreshes - factor.shape[1] if place.records else 0
+        factor = nn.functional.pad(factor, (0, to_come))
+        return factor.t().contiguous().t() if place.fuses else factor  # kernels read one column after another
 
     def _low_rank(self, d: Tensor) -> Tensor:
         if is_host(d.device):
@@ -114,7 +134,12 @@ class Dplr(Objective):
         return fisher.diagonal(d, self.latest[0])
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
-        d, settings = self.deviation(output, index), self.context.settings
+        settings = self.context.settings
+        if of(output.device).fuses:
+            low = self.factor[0], self.starts[0], settings.low_rank_weight
+            bent = self.latest[0], self.starts[1], settings.diagonal_weight
+            return self._fused(output, index, low_rank=low, diagonal=bent)
+        d = self.deviation(output, index)
         low_rank = settings.low_rank_weight * self._low_rank(d) / self.starts[0]
         return low_rank + settings.diagonal_weight * self._diagonal(d) / self.starts[1]
 
@@ -127,6 +152,8 @@ class LowRank(Dplr):
     """The low-rank part alone."""
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        if of(output.device).fuses:
+            return self._fused(output, index, low_rank=(self.factor[0], self.starts[0], 1.0))
         return self._low_rank(self.deviation(output, index)) / self.starts[0]
 
 
@@ -134,6 +161,8 @@ class Diagonal(Dplr):
     """The diagonal part alone."""
 
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
+        if of(output.device).fuses:
+            return self._fused(output, index, diagonal=(self.latest[0], self.starts[1], 1.0))
         return self._diagonal(self.deviation(output, index)) / self.starts[1]
 
 
@@ -175,7 +204,7 @@ class Feature(Objective):
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         settings = self.context.settings
         aligned = fisher.mse(self.context.features(output) - self.reference[index]) / self.starts[0]
-        local = fisher.mse(self.deviation(output, index)) / self.starts[1]
+        local = self._plain(output, index) / self.starts[1]
         return settings.low_rank_weight * aligned + settings.diagonal_weight * local
 
     def release(self) -> None:
@@ -208,7 +237,7 @@ class Divergence(HeadDivergence):
     def cost(self, output: Tensor, index: Tensor) -> Tensor:
         settings = self.context.settings
         guided = super().cost(output, index) / self.starts[0]
-        local = fisher.mse(self.deviation(output, index)) / self.starts[1]
+        local = self._plain(output, index) / self.starts[1]
         return settings.low_rank_weight * guided + settings.diagonal_weight * local
 
 
