@@ -38,19 +38,6 @@ def test_the_next_minibatch_is_on_its_way_while_one_is_in_use() -> None:
     assert rows[next(ahead)].tolist() == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_a_source_is_all_rows_and_an_index_or_the_rows_that_came(ahead: bool) -> None:
-    rows, index = Rows(torch.arange(20.0).reshape(10, 2), CPU, ahead=ahead), torch.tensor([7, 2])
-    for _ in range(2):
-        tensor, where = rows.source(index)
-        assert (where is None) == ahead
-        assert torch.equal(tensor if where is None else tensor[where], rows.tensor[index])
-        assert ahead or tensor is rows.tensor
-        if ahead:
-            rows.arrive(index)
-            assert rows.source(torch.tensor([0, 0]))[0] is rows[index], "at one address"
-
-
 def test_streaming_from_files_changes_no_number(tiny_vit: Make, random_images: Make, quick_recipe: Make) -> None:
     recipe = quick_recipe(reconstruction={"loss": "brecq", "rounding": "straight_through", "iterations": 12})
     images = random_images(16)
