@@ -1,4 +1,4 @@
-"""Every kernel that a learning step launches compiles to machine code for GPUs, with the types that it is launched with."""
+"""Every kernel that a learning step launches compiles to machine code for GPUs, with the types of its launches."""
 
 from __future__ import annotations
 
