@@ -14,6 +14,8 @@ import torch
 from fixtures.second_device import Elsewhere, TwoDevices, metered, second_device
 from torch import Tensor, nn
 
+from fimaq_deploy.calibration import budget
+from fimaq_deploy.calibration.learning.reconstruct import BlockLearner
 from fimaq_deploy.calibration.quantization import quantize
 from fimaq_deploy.calibration.quantized_model import QuantizedModel, load_quantized
 from fimaq_deploy.export import export_onnx
@@ -152,6 +154,30 @@ def test_activations_that_do_not_fit_are_streamed(tiny_vit: Make, random_images:
     for memory_bytes in (0, 2**20):
         with second_device(spare_bytes=0) as device:
             learned(tiny_vit(), random_images(16), recipe(loss), device, memory_bytes=memory_bytes)
+
+
+@pytest.mark.parametrize("loss", ["mse", "brecq", "dplr"])
+def test_parts_of_a_minibatch_that_was_streamed_are_its_own(
+    tiny_vit: Make, random_images: Make, recipe: Make, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minibatch of eight images in parts of three, read ahead, also where the step is recorded."""
+    sizes: list[int] = []
+    learn_part = BlockLearner._part
+
+    def part(self: BlockLearner, index: Tensor, *rest: Any) -> Any:
+        sizes.append(len(index))
+        for rows in self._stored():
+            assert rows.ahead
+            assert torch.equal(rows[index].inner, rows.tensor[index.inner])  # type: ignore[attr-defined]
+        return learn_part(self, index, *rest)
+
+    monkeypatch.setattr(BlockLearner, "_part", part)
+    monkeypatch.setattr(
+        budget, "DEVICE_BYTES", 3 * budget._LIVE_BYTES * 2 * 5**2
+    )  # three images, two heads, five tokens
+    with second_device(spare_bytes=0) as device:
+        learned(tiny_vit(), random_images(16), recipe(loss), device, memory_bytes=0)
+    assert sizes[:6] == [3, 3, 2] * 2
 
 
 def test_an_interrupted_build_goes_on_there(

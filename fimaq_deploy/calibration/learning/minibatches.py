@@ -20,10 +20,12 @@ class Rows:
     """A tensor with one row per image that is read on `device`: `rows[indices]`, or `rows[slice]`.
 
     ahead: whether reading takes long enough to do it in advance, because the tensor lies elsewhere.
+    part: of a minibatch that has arrived, what is read of it next; None: all.
     """
 
     def __init__(self, tensor: Tensor, device: torch.device, *, ahead: bool = False) -> None:
         self.tensor, self.device = tensor, device
+        self.part: slice | None = None
         self.ahead = ahead or tensor.device != device
         self._arrived: Tensor | None = None
         self._coming: dict[int, tuple[Tensor, Future[Callable[[], Tensor]]]] = {}
@@ -33,7 +35,7 @@ class Rows:
 
     def __getitem__(self, where: slice | Tensor) -> Tensor:
         if self._arrived is not None and isinstance(where, Tensor):
-            return self._arrived
+            return self._arrived if self.part is None else self._arrived[self.part]
         return self._fetched(where)
 
     def source(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -43,7 +45,7 @@ class Rows:
         return self.tensor, index.to(self.device)
 
     def arrive(self, index: Tensor) -> None:
-        """From now on any indices stand for those of `index`, whose rows lie at one address for all minibatches."""
+        """From now on any indices stand for `part` of `index`, whose rows lie at one address for all minibatches."""
         rows = self._fetched(index)
         self._arrived = rows.clone() if self._arrived is None else self._arrived.copy_(rows)
 

@@ -260,8 +260,15 @@ class BlockLearner:
         """The loss and the outputs of a minibatch, whose gradients are left behind; in parts where it is large."""
         if len(index) <= self.at_once:
             return self._part(index, 1.0, self.regularised)
-        shares = [(part, len(part) / len(index)) for part in index.split(self.at_once)]
-        found = [self._part(part, share, self.regularised and not n) for n, (part, share) in enumerate(shares)]
+        found, stored = [], self._stored()
+        for first in range(0, len(index), self.at_once):
+            part = slice(first, first + self.at_once)
+            for rows in stored:
+                rows.part = part
+            own = index[part]
+            found.append(self._part(own, len(own) / len(index), self.regularised and not first))
+        for rows in stored:
+            rows.part = None
         return torch.stack([loss for loss, _ in found]).sum(), torch.cat([output.detach() for _, output in found])
 
     def _part(self, index: Tensor, share: float, regularised: bool) -> tuple[Tensor, Tensor]:
