@@ -13,7 +13,6 @@ longer than its way to memory and back.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_TILE = 2048  # numbers that a program holds at once
-_PROGRAMS = 1024  # at most, each with a partial sum of its own
-_TO_EVEN = tl.constexpr(1.5 * 2**23)  # adding and taking it away rounds what is below 2**22 half to even
+from fimaq_deploy.calibration.fused.tiles import PROGRAMS, Tiles, read_by_products, to_even
 
 
 @triton.jit
@@ -31,14 +28,14 @@ def rounded(x: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor) -> 
     """`clamp(round(x / scale), low, high)`."""
     steps = tl.div_rn(x, scale)
     near = tl.minimum(tl.maximum(steps, low - 1), high + 1)  # one step more than the grid has: it rounds as before
-    steps = tl.where(steps == steps, (near + _TO_EVEN) - _TO_EVEN, steps)  # NaN stays
+    steps = tl.where(steps == steps, to_even(near), steps)  # NaN stays
     return tl.where(steps < low, low, tl.where(steps > high, high, steps))
 
 
 @triton.jit
 def lowest(offset_at: tl.tensor) -> tl.tensor:
     """The first integer of a grid with this offset."""
-    return -((tl.load(offset_at).to(tl.float32) + _TO_EVEN) - _TO_EVEN)
+    return -to_even(tl.load(offset_at).to(tl.float32))
 
 
 @triton.jit
@@ -80,27 +77,27 @@ def _forward(
     share: tl.tensor,
     top: tl.tensor,
     rows: tl.tensor,
-    row: tl.tensor,
+    columns: tl.tensor,
     inner: tl.tensor,
     middle: tl.tensor,
     outer_stride: tl.tensor,
     middle_stride: tl.tensor,
     inner_stride: tl.tensor,
     drops: tl.constexpr,
-    lines: tl.constexpr,
-    columns: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
 ) -> None:
     scale = tl.load(scale_at).to(tl.float32)
     low = lowest(offset_at)
-    line = tl.program_id(0).to(tl.int64) * lines + tl.arange(0, lines)
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
-    inside = (line < rows)[:, None] & (column < row)[None, :]
+    line = tl.program_id(0).to(tl.int64) * tall + tl.arange(0, tall)
+    column = tl.program_id(1) * wide + tl.arange(0, wide)
+    inside = (line < rows)[:, None] & (column < columns)[None, :]
     start = _starts(line, inner, middle, outer_stride, middle_stride, inner_stride)
     x = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
     out = rounded(x, scale, low, low + top) * scale
     if drops:
         out = tl.where(kept(drawn_at, line, rows, share), x, out)
-    tl.store(out_at + (line[:, None] * row + column[None, :]), out.to(out_at.dtype.element_ty), mask=inside)
+    tl.store(out_at + (line[:, None] * columns + column[None, :]), out.to(out_at.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -115,7 +112,7 @@ def _backward(
     share: tl.tensor,
     top: tl.tensor,
     rows: tl.tensor,
-    row: tl.tensor,
+    columns: tl.tensor,
     inner: tl.tensor,
     middle: tl.tensor,
     outer_stride: tl.tensor,
@@ -123,18 +120,18 @@ def _backward(
     inner_stride: tl.tensor,
     rounds: tl.tensor,
     drops: tl.constexpr,
-    lines: tl.constexpr,
-    columns: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
 ) -> None:
     scale = tl.load(scale_at).to(tl.float32)
     low = lowest(offset_at)
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
-    of_scale = tl.zeros((lines, columns), tl.float32)
-    of_offset = tl.zeros((lines, columns), tl.float32)
+    column = tl.program_id(1) * wide + tl.arange(0, wide)
+    of_scale = tl.zeros((tall, wide), tl.float32)
+    of_offset = tl.zeros((tall, wide), tl.float32)
     for turn in range(rounds):
-        line = (tl.program_id(0).to(tl.int64) * rounds + turn) * lines + tl.arange(0, lines)
-        inside = (line < rows)[:, None] & (column < row)[None, :]
-        place = line[:, None] * row + column[None, :]
+        line = (tl.program_id(0).to(tl.int64) * rounds + turn) * tall + tl.arange(0, tall)
+        inside = (line < rows)[:, None] & (column < columns)[None, :]
+        place = line[:, None] * columns + column[None, :]
         start = _starts(line, inner, middle, outer_stride, middle_stride, inner_stride)
         x = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
         grad = tl.load(grad_at + place, mask=inside, other=0.0).to(tl.float32)
@@ -171,50 +168,10 @@ def _finish(
     tl.store(grad_offset_at, tl.sum(of_offset, 0) * scale)
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """How programs share a tensor: `lines` rows by `columns` numbers at a time, of so many rows and numbers a row."""
-
-    rows: int
-    row: int
-    lines: int
-    columns: int
-
-    @classmethod
-    def of(cls, shape: torch.Size, longest: int = _TILE) -> Tiles:
-        """longest: numbers of a row that one program holds; the rest of it is another's."""
-        row = shape[-1] if shape else 1
-        columns = min(longest, triton.next_power_of_2(row))
-        return cls(math.prod(shape[:-1]), row, max(1, _TILE // columns), columns)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """A program for each tile."""
-        return triton.cdiv(self.rows, self.lines), triton.cdiv(self.row, self.columns)
-
-    @property
-    def shared(self) -> tuple[tuple[int, int], int]:
-        """So many programs that their sums are few, and how many tiles each goes through."""
-        down, across = self.grid
-        rounds = triton.cdiv(down * across, _PROGRAMS)
-        return (triton.cdiv(down, rounds), across), rounds
-
-    @property
-    def form(self) -> dict[str, int]:
-        """Sizes of a tile, and warps for it."""
-        return {"lines": self.lines, "columns": self.columns, "num_warps": max(4, self.lines * self.columns // 512)}
-
-
-def read_by_products(x: Tensor) -> torch.dtype:
-    """What a product behind x computes in: x's type, or autocast's."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def gradients_of(sums: Tensor, scale: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """Of scale and offset, from each program's sums (programs, 2) of what `pulled` adds to them."""
     found = torch.empty_like(scale, dtype=torch.float32), torch.empty_like(offset, dtype=torch.float32)
-    _finish[(1,)](sums, scale, *found, len(sums), block=_TILE)
+    _finish[(1,)](sums, scale, *found, len(sums), block=PROGRAMS)
     return found
 
 
@@ -247,7 +204,7 @@ def _quantized(
     dtype: torch.dtype,
 ) -> Tensor:
     out, tiles = torch.empty(x.shape, dtype=dtype, device=x.device), Tiles.of(x.shape)
-    numbers = share, float(top), tiles.rows, tiles.row, *strides
+    numbers = share, float(top), tiles.rows, tiles.columns, *strides
     _forward[tiles.grid](x, out, scale, offset, drawn, *numbers, drawn is not None, **tiles.form)
     return out
 
@@ -275,7 +232,7 @@ class FakeQuantize(torch.autograd.Function):
         grad_x, tiles = torch.empty(x.shape, dtype=x.dtype, device=x.device), Tiles.of(x.shape)
         programs, rounds = tiles.shared
         sums = torch.empty(math.prod(programs), 2, device=x.device)
-        numbers = ctx.share, float(ctx.top), tiles.rows, tiles.row, *ctx.strides, rounds
+        numbers = ctx.share, float(ctx.top), tiles.rows, tiles.columns, *ctx.strides, rounds
         _backward[programs](grad, x, grad_x, sums, scale, offset, drawn, *numbers, drawn is not None, **tiles.form)
         of_scale, of_offset = gradients_of(sums, scale, offset)
         return grad_x, of_scale, of_offset if ctx.needs_input_grad[2] else None, None, None, None

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fimaq_deploy.calibration.fused.tiles import tile
+from fimaq_deploy.calibration.fused.tiles import Tiles
 from fimaq_deploy.calibration.quantizers.fake_quant import rows_drawn
 
 Source = tuple[Tensor, Tensor | None]  # `Rows.source`: the images' rows and which of them to take, or just those
@@ -65,9 +65,8 @@ def mixed(quantized: Source, exact: Source, share: float) -> Tensor:
     count = len(rough) if of_rough is None else len(of_rough)
     out = torch.empty((count, *rough.shape[1:]), dtype=rough.dtype, device=rough.device)
     drawn = rows_drawn(out)
-    rows, columns = drawn.numel(), out.shape[-1]
-    tall, wide = tile(columns)
-    sizes = rows, math.prod(out.shape[1:-1]), columns, of_rough is not None, of_fine is not None
+    tiles = Tiles.of(out.shape)
+    sizes = tiles.rows, math.prod(out.shape[1:-1]), tiles.columns, of_rough is not None, of_fine is not None
     tensors = rough.contiguous(), fine.contiguous(), of_rough, of_fine, drawn, out
-    _mix[(triton.cdiv(rows, tall), triton.cdiv(columns, wide))](*tensors, share, *sizes, tall=tall, wide=wide)
+    _mix[tiles.grid](*tensors, share, *sizes, **tiles.form)
     return out

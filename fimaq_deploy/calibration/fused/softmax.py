@@ -14,15 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fimaq_deploy.calibration.fused.fake_quantize import (
-    Tiles,
-    gradients_of,
-    kept,
-    lowest,
-    pulled,
-    read_by_products,
-    rounded,
-)
+from fimaq_deploy.calibration.fused.fake_quantize import gradients_of, kept, lowest, pulled, rounded
+from fimaq_deploy.calibration.fused.tiles import Tiles, read_by_products
 
 LONGEST = 8192  # numbers in a row: one program holds all of them
 
@@ -33,12 +26,12 @@ def _weights(
     where: tl.tensor,
     inside: tl.tensor,
     column: tl.tensor,
-    row: tl.tensor,
+    columns: tl.tensor,
     factor: tl.tensor,
 ) -> tl.tensor:
     """The softmax of rows, (rows, columns); 0 in columns that a row does not have."""
     scores = tl.load(scores_at + where, mask=inside, other=0.0).to(tl.float32) * factor
-    scores = tl.where((column < row)[None, :], scores, float("-inf"))
+    scores = tl.where((column < columns)[None, :], scores, float("-inf"))
     raised = tl.exp(scores - tl.max(scores, 1)[:, None])
     return tl.div_rn(raised, tl.sum(raised, 1)[:, None] + tl.zeros_like(raised))
 
@@ -54,18 +47,18 @@ def _forward(
     factor: tl.tensor,
     top: tl.tensor,
     rows: tl.tensor,
-    row: tl.tensor,
+    columns: tl.tensor,
     drops: tl.constexpr,
-    lines: tl.constexpr,
-    columns: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
 ) -> None:
     scale = tl.load(scale_at).to(tl.float32)
     low = lowest(offset_at)
-    line = tl.program_id(0).to(tl.int64) * lines + tl.arange(0, lines)
-    column = tl.arange(0, columns)
-    where = line[:, None] * row + column[None, :]
-    inside = (line < rows)[:, None] & (column < row)[None, :]
-    x = _weights(scores_at, where, inside, column, row, factor)
+    line = tl.program_id(0).to(tl.int64) * tall + tl.arange(0, tall)
+    column = tl.arange(0, wide)
+    where = line[:, None] * columns + column[None, :]
+    inside = (line < rows)[:, None] & (column < columns)[None, :]
+    x = _weights(scores_at, where, inside, column, columns, factor)
     out = rounded(x, scale, low, low + top) * scale
     if drops:
         out = tl.where(kept(drawn_at, line, rows, share), x, out)
@@ -85,23 +78,23 @@ def _backward(
     factor: tl.tensor,
     top: tl.tensor,
     rows: tl.tensor,
-    row: tl.tensor,
+    columns: tl.tensor,
     rounds: tl.tensor,
     drops: tl.constexpr,
-    lines: tl.constexpr,
-    columns: tl.constexpr,
+    tall: tl.constexpr,
+    wide: tl.constexpr,
 ) -> None:
     scale = tl.load(scale_at).to(tl.float32)
     low = lowest(offset_at)
-    column = tl.arange(0, columns)
-    of_scale = tl.zeros((lines,), tl.float32)
-    of_offset = tl.zeros((lines,), tl.float32)
+    column = tl.arange(0, wide)
+    of_scale = tl.zeros((tall,), tl.float32)
+    of_offset = tl.zeros((tall,), tl.float32)
     first = tl.program_id(0).to(tl.int64) * rounds
     for turn in range(rounds):
-        line = (first + turn) * lines + tl.arange(0, lines)
-        where = line[:, None] * row + column[None, :]
-        inside = (line < rows)[:, None] & (column < row)[None, :]
-        x = _weights(scores_at, where, inside, column, row, factor)
+        line = (first + turn) * tall + tl.arange(0, tall)
+        where = line[:, None] * columns + column[None, :]
+        inside = (line < rows)[:, None] & (column < columns)[None, :]
+        x = _weights(scores_at, where, inside, column, columns, factor)
         grad = tl.load(grad_at + where, mask=inside, other=0.0).to(tl.float32)
         keep = (line < 0)[:, None]
         if drops:
@@ -135,7 +128,7 @@ class QuantizedSoftmax(torch.autograd.Function):
     ) -> Tensor:
         scores = scores.contiguous()
         tiles = Tiles.of(scores.shape, LONGEST)
-        ctx.numbers = share, factor, float(top), tiles.rows, tiles.row
+        ctx.numbers = share, factor, float(top), tiles.rows, tiles.columns
         ctx.save_for_backward(scores, scale, offset, drawn)
         out = torch.empty_like(scores, dtype=read_by_products(scores))
         _forward[tiles.grid](scores, out, scale, offset, drawn, *ctx.numbers, drawn is not None, **tiles.form)

@@ -14,9 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fimaq_deploy.calibration.fused.tiles import tile
-
-_TO_EVEN = tl.constexpr(1.5 * 2**23)  # adding and taking it away rounds what is below 2**22 half to even
+from fimaq_deploy.calibration.fused.tiles import Tiles, read_by_products, to_even
 
 
 @triton.jit
@@ -27,7 +25,7 @@ def _rounded(
     latent = tl.load(latent_at + place, mask=inside, other=0.0).to(tl.float32)
     steps = latent + tl.load(delta_at + place, mask=inside, other=0.0).to(tl.float32)
     near = tl.minimum(tl.maximum(steps, low - 1), high + 1)
-    return tl.where(steps == steps, (near + _TO_EVEN) - _TO_EVEN, steps)  # NaN stays
+    return tl.where(steps == steps, to_even(near), steps)  # NaN stays
 
 
 @triton.jit
@@ -91,12 +89,6 @@ def _backward(
         tl.store(grad_scale_at + row, tl.sum(of_scale, 1).to(grad_scale_at.dtype.element_ty), mask=there)
 
 
-def _as_products_read(x: Tensor) -> torch.dtype:
-    """The type in which a product would take x: autocast's, or its own."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 class RoundedWeight(torch.autograd.Function):
     """`scale * clamp(round(latent + delta), low, high)`; gradients to delta and scale.
 
@@ -107,21 +99,16 @@ class RoundedWeight(torch.autograd.Function):
     def forward(ctx: Any, latent: Tensor, delta: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         latent, delta, scale = latent.contiguous(), delta.contiguous(), scale.contiguous()
         ctx.save_for_backward(latent, delta, scale)
-        ctx.numbers = float(low), float(high), scale.numel(), latent.numel() // scale.numel()
-        *_, rows, columns = ctx.numbers
-        out = torch.empty_like(latent, dtype=_as_products_read(latent))
-        tall, wide = tile(columns)
-        grid = triton.cdiv(rows, tall), triton.cdiv(columns, wide)
-        _forward[grid](latent, delta, scale, out, *ctx.numbers, tall=tall, wide=wide)
+        ctx.tiles = Tiles.of((scale.numel(), latent.numel() // scale.numel()))
+        ctx.numbers = float(low), float(high), ctx.tiles.rows, ctx.tiles.columns
+        out = torch.empty_like(latent, dtype=read_by_products(latent))
+        _forward[ctx.tiles.grid](latent, delta, scale, out, *ctx.numbers, **ctx.tiles.form)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor | None, None, None]:
         latent, delta, scale = ctx.saved_tensors
         grad_delta, grad_scale = torch.empty_like(delta), torch.empty_like(scale) if ctx.needs_input_grad[2] else None
-        *_, rows, columns = ctx.numbers
-        tall, wide = tile(columns)
         tensors = grads[0].contiguous(), latent, delta, scale, grad_delta, grad_scale
-        learns = grad_scale is not None
-        _backward[(triton.cdiv(rows, tall),)](*tensors, *ctx.numbers, learns, tall=tall, wide=wide)
+        _backward[ctx.tiles.grid[:1]](*tensors, *ctx.numbers, grad_scale is not None, **ctx.tiles.form)
         return None, grad_delta, grad_scale, None, None

@@ -52,8 +52,10 @@ def test_results_and_gradients_are_those_of_torch(
 
 
 def test_many_blocks_for_each_program(fused: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_PROGRAMS", 3)
-    inputs = torch.randn(40_001).requires_grad_(), torch.tensor(0.2).requires_grad_()
+    from fimaq_deploy.calibration.fused import tiles
+
+    monkeypatch.setattr(tiles, "PROGRAMS", 3)
+    inputs = torch.randn(400, 101).requires_grad_(), torch.tensor(0.2).requires_grad_()
     expected = with_gradients(fake_quantize(*inputs, torch.tensor(7.0), 15), *inputs)
     moved = there(*inputs)
     found = with_gradients(fused.FakeQuantize.apply(*moved, torch.tensor(7.0, device=DEVICE), 15, None), *moved)

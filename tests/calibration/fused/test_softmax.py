@@ -68,12 +68,12 @@ def test_results_and_gradients_are_those_of_torch(
 
 
 def test_many_rows_for_each_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fimaq_deploy.calibration.fused import fake_quantize as kernels
+    from fimaq_deploy.calibration.fused import tiles
 
     inputs = torch.randn(4, 50, 33), torch.tensor(0.01), torch.tensor(0.0)
     options: dict[str, object] = {"factor": 1.0, "top": 15, "drawn": None, "share": 0.0}
     once = with_gradients(quantized_softmax, *inputs, **options)
-    monkeypatch.setattr(kernels, "_PROGRAMS", 2)
+    monkeypatch.setattr(tiles, "PROGRAMS", 2)
     again = with_gradients(quantized_softmax, *inputs, **options)
     assert torch.equal(again[0], once[0]) and torch.equal(again[1], once[1])
     torch.testing.assert_close(again[2], once[2], rtol=1e-4, atol=1e-4)
