@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -51,12 +52,10 @@ class ExplicitAttention(nn.Module):
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """q, k and v of tokens, each (batch, heads, tokens, head size)."""
         qkv = self.qkv(x)
-        batch, tokens, width = qkv.shape
-        return (
-            qkv.reshape(batch, tokens, 3, self.num_heads, width // (3 * self.num_heads))
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
+        if torch.is_grad_enabled() and qkv.requires_grad:
+            found: tuple[Tensor, ...] = _Split.apply(qkv, self.num_heads)
+            return found
+        return _split(qkv, self.num_heads)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """Tokens (batch, tokens, channels). bias: added to the scores, (1, heads, tokens, tokens), or with one for each
@@ -74,6 +73,23 @@ class ExplicitAttention(nn.Module):
     def biased(self, scores: Tensor, bias: Tensor) -> Tensor:
         """Scores with what is added to them, as of `attend`."""
         return _with_bias(scores, bias)
+
+
+def _split(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+    batch, tokens, width = qkv.shape
+    return qkv.reshape(batch, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class _Split(torch.autograd.Function):
+    """`_split`, whose gradients are put where they belong at once: autograd stacks them first and sorts them then."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+        return _split(qkv, heads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return torch.stack([each.transpose(1, 2) for each in grads], 2).flatten(2), None
 
 
 def _with_bias(scores: Tensor, bias: Tensor) -> Tensor:

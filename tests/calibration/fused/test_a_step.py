@@ -37,8 +37,15 @@ def distances(one: list[Tensor | None], other: list[Tensor | None]) -> list[floa
     return [apart(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
 
 
-@pytest.mark.parametrize("preset", ["w3a3", "w8a8", "w4a16", "nvfp4"])
-@pytest.mark.parametrize("model", ["vit", "swin"])
+@pytest.mark.parametrize(
+    ("model", "preset"),
+    [
+        ("vit", "w3a3"),
+        ("swin", "w4a16"),
+        *(pytest.param("vit", preset, marks=pytest.mark.slow) for preset in ("w8a8", "w4a16", "nvfp4")),
+        *(pytest.param("swin", preset, marks=pytest.mark.slow) for preset in ("w3a3", "w8a8", "nvfp4")),
+    ],
+)
 def test_losses_outputs_and_gradients_are_torchs(model: str, preset: str) -> None:
     outputs: list[float] = []
     gradients: list[float] = []
@@ -56,6 +63,7 @@ def test_losses_outputs_and_gradients_are_torchs(model: str, preset: str) -> Non
     assert len(gradients) > 50 and max(gradients) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vit", "swin"])
 def test_in_bfloat16_they_are_no_further_from_float32(model: str) -> None:
     ours: list[float] = []

@@ -154,7 +154,13 @@ def test_rows_of_other_outputs_are_refused(fused: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-@pytest.mark.parametrize("loss", ["dplr", "low_rank", "diag", "mse", "feature", "divergence"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "dplr",
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("low_rank", "diag", "mse", "feature", "divergence")),
+    ],
+)
 def test_a_block_learns_the_same(
     loss: str,
     ahead: bool,

@@ -77,3 +77,20 @@ def test_each_operand_passes_what_is_put_in_its_place(place: str) -> None:
     torch.testing.assert_close(made.attend(q, k, v), expected)
     made.quantize()
     torch.testing.assert_close(made.attend(q, k, v), reference(q, k, v))
+
+
+@pytest.mark.parametrize("used", [(0, 1, 2), (0, 2)])
+def test_gradients_of_q_k_and_v_meet_as_autograd_would_have_them(used: tuple[int, ...]) -> None:
+    made, x = attention(), torch.randn(3, TOKENS, HEADS * SIZE)
+    pulls = torch.randn(3, 3, HEADS, TOKENS, SIZE)
+    found = []
+    for own in (True, False):
+        qkv = made.qkv(x).requires_grad_()
+        if own:
+            made.qkv.forward = lambda _, qkv=qkv: qkv  # type: ignore[method-assign, misc]
+            parts = made.split(x)
+        else:
+            parts = qkv.reshape(3, TOKENS, 3, HEADS, SIZE).permute(2, 0, 3, 1, 4).unbind(0)
+        sum((parts[n] * pulls[n]).sum() for n in used).backward()
+        found.append((torch.stack(parts), qkv.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
