@@ -6,8 +6,8 @@
 
 The step runs on the tests' second device, which sees every operator as a GPU does; Triton's kernels are counted and not
 run. A kernel moves each tensor that it takes or returns once; where rows are gathered, as many as it returns. Its time
-is at least what its bytes take at --bandwidth, its products at --rate, and --launch; measured on an H100, three models'
-steps took 0.97 to 1.21 of the sum (docs/log/2026-11-28-traffic.md). --plain counts the step without Triton.
+is at least what its bytes take at --bandwidth, its products at --rate, and --launch. How near that comes is in
+docs/log/2026-11-28-traffic.md. --plain counts the step without Triton.
 
 The widest block of each model is told: its images are noise and its weights random, which changes no shape.
 """
@@ -94,7 +94,7 @@ class Counter:
                 for leaf, value in zip(learner._leaves, before, strict=True):
                     leaf.data.copy_(value)
 
-        BlockLearner._iteration = iteration  # type: ignore[method-assign]
+        BlockLearner._iteration = iteration  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
@@ -134,11 +134,11 @@ class Counter:
             self.saw(kernel(function.__name__, tensors[:-1], tensors[-1:]))
 
         original = JITFunction.run
-        JITFunction.run = run  # type: ignore[method-assign]
+        JITFunction.run = run
         try:
             yield
         finally:
-            JITFunction.run = original  # type: ignore[method-assign]
+            JITFunction.run = original
 
 
 def _vit(width: int, heads: int) -> nn.Module:
