@@ -117,7 +117,7 @@ class Recipe(Section):
         return self.replace(**changes)
 
     def resolved(self, *, on_host: bool, inside: bool = False) -> Recipe:
-        """With the effort and the iterations that are meant on a CPU, or on what is faster. A number stays as it is.
+        """With the effort, iterations and rates that are meant on a CPU, or on what is faster. A number stays as it is.
 
         inside: for an encoder inside of somebody's model.
 
@@ -129,11 +129,9 @@ class Recipe(Section):
             meant = inside or not tuning.only_inside
             count = tuning.quick_iterations * EFFORTS.get(settings.effort, 1) if meant else 0
             tuning = tuning.model_copy(update={"iterations": count})
-        if settings.iterations is None:
-            if settings.effort == "auto":
-                settings = settings.model_copy(update={"effort": "quick" if on_host else "standard"})
-            settings = settings.model_copy(update={"iterations": settings.iterations_a_block})
-        return self.model_copy(update={"reconstruction": settings, "tuning": tuning})
+        if settings.iterations is None and settings.effort == "auto":
+            settings = settings.model_copy(update={"effort": "quick" if on_host else "standard"})
+        return self.model_copy(update={"reconstruction": settings.settled(), "tuning": tuning})
 
     def to_yaml(self) -> str:
         """The whole recipe, every field resolved, in YAML."""

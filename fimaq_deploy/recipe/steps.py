@@ -13,7 +13,9 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Rounding = Literal["nearest", "adaround", "straight_through", "sign_gradient"]
 Effort = Literal["auto", "quick", "standard", "thorough"]
 # Iterations of a block, as a multiple of a quick effort's.
-EFFORTS: dict[Effort, int] = {"quick": 1, "standard": 5, "thorough": 20}
+EFFORTS: dict[Effort, int] = {"quick": 1, "standard": 5, "thorough": 10}
+# What learning rates of blocks are called.
+RATES = ("weight_lr", "scale_lr", "weight_scale_lr", "other_lr")
 
 
 class Rewrites(Section):
@@ -55,7 +57,7 @@ class Reconstruction(Section):
     effort: Effort = Field(
         default="auto",
         description="How long blocks learn, and joint tuning with them. standard: 5 times the iterations of quick; "
-        "thorough: 20 times. auto: quick on a CPU; elsewhere standard for the blocks, quick for joint tuning.",
+        "thorough: 10 times. auto: quick on a CPU; elsewhere standard for the blocks, quick for joint tuning.",
     )
     quick_iterations: Count = Field(default=100, description="Iterations a block of a quick effort.")
     iterations: Number | None = Field(
@@ -73,6 +75,10 @@ class Reconstruction(Section):
         default=1e-3, description="The same for weight scales; 0 keeps the searched ones."
     )
     other_lr: NonNegative = Field(default=1e-3, description="For biases and norms; 0 keeps them.")
+    long_rates: Positive = Field(
+        default=1.0,
+        description="Multiplies these four rates where the effort is longer than quick; not where `iterations` is set.",
+    )
     qdrop: Fraction = Field(
         default=0.25, description="Share of full-precision values mixed into inputs and activations."
     )
@@ -105,6 +111,15 @@ class Reconstruction(Section):
         if self.iterations is not None:
             return self.iterations
         return self.quick_iterations * EFFORTS.get(self.effort, 1)
+
+    def settled(self) -> Reconstruction:
+        """With the iterations and the learning rates of its effort as numbers; where iterations are one, as it is."""
+        if self.iterations is not None:
+            return self
+        found: dict[str, float] = {"iterations": self.iterations_a_block, "long_rates": 1.0}
+        if EFFORTS.get(self.effort, 1) > 1:
+            found |= {name: getattr(self, name) * self.long_rates for name in RATES}
+        return self.model_copy(update=found)
 
 
 class Tuning(Section):

@@ -4,6 +4,7 @@ import pytest
 
 from fimaq_deploy.errors import UserError
 from fimaq_deploy.recipe import Recipe
+from fimaq_deploy.recipe.steps import RATES
 
 
 def test_the_paper_preset_has_the_released_hyper_parameters() -> None:
@@ -13,7 +14,7 @@ def test_the_paper_preset_has_the_released_hyper_parameters() -> None:
     assert (recipe.reconstruction.rank, recipe.reconstruction.temperature) == (5, 20)
 
 
-PACES = [("w8a8", (20, 100, 400)), ("w6a6", (50, 250, 1000)), ("w3a3", (100, 500, 2000)), ("w4a16", (100, 500, 2000))]
+PACES = [("w8a8", (20, 100, 200)), ("w6a6", (50, 250, 500)), ("w3a3", (100, 500, 1000)), ("w4a16", (100, 500, 1000))]
 
 
 @pytest.mark.parametrize(("name", "expected"), PACES)
@@ -33,7 +34,7 @@ def test_without_a_wish_a_cpu_is_quick_and_a_gpu_is_not(on_host: bool, effort: s
     assert found.resolved(on_host=not on_host) == found, "a resolved recipe is the same everywhere"
 
 
-JOINT = [("w4a8", (100, 500, 2000)), ("w6a6", (50, 250, 1000)), ("w4a16", (100, 500, 2000)), ("w3a3", (0, 0, 0))]
+JOINT = [("w4a8", (100, 500, 1000)), ("w6a6", (50, 250, 500)), ("w4a16", (100, 500, 1000)), ("w3a3", (0, 0, 0))]
 
 
 @pytest.mark.parametrize(("name", "expected"), JOINT)
@@ -56,7 +57,7 @@ def test_four_bits_tune_only_an_encoder_inside_of_a_model() -> None:
         assert thorough.resolved(on_host=on_host).tuning.iterations == 0
         inside = recipe.resolved(on_host=on_host, inside=True)
         assert inside.tuning.iterations == inside.tuning.joint_iterations == 100
-        assert thorough.resolved(on_host=on_host, inside=True).tuning.iterations == 2000
+        assert thorough.resolved(on_host=on_host, inside=True).tuning.iterations == 1000
         assert inside.resolved(on_host=on_host) == inside, "a resolved recipe is the same everywhere"
         for iterations in (0, 7):
             named = recipe.with_settings([f"tuning.iterations={iterations}"])
@@ -75,7 +76,7 @@ def test_iterations_of_joint_tuning_that_are_named_win() -> None:
     found = Recipe.load("w4a8").with_settings(settings).resolved(on_host=False)
     assert (found.reconstruction.iterations, found.tuning.iterations) == (3, 7)
     only_blocks = Recipe.load("w4a8").with_settings([settings[0], settings[2]]).resolved(on_host=True)
-    assert (only_blocks.reconstruction.iterations, only_blocks.tuning.iterations) == (3, 2000)
+    assert (only_blocks.reconstruction.iterations, only_blocks.tuning.iterations) == (3, 1000)
 
 
 @pytest.mark.parametrize("effort", ["auto", "quick", "standard", "thorough"])
@@ -85,6 +86,26 @@ def test_iterations_that_are_named_win(effort: str, iterations: int) -> None:
     found = Recipe.load("w3a3").with_settings(settings).resolved(on_host=False)
     assert found.reconstruction.iterations == found.reconstruction.iterations_a_block == iterations
     assert Recipe.load("fimaq-paper").resolved(on_host=False).reconstruction.iterations == 20_000
+
+
+@pytest.mark.parametrize(("effort", "factor"), [("quick", 1), ("standard", 2), ("thorough", 2), ("auto", 2)])
+def test_three_bits_learn_faster_where_they_learn_for_long(effort: str, factor: int) -> None:
+    recipe = Recipe.load("w3a3").replace(reconstruction={"effort": effort, "weight_lr": 0.05})
+    found = recipe.resolved(on_host=False)
+    for name in RATES:
+        expected = getattr(recipe.reconstruction, name) * factor
+        assert getattr(found.reconstruction, name) == pytest.approx(expected)
+    assert found.resolved(on_host=True) == found == Recipe.model_validate(found.model_dump()), "once, and not again"
+
+
+def test_rates_are_those_that_are_named_where_iterations_are() -> None:
+    named = Recipe.load("w3a3").replace(reconstruction={"effort": "thorough", "iterations": 1000})
+    for recipe in (
+        named,
+        *(Recipe.load(name).replace(reconstruction={"effort": "thorough"}) for name in ("w4a4", "w8a8")),
+    ):
+        found = recipe.resolved(on_host=False).reconstruction
+        assert [getattr(found, name) for name in RATES] == [getattr(recipe.reconstruction, name) for name in RATES]
 
 
 def test_an_unknown_effort_is_refused() -> None:

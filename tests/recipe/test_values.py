@@ -16,7 +16,7 @@ ENTIRE += ["tuning.quick_iterations"]
 REAL = [f"reconstruction.{name}" for name in ("weight_lr", "scale_lr", "weight_scale_lr", "other_lr", "qdrop")]
 REAL += [f"reconstruction.{name}" for name in ("temperature", "low_rank_weight", "diagonal_weight", "rounding_weight")]
 REAL += [f"tuning.{name}" for name in ("weight_lr", "scale_lr", "other_lr", "temperature", "feature_weight", "mixing")]
-REAL += ["reconstruction.warm_up"]
+REAL += ["reconstruction.warm_up", "reconstruction.long_rates"]
 
 
 def numbers(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
