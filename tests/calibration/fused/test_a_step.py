@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 import torch
-from fixtures.both_ways import Result, fusing, learn
+from fixtures.both_ways import HERE, Result, fusing, learn, random_state, set_random_state
 from torch import Tensor
 
 from fimaq_deploy.calibration.learning.reconstruct import BlockLearner
@@ -18,12 +18,12 @@ Step = Callable[[], Result]
 
 def taken(learner: BlockLearner, step: Step) -> tuple[Result, list[Tensor | None]]:
     """A step's results and gradients; it can be taken again with the same random numbers."""
-    state = torch.get_rng_state()
+    state = random_state()
     loss, output = step()
     gradients = [leaf.grad for leaf in learner._leaves]
     for leaf in learner._leaves:
         leaf.grad = None
-    torch.set_rng_state(state)
+    set_random_state(state)
     return (loss.detach(), output.detach()), gradients
 
 
@@ -73,7 +73,7 @@ def test_in_bfloat16_they_are_no_further_from_float32(model: str) -> None:
         with fusing():
             (_, found), fused = taken(learner, step)
         (_, plain), lowered = taken(learner, step)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(HERE.type, enabled=False):
             (_, expected), exact = taken(learner, step)
         ours.extend([apart(found, expected), *distances(fused, exact)])
         torchs.extend([apart(plain, expected), *distances(lowered, exact)])

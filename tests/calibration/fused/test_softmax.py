@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fimaq_deploy.calibration.device import Host
+from fimaq_deploy.calibration.device import of
 from fimaq_deploy.calibration.quantizers.fake_quant import fake_quantize
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid
 from fimaq_deploy.calibration.quantizers.layers import AttentionQuantizers
 
 pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PLACE = type(of(torch.device(DEVICE)))
 
 
 def quantized_softmax(*inputs: Tensor, factor: float, top: int, drawn: Tensor | None, share: float) -> Tensor:
@@ -90,31 +91,34 @@ def test_half_precision_is_computed_in_float32() -> None:
     torch.testing.assert_close(found[1], expected[1], rtol=2e-2, atol=1e-3)
 
 
-def places(share: float = 0.0, **changes: object) -> AttentionQuantizers:
+def places() -> AttentionQuantizers:
     grid = ActivationGrid(bits=4, scheme="unsigned")
     found = AttentionQuantizers(grid, grid)
-    found.softmax.enabled, found.softmax.drop = True, share
+    found.softmax.enabled = True
     torch.nn.init.constant_(found.softmax.scale, 1 / 15)
-    return found
+    return found.to(DEVICE)
 
 
 @pytest.mark.parametrize("scale", [None, 0.25, torch.full((2, 1, 1), 0.25)])
 def test_attention_asks_for_it_where_kernels_are_fused(
     scale: float | Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    products, quantizers = torch.randn(3, 2, 6, 6), places()
+    products, quantizers = torch.randn(3, 2, 6, 6, device=DEVICE), places()
+    scale = scale.to(DEVICE) if isinstance(scale, Tensor) else scale
+    monkeypatch.setattr(PLACE, "fuses", False)
     apart = quantizers.weights(products, scale)
-    monkeypatch.setattr(Host, "fuses", True)
+    monkeypatch.setattr(PLACE, "fuses", True)
     fused = quantizers.softmax.of_softmax(products, 1.0)
     assert fused is not None
     torch.testing.assert_close(quantizers.weights(products, scale), apart)
 
 
 def test_it_is_left_to_torch_where_something_else_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    products = torch.randn(1, 2, 6, 6)
-    assert places().softmax.of_softmax(products, 1.0) is None  # a host has no kernels
-    monkeypatch.setattr(Host, "fuses", True)
-    frozen, off, floats = places(), places(), AttentionQuantizers(None, None)
+    products = torch.randn(1, 2, 6, 6, device=DEVICE)
+    monkeypatch.setattr(PLACE, "fuses", False)
+    assert places().softmax.of_softmax(products, 1.0) is None
+    monkeypatch.setattr(PLACE, "fuses", True)
+    frozen, off, floats = places(), places(), AttentionQuantizers(None, None).to(DEVICE)
     frozen.softmax.freeze()
     off.softmax.enabled = False
     for quantizers in (frozen, off, floats):
