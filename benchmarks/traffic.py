@@ -78,6 +78,7 @@ class Counter:
         from fixtures.second_device import NAME
 
         from fimaq_deploy.calibration.device import KINDS
+        from fimaq_deploy.calibration.learning.gelus import gelus_handed_on
         from fimaq_deploy.calibration.learning.reconstruct import BlockLearner
 
         original = BlockLearner._iteration
@@ -87,7 +88,8 @@ class Counter:
             kind, before = KINDS[NAME], [leaf.detach().clone() for leaf in learner._leaves]
             kind.fuses, self.counts = self.fuses, True
             try:
-                return original(learner, steps)
+                with gelus_handed_on(learner.stage):
+                    return original(learner, steps)
             finally:
                 self.counts = kind.fuses = False
                 # Nothing may follow from what was never computed.

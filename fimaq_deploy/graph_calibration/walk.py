@@ -19,8 +19,9 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.learning.reconstruct import BlockRecord
 from fimaq_deploy.calibration.learning.scale_search import search_activations
-from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike, freeze_activations
+from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, alike, freeze_activations
 from fimaq_deploy.calibration.quantizers.grid import WeightGrid
+from fimaq_deploy.calibration.quantizers.observer import Observer
 from fimaq_deploy.calibration.walk import Progress
 from fimaq_deploy.graph_calibration.parts import Layer
 from fimaq_deploy.graph_calibration.placement import Integers, Scale, Site, quantize_graph

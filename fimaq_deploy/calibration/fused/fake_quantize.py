@@ -22,6 +22,9 @@ from torch import Tensor
 
 from fimaq_deploy.calibration.fused.tiles import PROGRAMS, Tiles, read_by_products, to_even
 
+_ROOT_HALF = tl.constexpr(0.5**0.5)
+_NORMAL = tl.constexpr((2 * math.pi) ** -0.5)  # the density of a normal distribution at 0
+
 
 @triton.jit
 def rounded(x: tl.tensor, scale: tl.tensor, low: tl.tensor, high: tl.tensor) -> tl.tensor:
@@ -54,6 +57,12 @@ def pulled(x: tl.tensor, grad: tl.tensor, out: tl.tensor, scale: tl.tensor, keep
 
 
 @triton.jit
+def _share(x: tl.tensor) -> tl.tensor:
+    """GELU(x) / x: the share of a normal distribution that lies below x."""
+    return 0.5 * (1.0 + tl.erf(x * _ROOT_HALF))
+
+
+@triton.jit
 def _starts(
     line: tl.tensor,
     inner: tl.tensor,
@@ -83,6 +92,7 @@ def _forward(
     outer_stride: tl.tensor,
     middle_stride: tl.tensor,
     inner_stride: tl.tensor,
+    gelu: tl.constexpr,
     drops: tl.constexpr,
     tall: tl.constexpr,
     wide: tl.constexpr,
@@ -94,6 +104,8 @@ def _forward(
     inside = (line < rows)[:, None] & (column < columns)[None, :]
     start = _starts(line, inner, middle, outer_stride, middle_stride, inner_stride)
     x = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
+    if gelu:
+        x *= _share(x)
     out = rounded(x, scale, low, low + top) * scale
     if drops:
         out = tl.where(kept(drawn_at, line, rows, share), x, out)
@@ -119,6 +131,7 @@ def _backward(
     middle_stride: tl.tensor,
     inner_stride: tl.tensor,
     rounds: tl.tensor,
+    gelu: tl.constexpr,
     drops: tl.constexpr,
     tall: tl.constexpr,
     wide: tl.constexpr,
@@ -133,7 +146,10 @@ def _backward(
         inside = (line < rows)[:, None] & (column < columns)[None, :]
         place = line[:, None] * columns + column[None, :]
         start = _starts(line, inner, middle, outer_stride, middle_stride, inner_stride)
-        x = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
+        raw = tl.load(x_at + (start[:, None] + column[None, :]), mask=inside, other=0.0).to(tl.float32)
+        x = raw
+        if gelu:
+            x = raw * _share(raw)
         grad = tl.load(grad_at + place, mask=inside, other=0.0).to(tl.float32)
         keep = (line < 0)[:, None]
         if drops:
@@ -142,6 +158,8 @@ def _backward(
         passed, scale_part, offset_part = pulled(x, grad, out, scale, keep)
         of_scale += scale_part
         of_offset += offset_part
+        if gelu:
+            passed *= _share(raw) + raw * (_NORMAL * tl.exp(-0.5 * raw * raw))
         tl.store(grad_x_at + place, passed.to(grad_x_at.dtype.element_ty), mask=inside)
     program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
     tl.store(sums_at + 2 * program, tl.sum(tl.sum(of_scale, 1), 0))
@@ -190,7 +208,7 @@ def quantize_dequantize(x: Tensor, scale: Tensor, offset: Tensor, top: int) -> T
     scale, offset: without dimensions.
     """
     found, strides = _strides(x)
-    return _quantized(found, strides, scale, offset, top, None, 0.0, x.dtype)
+    return _quantized(found, strides, scale, offset, top, None, 0.0, False, x.dtype)
 
 
 def _quantized(
@@ -201,38 +219,48 @@ def _quantized(
     top: int,
     drawn: Tensor | None,
     share: float,
+    gelu: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     out, tiles = torch.empty(x.shape, dtype=dtype, device=x.device), Tiles.of(x.shape)
     numbers = share, float(top), tiles.rows, tiles.columns, *strides
-    _forward[tiles.grid](x, out, scale, offset, drawn, *numbers, drawn is not None, **tiles.form)
+    _forward[tiles.grid](x, out, scale, offset, drawn, *numbers, gelu, drawn is not None, **tiles.form)
     return out
 
 
 class FakeQuantize(torch.autograd.Function):
     """`quantize_dequantize` with gradients: to x straight through the rounding, to scale and offset as in LSQ.
 
-    drawn: (..., 1), numbers from 0 to 1, or None; rows of x whose number is below `share` stay as they are. The result
-    has the type that a product reads.
+    drawn: (..., 1), numbers from 0 to 1, or None; rows of x whose number is below `share` stay as they are. gelu: x
+    passes one first. The result has the type that a product reads.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, top: int, drawn: Tensor | None = None, share: float = 0.0
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        offset: Tensor,
+        top: int,
+        drawn: Tensor | None = None,
+        share: float = 0.0,
+        gelu: bool = False,
     ) -> Tensor:
         x, ctx.strides = _strides(x)
         ctx.save_for_backward(x, scale, offset, drawn)
-        ctx.top, ctx.share = top, share
-        return _quantized(x, ctx.strides, scale, offset, top, drawn, share, read_by_products(x))
+        ctx.top, ctx.share, ctx.gelu = top, share, gelu
+        return _quantized(x, ctx.strides, scale, offset, top, drawn, share, gelu, read_by_products(x))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = grads[0].contiguous()
         x, scale, offset, drawn = ctx.saved_tensors
         grad_x, tiles = torch.empty(x.shape, dtype=x.dtype, device=x.device), Tiles.of(x.shape)
         programs, rounds = tiles.shared
         sums = torch.empty(math.prod(programs), 2, device=x.device)
         numbers = ctx.share, float(ctx.top), tiles.rows, tiles.columns, *ctx.strides, rounds
-        _backward[programs](grad, x, grad_x, sums, scale, offset, drawn, *numbers, drawn is not None, **tiles.form)
+        _backward[programs](
+            grad, x, grad_x, sums, scale, offset, drawn, *numbers, ctx.gelu, drawn is not None, **tiles.form
+        )
         of_scale, of_offset = gradients_of(sums, scale, offset)
-        return grad_x, of_scale, of_offset if ctx.needs_input_grad[2] else None, None, None, None
+        return grad_x, of_scale, of_offset if ctx.needs_input_grad[2] else None, None, None, None, None

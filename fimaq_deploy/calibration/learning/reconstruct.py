@@ -34,6 +34,7 @@ from fimaq_deploy.calibration.learning.batches import merged, minibatches
 from fimaq_deploy.calibration.learning.chain_gradients import ChainGradients
 from fimaq_deploy.calibration.learning.convergence import CEILING, NOTHING, Schedule
 from fimaq_deploy.calibration.learning.fisher import kl_divergence
+from fimaq_deploy.calibration.learning.gelus import gelus_handed_on
 from fimaq_deploy.calibration.learning.gradients import answer_of, features_of, pull_back
 from fimaq_deploy.calibration.learning.measurements import BlockContext
 from fimaq_deploy.calibration.learning.minibatches import Rows
@@ -191,7 +192,7 @@ class BlockLearner:
         steps = self._steps()
         record = self.group.size == 1 and self.recordable
         iterate = Replay(lambda: self._iteration(steps), self.device, record=record, values=self._values)
-        with matmul_precision(self.device, self.settings.precision):
+        with matmul_precision(self.device, self.settings.precision), gelus_handed_on(self.stage):
             for iteration in self.schedule:
                 if self._measurement_is_due(iteration):
                     self.objective.refresh(self.outputs)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.learning.grid_errors import WORTH_SORTING, Sorted
-from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, Observer, alike
+from fimaq_deploy.calibration.quantizers.fake_quant import ActivationQuantizer, alike
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, AnyWeightGrid
 from fimaq_deploy.calibration.quantizers.layers import (
     QuantizedLayer,
@@ -23,6 +23,7 @@ from fimaq_deploy.calibration.quantizers.layers import (
     enable_quantization,
     quantized_layers,
 )
+from fimaq_deploy.calibration.quantizers.observer import Observer
 from fimaq_deploy.calibration.quantizers.of_grid import on_grid, shrunken, storable_scale, widest_scale
 
 # Weights times candidates that are tried at once: what a CPU's cache holds, and what keeps a GPU busy.

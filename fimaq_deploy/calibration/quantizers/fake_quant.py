@@ -8,7 +8,6 @@ scales as LSQ does (Esser et al., "Learned Step Size Quantization", ICLR 2020).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.quantizers import ops as _ops  # noqa: F401  (registers torch.ops.fimaq)
 from fimaq_deploy.calibration.quantizers.grid import ActivationGrid, FloatWeightGrid, IntegerRange, WeightGrid
+from fimaq_deploy.calibration.quantizers.observer import Observer
 from fimaq_deploy.calibration.quantizers.straight_through import (
     FakeQuantize,
     RoundedWeight,
@@ -76,40 +76,6 @@ class ShortScale(torch.autograd.Function):
         return grads[0], None
 
 
-class Observer:
-    """What a tensor looks like over some batches: a sample of its values, its bounds and second moments.
-
-    values: how many values of the tensor are kept, evenly spaced over the batches. moments: whether to keep them.
-    together: how many batches of one size reach `add` as one, in order; what is kept of them is the same.
-    """
-
-    def __init__(self, values: int = 16384, batches: int = 1, *, moments: bool = True) -> None:
-        self._share = max(1, values // batches)
-        self._keeps_moments = moments
-        self._parts: list[Tensor] = []
-        self._moments: list[Tensor] = []
-        self.together = 1
-
-    def add(self, x: Tensor) -> None:
-        flat = x.reshape(self.together, -1)
-        # A stride that shares no factor with the channels meets every one of them.
-        stride = max(1, flat.shape[1] // self._share)
-        while math.gcd(stride, x.shape[-1]) > 1:
-            stride += 1
-        kept = flat[:, ::stride].clone(memory_format=torch.contiguous_format)
-        self._parts += [kept.view(-1), flat.amin(1), flat.amax(1)]
-        if self._keeps_moments:
-            self._moments.append(flat.view(self.together, -1, x.shape[-1]).square().mean(1))
-
-    def sample(self) -> Tensor:
-        """The kept values and the extremes, as a vector."""
-        return torch.cat(self._parts)
-
-    def second_moments(self) -> Tensor:
-        """E[x²] along the last axis."""
-        return torch.cat(self._moments).mean(0)
-
-
 class ActivationQuantizer(nn.Module):
     """Per-tensor fake quantization of an activation; the identity until it is enabled.
 
@@ -128,6 +94,7 @@ class ActivationQuantizer(nn.Module):
         self.frozen = False
         self.drop = 0.0
         self.observer: Observer | None = None
+        self.behind_gelu = False  # whether what comes in is still to pass one, where `fuses`
         self.scale = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
         self.log_scale: nn.Parameter | None = None
@@ -236,10 +203,14 @@ class ActivationQuantizer(nn.Module):
         span = self.span
         return torch.ops.fimaq.quantize_dequantize(x, self.scale, span.zero_point, span.low, span.high)
 
+    def fuses(self, x: Tensor) -> bool:
+        """Whether it quantizes x in a kernel that can do what comes before as well."""
+        learns = self.enabled and not self.frozen and self.observer is None
+        return learns and isinstance(self.grid, ActivationGrid) and of(x.device).fuses
+
     def of_softmax(self, products: Tensor, factor: float) -> Tensor | None:
         """What it makes of softmax(products · factor) over the last axis, where one kernel does both; else None."""
-        learns = self.enabled and not self.frozen and self.observer is None and isinstance(self.grid, ActivationGrid)
-        if not (learns and of(products.device).fuses):
+        if not self.fuses(products):
             return None
         from fimaq_deploy.calibration.fused.softmax import LONGEST, QuantizedSoftmax
 
@@ -253,7 +224,9 @@ class ActivationQuantizer(nn.Module):
             return fake_quantize(x, *self._learned(), self._rows_kept(x))
         from fimaq_deploy.calibration.fused import fake_quantize as fused
 
-        found: Tensor = fused.FakeQuantize.apply(x, *self._learned(), *self._drawn(x))
+        found: Tensor = fused.FakeQuantize.apply(
+            x, *self._learned(), *self._drawn(x), self.behind_gelu and self.fuses(x)
+        )
         return found
 
     def _learned(self) -> tuple[Tensor, Tensor, int]:

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 import torch
-from fixtures.both_ways import HERE, Result, fusing, learn, random_state, set_random_state
+from fixtures.both_ways import HERE, Result, by_kernels, learn, random_state, set_random_state
 from torch import Tensor
 
 from fimaq_deploy.calibration.learning.reconstruct import BlockLearner
@@ -51,7 +51,7 @@ def test_losses_outputs_and_gradients_are_torchs(model: str, preset: str) -> Non
     gradients: list[float] = []
 
     def both(learner: BlockLearner, step: Step) -> Result:
-        with fusing():
+        with by_kernels(learner):
             found, fused = taken(learner, step)
         expected, plain = taken(learner, step)
         outputs.extend(apart(*each) for each in zip(found, expected, strict=True))
@@ -70,7 +70,7 @@ def test_in_bfloat16_they_are_no_further_from_float32(model: str) -> None:
     torchs: list[float] = []
 
     def all_ways(learner: BlockLearner, step: Step) -> Result:
-        with fusing():
+        with by_kernels(learner):
             (_, found), fused = taken(learner, step)
         (_, plain), lowered = taken(learner, step)
         with torch.autocast(HERE.type, enabled=False):

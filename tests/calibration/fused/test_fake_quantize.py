@@ -128,3 +128,24 @@ def test_under_autocast_the_result_is_what_a_product_reads(fused: ModuleType) ->
     torch.testing.assert_close(found[0], expected[0], rtol=2**-7, atol=0)  # Triton's interpreter cuts digits off
     assert torch.equal(found[1], expected[1])
     torch.testing.assert_close(found[2], expected[2], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gelu_in_front_is_torchs(fused: ModuleType, dtype: torch.dtype, dropped: float) -> None:
+    torch.manual_seed(0)
+    x, scale, offset = torch.randn(40, 70).mul(2).to(dtype), torch.tensor(0.21), torch.tensor(1.0)
+    steps = torch.nn.functional.gelu(x.float()) / scale
+    x = torch.where((steps - steps.floor() - 0.5).abs() < 1e-3, x + 0.125, x)  # no tie is decided by a last digit
+    drawn = torch.rand(40, 1) if dropped else None
+    inputs = [each.requires_grad_() for each in (x, scale, offset)]
+    kept = drawn if drawn is None else drawn < dropped
+    expected = with_gradients(fake_quantize(torch.nn.functional.gelu(x.float()), scale, offset, 15, kept), *inputs)
+    moved = there(*inputs)
+    drawn = drawn if drawn is None else drawn.to(DEVICE)
+    found = with_gradients(fused.FakeQuantize.apply(*moved, 15, drawn, dropped, True).float(), *moved)
+    close = 1e-5 if dtype is torch.float32 else 2**-6
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(one, other, rtol=close, atol=close)
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        torch.testing.assert_close(one, other, rtol=max(close, 1e-4), atol=0.05 if dtype is torch.bfloat16 else 1e-3)
