@@ -57,7 +57,7 @@ fi
 code="$(git rev-parse --short HEAD) $({ git diff HEAD && git ls-files --others --exclude-standard; } | cksum)"
 failed=0
 for part in test_package.py recipe test_reference.py pipeline/test_module_builds.py measure report data graph engines \
-    calibration/quantizers calibration/rewrites export models; do
+    calibration/fused calibration/quantizers calibration/rewrites export models; do
     grep -qs "^$code · tests/$part · passed" "$folder/$kind.results" && continue
     log="$folder/$kind.${part//\//-}.log"
     run "tests/$part" "$@" >"$log" 2>&1 && found=passed || found=FAILED failed=1

@@ -50,6 +50,12 @@ def _deviation(
 
 
 @triton.jit
+def _has(columns: tl.constexpr, number: tl.tensor, lanes: tl.constexpr) -> tl.tensor:
+    """Whether the factor has this column, as a mask: a plain truth value is not one in every interpreter."""
+    return tl.zeros((lanes,), tl.int32) + number < columns
+
+
+@triton.jit
 def _forward(
     output_at: tl.tensor,
     rows_at: tl.tensor,
@@ -82,10 +88,10 @@ def _forward(
             for step in tl.static_range(together):
                 number = first + step
                 column = coming
-                following = inside & (number + 1 < columns)
+                following = inside & _has(columns, number + 1, block)
                 coming = tl.load(column_at + (number + 1) * across, mask=following, other=0.0)
                 found = tl.sum(steps * column[None, :], 1)
-                tl.store(sums_at + number * count * blocks, found, mask=there & (number < columns))
+                tl.store(sums_at + number * count * blocks, found, mask=there & _has(columns, number, images))
     if squares:
         square = d * d
         if curvature_at is not None:
@@ -171,9 +177,9 @@ def _backward(
         for first in range(0, columns, together):
             for step in tl.static_range(together):
                 number = first + step
-                known = number < columns
-                column = tl.load(factor_at + place * down + number * across, mask=inside & known, other=0.0)
-                found = tl.load(sums_at + number * count + image, mask=there & known, other=0.0)
+                within, known = inside & _has(columns, number, block), there & _has(columns, number, images)
+                column = tl.load(factor_at + place * down + number * across, mask=within, other=0.0)
+                found = tl.load(sums_at + number * count + image, mask=known, other=0.0)
                 slope += (each * (2 * found))[:, None] * column[None, :]
         slope = tl.where(d > 0, slope, tl.where(d < 0, -slope, 0.0))
     if squares:
