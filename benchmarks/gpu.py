@@ -3,6 +3,7 @@
     benchmarks/gpu.sh
     python benchmarks/gpu.py --device cpu --models vit_digits --recipes w4a4 --targets onnxruntime-cpu --batches 1 8
 
+Iterations: how long one takes by torch's operators and by Triton's kernels, and the error that each leaves behind.
 Learning: each model with random weights (or --weights) by each recipe, in a process of its own: seconds, CPU seconds,
 peak memory, share of the matrix rate, agreement with full precision. Engines: the same models in W8A8, each target's
 file against the fake-quant model, and its latency in turns with FP16 and with PyTorch in FP16 as a captured graph.
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_engines
+import gpu_steps
 import reconstruction
 import torch
 
@@ -51,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engine-models", nargs="+", help="default: the first two models")
     parser.add_argument("--engine-recipe", default="w8a8")
     parser.add_argument("--targets", nargs="*", help="default: all that run on the GPU here; none: learning alone")
+    parser.add_argument("--step-iterations", nargs=2, type=int, default=[100, 300], help="few and more; 0 0: none")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--images", type=int, default=1024, help="calibration images")
@@ -72,9 +75,8 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def learning(args: argparse.Namespace, failures: list[str]) -> tuple[list[reconstruction.Result], float]:
-    rate = reconstruction.matrix_rate(args.device)
-    base = reconstruction.Job(
+def base_job(args: argparse.Namespace) -> reconstruction.Job:
+    return reconstruction.Job(
         model="",
         recipe="",
         method=reconstruction.OURS,
@@ -87,6 +89,23 @@ def learning(args: argparse.Namespace, failures: list[str]) -> tuple[list[recons
         folders=(args.image_folder, args.eval_folder),
         threads=torch.get_num_threads(),
     )
+
+
+def iterations(args: argparse.Namespace, failures: list[str]) -> list[gpu_steps.Row]:
+    """Of every model by its first recipe."""
+    rows: list[gpu_steps.Row] = []
+    for name in args.models if any(args.step_iterations) else ():
+        job = reconstruction.replace(base_job(args), model=name, recipe=args.recipes[0])
+        print(f"iterations: {reconstruction.label(job)}", flush=True)
+        try:
+            rows += gpu_steps.measured(job, args.step_iterations)
+        except Exception as error:
+            failures.append(gpu_engines.failed(f"iterations of {name}", error))
+    return rows
+
+
+def learning(args: argparse.Namespace, failures: list[str]) -> list[reconstruction.Result]:
+    base = base_job(args)
     jobs = [
         reconstruction.replace(base, model=model, recipe=recipe, seed=seed)
         for model in args.models
@@ -100,14 +119,18 @@ def learning(args: argparse.Namespace, failures: list[str]) -> tuple[list[recons
             results += reconstruction.run_all([job], workers=1)
         except Exception as error:  # also a process that the system ended
             failures.append(gpu_engines.failed(reconstruction.label(job), error))
-    return results, rate
+    return results
 
 
 def main() -> int:
     args = arguments()
     device = torch.device(args.device)
     failures: list[str] = []
-    results, rate = learning(args, failures)
+    rate = reconstruction.matrix_rate(args.device)
+    steps = iterations(args, failures)
+    if steps:
+        gpu_steps.print_table(steps, rate)
+    results = learning(args, failures)
     reconstruction.print_table(results, rate)
     print(f"matrix multiplication: {rate / 1e12:.3g} TFLOP/s", flush=True)
     rows: list[gpu_engines.Row] = []
@@ -116,6 +139,7 @@ def main() -> int:
         found = {
             "machine": machine(device),
             "matrix_flops_per_second": rate,
+            "iterations": [asdict(row) for row in steps],
             "learning": [asdict(result) for result in results],
             "engines": [asdict(row) for row in rows],
             "failures": failures,

@@ -14,6 +14,7 @@ import torch
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 FIELDS = ["reconstruction.iterations=2", "reconstruction.batch_size=8", "reconstruction.rank=2"]
 TOY = ["--device", "cpu", "--models", "swin_digits", "--recipes", "w4a4", "--images", "16", "--tests", "20"]
+TOY += ["--step-iterations", "1", "2"]
 ENGINES = ["--targets", "onnxruntime-cpu", "--batches", "1", "2", "--rounds", "3"]
 
 
@@ -28,9 +29,12 @@ def test_the_script_prints_its_tables_and_ends_in_json(tmp_path: Path) -> None:
     done = run(*ENGINES, *settings, "--json", str(tmp_path / "gpu.json"))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert sum(line.startswith("| swin_digits") for line in lines) == 4  # learning, PyTorch, and two files
+    assert sum(line.startswith("| swin_digits") for line in lines) == 6  # iterations, learning, PyTorch, and two files
     found = json.loads(lines[-1])
     assert json.loads((tmp_path / "gpu.json").read_text()) == found
+    exact, low = found["iterations"]
+    assert (exact["precision"], low["precision"]) == ("auto", "bfloat16") and not exact["kernels"]
+    assert exact["milliseconds"] >= 0 and 0 < exact["loss"] < 1  # a single iteration drowns in noise
     (learned,) = found["learning"]
     blocks = [f"layers.{layer}.blocks.{block}" for layer in range(2) for block in range(2)]
     assert list(learned["stages"]) == ["patch_embed", *blocks[:2], "layers.1.downsample", *blocks[2:], "head"]
