@@ -61,7 +61,7 @@ for part in test_package.py recipe test_reference.py pipeline/test_module_builds
     grep -qs "^$code · tests/$part · passed" "$folder/$kind.results" && continue
     log="$folder/$kind.${part//\//-}.log"
     run "tests/$part" "$@" >"$log" 2>&1 && found=passed || found=FAILED failed=1
-    echo "$code · tests/$part · $found · $(tail -n 1 "$log" | tr -d =)" >>"$folder/$kind.results"
+    echo "$code · tests/$part · $found · $(grep -E "[0-9]+ (passed|failed|error)" "$log" | tail -n 1 | tr -d =)" >>"$folder/$kind.results"
     tail -n 1 "$folder/$kind.results"
     [ "$found" = passed ] || grep -E '^(FAILED|ERROR) ' "$log" || tail -n 20 "$log"
 done
