@@ -15,6 +15,7 @@ from fimaq_deploy.calibration.checkpoints import Checkpoints
 from fimaq_deploy.calibration.device import is_host, of
 from fimaq_deploy.calibration.findings.sensitivity import Sensitivity, measure_sensitivity
 from fimaq_deploy.calibration.findings.usage import grid_use
+from fimaq_deploy.calibration.fused.trial import try_kernels
 from fimaq_deploy.calibration.learning.activations import ActivationStore
 from fimaq_deploy.calibration.learning.arithmetic import exact_arithmetic
 from fimaq_deploy.calibration.learning.batches import run_batches
@@ -100,6 +101,7 @@ def quantize(
     source = as_source(images, reads_of(model), keep_labels=False, limit=count, seed=seed)
     budget = {} if memory_bytes is None else {"budget_bytes": memory_bytes}
     with ActivationStore(device=device, **budget) as store, of(device).own_randomness(), exact_arithmetic(device):
+        try_kernels(device)
         taken = shown = _take(source, count, store)
         judge, whole_model = find_divergence(divergence), model
         if inside.encoder is not model:
