@@ -43,7 +43,7 @@ test-docs: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/test_documents.py tests/test_types.py
 
 test-devices: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m slow tests/calibration/test_other_devices.py tests/calibration/fused
+	$(BIN)/python -m pytest -q -m slow tests/calibration/test_other_devices.py tests/calibration/fused tests/benchmarks/test_traffic.py
 
 test-runtime: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow tests/runtime/test_bare_environment.py

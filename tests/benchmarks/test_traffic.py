@@ -23,6 +23,7 @@ def counted(*options: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])["toy"]
 
 
+@pytest.mark.slow
 def test_kernels_move_less_in_fewer_launches() -> None:
     fused, plain = counted(), counted("--plain")
     # Of its products nothing is left out but those of the loss.

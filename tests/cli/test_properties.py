@@ -101,7 +101,7 @@ def ended(words: list[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_whatever_a_command_is_given_is_refused_in_one_line(name: str) -> None:
-    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(calls(name))
     def check(words: list[str]) -> None:
         code, said = ended(words)

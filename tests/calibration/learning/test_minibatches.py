@@ -68,13 +68,3 @@ def test_streaming_from_files_changes_no_number(tiny_vit: Make, random_images: M
     resident, streamed = (quantize(tiny_vit(), images, recipe, memory_bytes=budget) for budget in (2**30, 0))
     with torch.no_grad():
         assert torch.equal(resident(images), streamed(images))
-
-
-def test_a_source_is_all_rows_and_their_numbers_or_those_that_have_arrived() -> None:
-    whole, index = torch.arange(20.0).view(10, 2), torch.tensor([7, 2])
-    assert Rows(whole, CPU).source(index) == (whole, index)
-    ahead = Rows(whole, CPU, ahead=True)
-    rows, numbers = ahead.source(index)
-    assert numbers is None and torch.equal(rows, whole[index])
-    ahead.arrive(index)
-    assert ahead.source(torch.tensor([0, 0]))[0] is ahead[index]
