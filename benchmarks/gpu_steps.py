@@ -7,8 +7,7 @@ scale search, measurements and the passes between blocks.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import reconstruction
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 import fimaq_deploy as fd
 from fimaq_deploy.calibration.device import of
+from fimaq_deploy.calibration.fused import trial
 
 PRECISIONS = ("auto", "bfloat16")
 
@@ -36,16 +36,6 @@ class Row:
     loss: float
 
 
-@contextmanager
-def _fusing(device: torch.device, on: bool) -> Iterator[None]:
-    kind = type(of(device))
-    before, kind.fuses = kind.fuses, on
-    try:
-        yield
-    finally:
-        kind.fuses = before
-
-
 def measured(job: reconstruction.Job, iterations: Sequence[int]) -> list[Row]:
     """iterations: few and more. Where there are no kernels, rows without them alone."""
     device, model = torch.device(job.device), reconstruction.load(job)
@@ -59,7 +49,7 @@ def _row(
 ) -> Row:
     few, more = iterations
     found = []
-    with _fusing(torch.device(job.device), kernels):
+    with trial.kernels(torch.device(job.device), kernels):
         # The first run sets up libraries and compiles.
         for count in (few, few, more):
             settings = [*job.settings, f"reconstruction.precision={precision}", f"reconstruction.iterations={count}"]

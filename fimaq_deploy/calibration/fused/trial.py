@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -32,6 +33,17 @@ def try_kernels(device: torch.device) -> None:
         warnings.warn(
             f"learning runs without Triton's kernels, which takes longer: {problem}", RuntimeWarning, stacklevel=2
         )
+
+
+@contextmanager
+def kernels(device: torch.device, on: bool) -> Iterator[None]:
+    """Inside, devices of this kind take kernels, or torch's operators: for whoever compares the two."""
+    kind = type(of(device))
+    before, kind.fuses = kind.fuses, on
+    try:
+        yield
+    finally:
+        kind.fuses = before
 
 
 @cache
