@@ -50,7 +50,7 @@ def kernels(device: torch.device, on: bool) -> Iterator[None]:
 def _problem(device: torch.device) -> str:
     for name, trial in _TRIALS.items():
         try:
-            with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            with of(device).own_randomness(), torch.enable_grad(), torch.autocast(device.type, enabled=False):
                 wrong = [n for n, (found, expected) in enumerate(trial(device)) if not _near(found, expected)]
         except Exception as error:  # whatever a compiler or a driver raises
             return f"{name} failed on {device}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"

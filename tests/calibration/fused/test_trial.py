@@ -26,9 +26,13 @@ def fuses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     trial._problem.cache_clear()
 
 
-def test_here_they_are_right(recwarn: pytest.WarningsRecorder) -> None:
+def test_here_they_are_right_and_no_random_number_is_lost(recwarn: pytest.WarningsRecorder) -> None:
+    of(DEVICE).seed(3)
+    expected = torch.rand(4, device=DEVICE)
+    of(DEVICE).seed(3)
     trial.try_kernels(DEVICE)
     assert of(DEVICE).fuses and not recwarn.list
+    assert torch.equal(torch.rand(4, device=DEVICE), expected)
 
 
 def test_wrong_numbers_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
